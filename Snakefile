@@ -1,0 +1,40 @@
+"""Targetwise: one diffusion model under many prediction parameterizations, and which differences are real.
+
+snakemake --cores all all                                   the study of config.yaml, here
+snakemake --cores all --configfile config/digits.yaml all   another study
+snakemake --profile slurm all                               on a cluster
+"""
+
+
+configfile: "config.yaml"
+
+
+# Configuration, cells and their specifications
+include: "rules/common.smk"
+# Data and what samples are compared with
+include: "rules/data.smk"
+# One cell: check its parameterization, train, sample, measure
+include: "rules/train.smk"
+include: "rules/sample.smk"
+include: "rules/fid.smk"
+# The whole grid: table, report, MLflow
+include: "rules/aggregate.smk"
+include: "rules/report.smk"
+include: "rules/track.smk"
+
+
+# Rules of your own
+for extra in sorted(glob("rules/custom/*.smk")):
+
+    include: extra
+
+
+localrules:
+    all,
+
+
+rule all:
+    default_target: True
+    input:
+        expand(rules.report.output, study=STUDY["study"]),
+        expand(rules.track.output, study=STUDY["study"]),

@@ -1,0 +1,53 @@
+"""Configuration, schema, cells; every other rule file uses what is defined here and nothing else."""
+
+import json
+import sys
+from glob import glob
+
+try:
+    from targetwise import cells
+    from targetwise.config import parameterization_file, validate, variant
+    from targetwise.errors import UserError
+except ModuleNotFoundError as error:
+    sys.exit(f"error: the package '{error.name}' is missing; run `make .venv` and activate .venv")
+
+try:
+    STUDY = validate(config)
+    # Only the driver writes what the cells are; its jobs make sure that nobody edited the configuration since.
+    if workflow.is_main_process:
+        cells.write_specifications(STUDY)
+    else:
+        cells.require_specifications(STUDY)
+except UserError as error:
+    sys.exit(f"error: {error}")
+
+CELLS = cells.grid(STUDY)
+DATASET = f"data/{STUDY['data']['dataset']}"
+REFERENCE = f"{DATASET}/reference/{cells.reference_name(STUDY)}"
+SAMPLER = cells.sampler_name(STUDY)
+DRAWS = range(STUDY["sampling"]["draws"])
+
+
+wildcard_constraints:
+    study=STUDY["study"],
+    parameterization="|".join(STUDY["grid"]["parameterizations"]),
+    scale="|".join(STUDY["grid"]["scales"]),
+    seed="|".join(str(seed) for seed in STUDY["grid"]["seeds"]),
+    sampler=SAMPLER,
+    draw=r"\d+",
+
+
+def parameterization_files(wildcards):
+    """Return the files that a variant's result depends on: its target's and its loss space's."""
+    resolved = variant(STUDY, wildcards.parameterization)
+    return sorted({str(parameterization_file(resolved[key])) for key in ("target", "loss_space")})
+
+
+def of_every_cell(path):
+    """Return the path below every cell's folder, e.g. ``training.json``."""
+    return [f"{cell.folder}/{path}" for cell in CELLS]
+
+
+def of_every_draw(path):
+    """Return the path below every cell's folder, for every draw, e.g. ``fid/{sampler}/draw{draw}.json``."""
+    return [f"{cell.folder}/{path.format(sampler=SAMPLER, draw=draw)}" for cell in CELLS for draw in DRAWS]

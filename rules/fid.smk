@@ -1,0 +1,76 @@
+"""The metric of one draw, and the two ends of its scale.
+
+metric.json + draw<d>.npz + reference   -> <cell>/fid/<sampler>/draw<d>.json
+held-out images + reference             -> floor.json
+untrained network + reference           -> <parameterization>/<scale>/ceiling.json
+"""
+
+
+rule fid:
+    input:
+        options="results/{study}/metric.json",
+        facts="results/{study}/{parameterization}/{scale}/seed{seed}/samples/{sampler}/draw{draw}.json",
+        images=ancient("results/{study}/{parameterization}/{scale}/seed{seed}/samples/{sampler}/draw{draw}.npz"),
+        specification="results/{study}/{parameterization}/{scale}/seed{seed}/cell.json",
+        reference=f"{REFERENCE}.json",
+        statistics=ancient(f"{REFERENCE}.npz"),
+    output:
+        "results/{study}/{parameterization}/{scale}/seed{seed}/fid/{sampler}/draw{draw}.json",
+    log:
+        "results/{study}/{parameterization}/{scale}/seed{seed}/log/fid-{sampler}-draw{draw}.log",
+    benchmark:
+        "results/{study}/{parameterization}/{scale}/seed{seed}/benchmark/fid-{sampler}-draw{draw}.tsv"
+    conda:
+        "../environment.yml"
+    threads: STUDY["training"]["threads"]
+    shell:
+        "python workflow/scripts/fid.py --samples {input.images:q} --specification {input.specification:q}"
+        " --reference {input.statistics:q} --output {output:q}"
+        " > {log} 2>&1"
+
+
+rule floor:
+    input:
+        options="results/{study}/metric.json",
+        sampling="results/{study}/sampling.json",
+        manifest=f"{DATASET}/manifest.json",
+        images=ancient(f"{DATASET}/dataset.npz"),
+        reference=f"{REFERENCE}.json",
+        statistics=ancient(f"{REFERENCE}.npz"),
+    output:
+        "results/{study}/floor.json",
+    log:
+        "results/{study}/log/floor.log",
+    benchmark:
+        "results/{study}/benchmark/floor.tsv"
+    conda:
+        "../environment.yml"
+    shell:
+        "python workflow/scripts/floor.py --sampling {input.sampling:q} --images {input.images:q}"
+        " --reference {input.statistics:q} --output {output:q}"
+        " > {log} 2>&1"
+
+
+rule ceiling:
+    input:
+        options="results/{study}/metric.json",
+        sampling="results/{study}/sampling.json",
+        specification=f"results/{{study}}/{{parameterization}}/{{scale}}/seed{CELLS[0].seed}/cell.json",
+        files=parameterization_files,
+        manifest=f"{DATASET}/manifest.json",
+        images=ancient(f"{DATASET}/dataset.npz"),
+        reference=f"{REFERENCE}.json",
+        statistics=ancient(f"{REFERENCE}.npz"),
+    output:
+        "results/{study}/{parameterization}/{scale}/ceiling.json",
+    log:
+        "results/{study}/{parameterization}/{scale}/log/ceiling.log",
+    benchmark:
+        "results/{study}/{parameterization}/{scale}/benchmark/ceiling.tsv"
+    conda:
+        "../environment.yml"
+    threads: STUDY["training"]["threads"]
+    shell:
+        "python workflow/scripts/ceiling.py --specification {input.specification:q} --sampling {input.sampling:q}"
+        " --reference {input.statistics:q} --output {output:q}"
+        " > {log} 2>&1"

@@ -1,0 +1,39 @@
+"""The report: one page that answers the question, and opens without a network.
+
+study.json + tables + rows + curves + checks + bounds -> report.html
+"""
+
+
+rule report:
+    input:
+        study="results/{study}/study.json",
+        table=rules.aggregate.output.table,
+        pairs=rules.aggregate.output.pairs,
+        rows=of_every_draw("fid/{sampler}/draw{draw}.json"),
+        images=ancient(of_every_draw("samples/{sampler}/draw{draw}.npz")),
+        curves=of_every_cell("train.jsonl"),
+        checks=expand(
+            "results/{{study}}/{parameterization}/check.json",
+            parameterization=STUDY["grid"]["parameterizations"],
+        ),
+        floor="results/{study}/floor.json" if STUDY["bounds"] else [],
+        ceilings=(
+            expand(
+                "results/{{study}}/{parameterization}/{scale}/ceiling.json",
+                parameterization=STUDY["grid"]["parameterizations"],
+                scale=STUDY["grid"]["scales"],
+            )
+            if STUDY["bounds"]
+            else []
+        ),
+        template="workflow/report/report.html.j2",
+    output:
+        "results/{study}/report.html",
+    log:
+        "results/{study}/log/report.log",
+    benchmark:
+        "results/{study}/benchmark/report.tsv"
+    conda:
+        "../environment.yml"
+    shell:
+        "python workflow/scripts/report.py --study {input.study:q} --output {output:q}" " > {log} 2>&1"

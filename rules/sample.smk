@@ -1,0 +1,27 @@
+"""Sampling: draw images from a trained cell.
+
+sampling.json + model.safetensors + training.json -> <cell>/samples/<sampler>/draw<d>.{npz, json}
+"""
+
+
+rule sample:
+    input:
+        options="results/{study}/sampling.json",
+        specification="results/{study}/{parameterization}/{scale}/seed{seed}/cell.json",
+        facts="results/{study}/{parameterization}/{scale}/seed{seed}/training.json",
+        model=ancient("results/{study}/{parameterization}/{scale}/seed{seed}/model.safetensors"),
+        images=ancient(f"{DATASET}/dataset.npz"),
+    output:
+        images="results/{study}/{parameterization}/{scale}/seed{seed}/samples/{sampler}/draw{draw}.npz",
+        facts="results/{study}/{parameterization}/{scale}/seed{seed}/samples/{sampler}/draw{draw}.json",
+    log:
+        "results/{study}/{parameterization}/{scale}/seed{seed}/log/sample-{sampler}-draw{draw}.log",
+    benchmark:
+        "results/{study}/{parameterization}/{scale}/seed{seed}/benchmark/sample-{sampler}-draw{draw}.tsv"
+    conda:
+        "../environment.yml"
+    threads: STUDY["training"]["threads"]
+    shell:
+        "python workflow/scripts/sample.py --specification {input.specification:q} --options {input.options:q}"
+        " --draw {wildcards.draw} --output {output.images:q}"
+        " > {log} 2>&1"

@@ -1,0 +1,22 @@
+"""MLflow: a view of the finished cells, made by one importer that can be run any number of times.
+
+study.json + table.csv + curves -> mlflow.db, and a note of what was imported
+"""
+
+
+rule track:
+    input:
+        study="results/{study}/study.json",
+        table=rules.aggregate.output.table,
+        rows=of_every_draw("fid/{sampler}/draw{draw}.json"),
+        curves=of_every_cell("train.jsonl"),
+    output:
+        "results/{study}/tracked.json",
+    log:
+        "results/{study}/log/track.log",
+    benchmark:
+        "results/{study}/benchmark/track.tsv"
+    conda:
+        "../environment.yml"
+    shell:
+        "python workflow/scripts/track.py --study {input.study:q} --output {output:q}" " > {log} 2>&1"

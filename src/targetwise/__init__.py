@@ -1,0 +1,3 @@
+"""Targetwise: train one diffusion model under many prediction parameterizations and tell which differ."""
+
+__version__ = "0.1.0"

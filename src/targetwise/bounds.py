@@ -1,0 +1,58 @@
+"""The two ends of the scale: held-out real images (floor) and the samples of an untrained network (ceiling)."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from targetwise import extractors, parameterization
+from targetwise.data import Images
+from targetwise.device import choose
+from targetwise.errors import UserError
+from targetwise.fid import Reference, measure
+from targetwise.sampling import Denoiser, draw_images
+
+
+def floor(held_out: Images, count: int, reference: Reference) -> dict[str, Any]:
+    """Measure as many held-out real images as a cell has samples.
+
+    Raises:
+        UserError: if the held-out split has fewer.
+    """
+    began = time.monotonic()
+    if len(held_out.images) < count:
+        raise UserError(
+            f"bounds: the test split has {len(held_out.images)} images, fewer than sampling.images, {count}; "
+            "set bounds: false or sample fewer"
+        )
+    device = choose(threads=1)
+    extractor = extractors.load(reference.facts["extractor"], device)
+    images = held_out.images[:count]
+    features = extractor.features(images, device)
+    return measure(images, extractor, reference, features, what="floor", began=began)
+
+
+def ceiling(
+    specification: Mapping[str, Any],
+    options: Mapping[str, Any],
+    training_images: Images,
+    reference: Reference,
+) -> dict[str, Any]:
+    """Measure the samples of a cell's network with its initial weights."""
+    began = time.monotonic()
+    device = choose(specification["training"]["threads"])
+    extractor = extractors.load(reference.facts["extractor"], device)
+    target = parameterization.load(specification["variant"]["target"])
+    denoiser = Denoiser(specification, training_images, target, device)
+    images = draw_images(denoiser, options, 0, "sample untrained")
+    features = extractor.features(images, device)
+    return measure(
+        images,
+        extractor,
+        reference,
+        features,
+        what="ceiling",
+        cell=specification["cell"],
+        draw=0,
+        sampler=f"{options['sampler']}-{options['steps']}",
+        began=began,
+    )

@@ -1,0 +1,134 @@
+"""The grid's cells: their names, their folders, and the specification that decides each one's result."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from targetwise.config import variant
+from targetwise.errors import UserError, nearest
+from targetwise.files import read_json, write_json_if_changed
+
+#: Raised by hand whenever the numerics of training, sampling or metric change, so that old cells are made again.
+#: tests/test_protocol.py holds a short loss curve that must not move without it.
+PROTOCOL = 1
+
+RESULTS = Path("results")
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One point of the grid: a parameterization at a scale with a seed."""
+
+    study: str
+    parameterization: str
+    scale: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Return e.g. ``epsilon-small-0``."""
+        return f"{self.parameterization}-{self.scale}-{self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """Return e.g. ``results/cifar10/epsilon/small/seed0``."""
+        return RESULTS / self.study / self.parameterization / self.scale / f"seed{self.seed}"
+
+
+def grid(config: Mapping[str, Any]) -> list[Cell]:
+    """Return all cells of the configured grid, in the order of its lists."""
+    axes = config["grid"]
+    return [
+        Cell(config["study"], parameterization, scale, seed)
+        for parameterization, scale, seed in product(axes["parameterizations"], axes["scales"], axes["seeds"])
+    ]
+
+
+def find(config: Mapping[str, Any], name: str) -> Cell:
+    """Return the cell called ``name``.
+
+    Raises:
+        UserError: if the grid has no such cell.
+    """
+    cells = {cell.name: cell for cell in grid(config)}
+    if name not in cells:
+        raise UserError(f"study {config['study']} has no cell '{name}'; {nearest(name, cells)}")
+    return cells[name]
+
+
+def sampler_name(config: Mapping[str, Any]) -> str:
+    """Return the name of the samples' folder, e.g. ``ddim-50``."""
+    return f"{config['sampling']['sampler']}-{config['sampling']['steps']}"
+
+
+def reference_name(config: Mapping[str, Any]) -> str:
+    """Return the name of the reference statistics, e.g. ``inception-train``."""
+    metric = config["metric"]
+    return f"{metric['extractor']}-{metric['reference']['split']}"
+
+
+def specifications(config: Mapping[str, Any]) -> dict[Path, dict[str, Any]]:
+    """Return every specification file of the study: what decides a result, and nothing else.
+
+    A stage is out of date exactly when its own file changed, so there is one per stage: ``cell.json`` (training),
+    ``variant.json`` (the check before it), ``sampling.json``, ``metric.json``, and ``study.json`` with the whole
+    resolved configuration (table and report).
+    """
+    study = RESULTS / config["study"]
+    files: dict[Path, dict[str, Any]] = {
+        study / "study.json": dict(config),
+        study / "sampling.json": {"protocol": PROTOCOL, **config["sampling"]},
+        study / "metric.json": {
+            "protocol": PROTOCOL,
+            "dataset": config["data"]["dataset"],
+            **config["metric"],
+        },
+    }
+    variants = {name: variant(config, name) for name in config["grid"]["parameterizations"]}
+    for name, resolved in variants.items():
+        files[study / name / "variant.json"] = {
+            "protocol": PROTOCOL,
+            **resolved,
+            "precision": config["training"]["precision"],
+        }
+    for cell in grid(config):
+        scale = dict(config["scales"][cell.scale])
+        training = dict(config["training"])
+        training["global_batch"] = scale.pop("global_batch", training["global_batch"])
+        del training["save_every_seconds"]  # how often state is saved changes no result
+        files[cell.folder / "cell.json"] = {
+            "protocol": PROTOCOL,
+            "cell": {
+                "study": cell.study,
+                "parameterization": cell.parameterization,
+                "scale": cell.scale,
+                "seed": cell.seed,
+            },
+            "variant": variants[cell.parameterization],
+            "network": scale,
+            "data": config["data"],
+            "training": training,
+        }
+    return files
+
+
+def write_specifications(config: Mapping[str, Any]) -> None:
+    """Write each specification whose content changed; the others keep their dates."""
+    for path, content in specifications(config).items():
+        write_json_if_changed(path, content)
+
+
+def require_specifications(config: Mapping[str, Any]) -> None:
+    """Make sure that a job reads the configuration that its run was started with.
+
+    Raises:
+        UserError: if a specification on disk differs from what the configuration now gives.
+    """
+    for path, content in specifications(config).items():
+        if read_json(path) != content:
+            raise UserError(
+                f"the configuration was edited while a run is under way: {path} no longer agrees with it; "
+                "undo the edit, or stop the run and start it again"
+            )

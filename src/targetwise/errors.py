@@ -1,0 +1,59 @@
+"""The one exception that means "the user can mend this", and how a command ends with it."""
+
+import errno
+import sys
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+
+#: Exit codes of every command and script; docs/reference.md lists them for users.
+EXIT_ERROR = 1
+EXIT_TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: the state is saved, start the same command again
+EXIT_INTERRUPTED = 130
+
+
+class UserError(Exception):
+    """What is wrong, where, and what would be right, in one line."""
+
+
+class StoppedEarlyError(UserError):
+    """The work was asked to stop and saved its state; the same command goes on from there."""
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """Return a hint like ``did you mean 'v'? (choices: epsilon, v, x0)``."""
+    known = sorted(choices)
+    close = get_close_matches(str(name), known, n=1, cutoff=0.5)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"{hint}(choices: {', '.join(known) or 'none'})"
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a command's main function; what the user can mend ends in one line and an exit code."""
+    try:
+        main()
+    except StoppedEarlyError as error:
+        _leave(f"stopped: {error}", EXIT_TRY_AGAIN)
+    except UserError as error:
+        _leave(f"error: {error}", EXIT_ERROR)
+    except KeyboardInterrupt:
+        _leave("interrupted; the same command goes on from the last saved state", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(EXIT_ERROR)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "targetwise":
+            raise
+        _leave(f"error: the package '{error.name}' is missing; run `make .venv` or activate .venv", EXIT_ERROR)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        where = f": {error.filename}" if error.filename else ""
+        _leave(
+            f"error: {error.strerror}{where}; nothing was left half-written, mend it and run again",
+            EXIT_ERROR,
+        )
+
+
+def _leave(message: str, code: int) -> None:
+    print(message, file=sys.stderr)
+    sys.exit(code)

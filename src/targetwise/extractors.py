@@ -1,0 +1,115 @@
+"""Feature extractors: from images to the vectors whose distribution the metric compares.
+
+An extractor is part of the metric. Distances in the features of two extractors are different scales and are never
+put in one table.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from targetwise.errors import UserError
+from targetwise.files import sha256_of_file
+from targetwise.progress import Progress
+
+#: Made by workflow/resources/make_digits_features.py; distances are comparable only with these very weights.
+DIGITS_WEIGHTS = Path("workflow/resources/digits_features.safetensors")
+DIGITS_WEIGHTS_SHA256 = "0658b7af2b0e66222d49163e2ce655feae0b41669589fcfbec602fb5737e01cf"
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A fixed function from images to features.
+
+    Attributes:
+        name: as the configuration calls it.
+        metric: what the Fréchet distance in these features is called in tables.
+        mode: how images are brought to the network's input size.
+        digest: SHA-256 of the weights.
+        batch: images at a time.
+        function: (B, H, W, C) uint8 on any device to (B, D) fp32.
+    """
+
+    name: str
+    metric: str
+    mode: str
+    digest: str
+    batch: int
+    function: Callable[[Tensor], Tensor]
+
+    @torch.inference_mode()
+    def features(self, images: np.ndarray, device: torch.device, what: str = "features") -> np.ndarray:
+        """Return the features of ``images`` (N, H, W, C) uint8, (N, D) fp64."""
+        parts = []
+        with Progress(what, len(images), "image") as progress:
+            for first in range(0, len(images), self.batch):
+                batch = torch.from_numpy(images[first : first + self.batch]).to(device)
+                parts.append(self.function(batch).double().cpu().numpy())
+                progress.advance(len(batch))
+        return np.concatenate(parts)
+
+
+class DigitsClassifier(nn.Module):
+    """A small classifier of 8×8 digits; its 32 values before the last layer are the features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, 16, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(16, 32, 3, stride=2, padding=1),
+            nn.SiLU(),
+            nn.Flatten(),
+            nn.Linear(32 * 4 * 4, 32),
+        )
+        self.head = nn.Sequential(nn.SiLU(), nn.Linear(32, 10))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return (B, 32) features of images (B, 8, 8, 1) uint8."""
+        features: Tensor = self.layers(images.permute(0, 3, 1, 2).float() / 127.5 - 1)
+        return features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return (B, 10) class scores of images (B, 8, 8, 1) uint8."""
+        scores: Tensor = self.head(self.features(images))
+        return scores
+
+
+def _digits(device: torch.device) -> Extractor:
+    if not DIGITS_WEIGHTS.exists():
+        raise UserError(f"{DIGITS_WEIGHTS} is missing; `git checkout {DIGITS_WEIGHTS}` brings it back")
+    digest = sha256_of_file(DIGITS_WEIGHTS)
+    if digest != DIGITS_WEIGHTS_SHA256:
+        raise UserError(
+            f"{DIGITS_WEIGHTS} has SHA-256 {digest}, but {DIGITS_WEIGHTS_SHA256} is declared; "
+            f"`git checkout {DIGITS_WEIGHTS}` brings it back"
+        )
+    classifier = DigitsClassifier()
+    classifier.load_state_dict(load_file(DIGITS_WEIGHTS))
+    classifier.eval().to(device)
+
+    def function(images: Tensor) -> Tensor:
+        if images.shape[1:] != (8, 8, 1):
+            raise UserError(f"the digits extractor takes images of 8×8×1, not {'×'.join(map(str, images.shape[1:]))}")
+        return classifier.features(images)
+
+    return Extractor("digits", "FD (digits features)", "native", digest, 512, function)
+
+
+_LOADERS: dict[str, Callable[[torch.device], Extractor]] = {"digits": _digits}
+
+
+def load(name: str, device: torch.device) -> Extractor:
+    """Return the extractor called ``name``, its weights checked by digest.
+
+    Raises:
+        UserError: if the weights are missing or not the declared ones.
+    """
+    if name not in _LOADERS:
+        raise UserError(f"metric.extractor '{name}' cannot be loaded yet (there are: {', '.join(_LOADERS)})")
+    return _LOADERS[name](device)

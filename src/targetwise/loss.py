@@ -1,0 +1,99 @@
+"""The training objective: what the network outputs, where its error is measured, how time steps are weighted.
+
+Three separate choices (a variant's ``target``, ``loss_space`` and ``weighting``). Conversions between spaces go
+through (x_0, ε), so they need nothing but the two functions of each parameterization.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from targetwise.parameterization import Parameterization
+from targetwise.schedule import at
+
+
+def signal_to_noise(schedule: Mapping[str, Tensor]) -> Tensor:
+    """Return SNR(t) = a² / b², shape (T,)."""
+    return schedule["sqrt_alpha"] ** 2 / schedule["sqrt_one_minus_alpha"] ** 2
+
+
+#: Weights in x0 space, T values from the schedule. ``constant`` is not among them: it means a flat loss in the
+#: loss space, whatever weight in x0 space that amounts to.
+X0_WEIGHTS: dict[str, Callable[[Mapping[str, Tensor]], Tensor]] = {
+    "snr": signal_to_noise,  # Salimans & Ho 2022, section 4; epsilon's own weight
+}
+
+
+def slope_of_target(space: Parameterization, schedule: Mapping[str, Tensor]) -> Tensor:
+    """Return |∂y/∂x_0| of a space's target at fixed x_t, shape (T,).
+
+    At fixed x_t a change d of x_0 changes ε by −(a/b)·d. For an affine target y = p·ε + q·x_0 the slope is |D/b|
+    with D = p·a − q·b, and its square is the weight in x0 space that a flat loss on y amounts to.
+    """
+    timesteps = torch.arange(len(schedule["sqrt_alpha"]), device=schedule["sqrt_alpha"].device)
+    a, b = at(schedule, timesteps)
+    one, zero = torch.ones_like(a), torch.zeros_like(a)
+    moved = space.compute_training_target(one, -a / b, timesteps, schedule)
+    still = space.compute_training_target(zero, zero, timesteps, schedule)
+    return (moved - still).square().sum(dim=(1, 2, 3)).sqrt()
+
+
+def multiplier(space: Parameterization, weighting: str, schedule: Mapping[str, Tensor]) -> Tensor:
+    """Return the factor on the squared error in ``space`` at each time step, shape (T,), in fp64.
+
+    A named weighting is a weight in x0 space, as in the literature: the loss is that weight times the squared x0
+    error, whatever the space, so the space's own weight is divided out.
+    """
+    double = {name: value.double() for name, value in schedule.items()}
+    if weighting == "constant":
+        return torch.ones_like(double["sqrt_alpha"])
+    return X0_WEIGHTS[weighting](double) / slope_of_target(space, double).square()
+
+
+def weight_in_x0_space(space: Parameterization, weighting: str, schedule: Mapping[str, Tensor]) -> Tensor:
+    """Return the weight on the squared x0 error that the choice amounts to, shape (T,), in fp64."""
+    double = {name: value.double() for name, value in schedule.items()}
+    return multiplier(space, weighting, schedule) * slope_of_target(space, double).square()
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The loss of one variant."""
+
+    target: Parameterization
+    loss_space: Parameterization
+    factor: Tensor  # (T,) fp32, on the schedule's device
+    schedule: Mapping[str, Tensor]
+
+    @classmethod
+    def of(
+        cls,
+        target: Parameterization,
+        loss_space: Parameterization,
+        weighting: str,
+        schedule: Mapping[str, Tensor],
+    ) -> "Objective":
+        """Build the objective of a variant on the schedule's device."""
+        return cls(target, loss_space, multiplier(loss_space, weighting, schedule).float(), schedule)
+
+    def __call__(self, output: Tensor, x_0: Tensor, noise: Tensor, x_t: Tensor, timesteps: Tensor) -> Tensor:
+        """Return the loss of each image, shape (B,): factor(t) times the mean squared error in the loss space.
+
+        Args:
+            output: the network's, (B, C', H, W), fp32.
+            x_0: clean images in [-1, 1], (B, C, H, W).
+            noise: ε, (B, C, H, W).
+            x_t: the noisy images the network saw, (B, C, H, W).
+            timesteps: (B,) int64.
+        """
+        if self.loss_space.name == self.target.name:
+            estimate = output
+        else:
+            x_0_estimate = self.target.predict_x0(output, x_t, timesteps, self.schedule)
+            a, b = at(self.schedule, timesteps)
+            noise_estimate = (x_t - a * x_0_estimate) / b
+            estimate = self.loss_space.compute_training_target(x_0_estimate, noise_estimate, timesteps, self.schedule)
+        truth = self.loss_space.compute_training_target(x_0, noise, timesteps, self.schedule)
+        return self.factor[timesteps] * (estimate - truth).square().mean(dim=(1, 2, 3))

@@ -1,0 +1,50 @@
+"""Progress for people: a bar on a terminal, a plain line now and then in a log."""
+
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+LOG_EVERY_SECONDS = 30.0
+
+
+class Progress:
+    """Counts ``total`` things, ``done`` of which an earlier run has finished."""
+
+    def __init__(self, what: str, total: int, unit: str, done: int = 0) -> None:
+        """Show ``what`` is counted, e.g. ``Progress("train v-tiny-0", 1000, "step")``."""
+        self.what, self.total, self.unit = what, total, unit
+        self.first = self.count = done
+        self.began = self.spoke = time.monotonic()
+        self.bar = tqdm(desc=what, total=total, initial=done, unit=unit, disable=not sys.stderr.isatty())
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.close()
+        if self.bar.disable and kind is None:
+            self._say()
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Count ``count`` more; ``note`` is a short figure worth seeing."""
+        self.count += count
+        self.bar.update(count)
+        if note:
+            self.bar.set_postfix_str(note, refresh=False)
+        if self.bar.disable and time.monotonic() - self.spoke > LOG_EVERY_SECONDS:
+            self._say(note)
+
+    def _say(self, note: str = "") -> None:
+        self.spoke = time.monotonic()
+        rate = (self.count - self.first) / max(self.spoke - self.began, 1e-9)
+        left = f", {(self.total - self.count) / rate:.0f} s left" if rate and self.count < self.total else ""
+        tail = f", {note}" if note else ""
+        print(
+            f"{self.what}: {self.count}/{self.total} {self.unit}s, {rate:.1f} {self.unit}s/s{left}{tail}",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -1,0 +1,87 @@
+"""Where and with what a number was made: versions, machine, code."""
+
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "targetwise",
+    "torch",
+    "torchvision",
+    "diffusers",
+    "clean-fid",
+    "numpy",
+    "scipy",
+    "snakemake",
+    "mlflow",
+    "dvc",
+)
+
+#: Files that a run itself changes; they do not make the tree "modified".
+RECORDS = ("dvc.lock",)
+
+
+@cache
+def environment() -> dict[str, Any]:
+    """Return versions, machine and commit of this process, as plain JSON values."""
+    return {"versions": versions(), "machine": machine(), "code": code()}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that matter, those that are installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Return what this process runs on."""
+    import torch
+
+    facts: dict[str, Any] = {
+        "host": platform.node(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+    }
+    if torch.cuda.is_available():
+        facts["gpu"] = torch.cuda.get_device_name()
+        facts["gpus"] = torch.cuda.device_count()
+        facts["cuda"] = torch.version.cuda
+    return facts
+
+
+def code() -> dict[str, Any]:
+    """Return the git commit and whether tracked files differ from it; both None outside a repository."""
+    commit = _git("rev-parse", "HEAD")
+    status = _git("status", "--porcelain", "--untracked-files=no")
+    if commit is None or status is None:
+        return {"commit": None, "modified": None}
+    changed = [line[3:] for line in status.splitlines() if line[3:] not in RECORDS]
+    return {"commit": commit, "modified": bool(changed)}
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown"
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() if arguments[0] == "rev-parse" else done.stdout.rstrip("\n")

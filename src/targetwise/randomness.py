@@ -1,0 +1,98 @@
+"""Every random number of a study, by what it is for: never by what was drawn before it.
+
+A stream is keyed by (purpose, seed, …), so step k of training and sample i of a draw are the same whatever the
+batch size, the number of processes, the order or the number of restarts, and the same for all parameterizations
+of one seed: common random numbers, which make the comparison paired.
+"""
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+#: Images whose noise shares one stream. A process draws only the blocks its slice touches.
+BLOCK = 32
+
+
+def stream(purpose: str, *key: int) -> np.random.Generator:
+    """Return the generator of (purpose, key); different keys give independent streams (Philox)."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([zlib.crc32(purpose.encode()), *key])))
+
+
+@dataclass(frozen=True)
+class StepDraw:
+    """What one process needs for its slice of one training step; B is the size of the slice."""
+
+    indices: np.ndarray  # (B,) int64, into the data set
+    flips: np.ndarray  # (B,) bool
+    timesteps: np.ndarray  # (B,) int64 in 0 … T−1
+    noise: np.ndarray  # (B, C, H, W) fp32, standard normal
+
+
+class TrainingStreams:
+    """The draws of all steps of one seed.
+
+    Step k takes its slice of the permutation of epoch k // (N // B), as a shuffled loader with drop_last does.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        images: int,
+        global_batch: int,
+        timesteps: int,
+        image_shape: tuple[int, int, int],
+        horizontal_flip: bool,
+    ) -> None:
+        """Fix what is drawn: N ``images`` of shape (C, H, W), a batch of ``global_batch``, t < ``timesteps``."""
+        if global_batch > images:
+            raise ValueError(f"a batch of {global_batch} cannot be drawn from {images} images")
+        self.seed = seed
+        self.images = images
+        self.global_batch = global_batch
+        self.timesteps = timesteps
+        self.image_shape = image_shape
+        self.horizontal_flip = horizontal_flip
+        self._epoch = -1
+        self._permutation = np.empty(0, dtype=np.int64)
+
+    def draw(self, step: int, first: int = 0, count: int | None = None) -> StepDraw:
+        """Return positions ``first`` … ``first + count − 1`` of step ``step``'s global batch (all by default)."""
+        stop = self.global_batch if count is None else first + count
+        random = stream("step", self.seed, step)
+        flips = random.random(self.global_batch) < 0.5
+        if not self.horizontal_flip:
+            flips[:] = False
+        timesteps = random.integers(0, self.timesteps, size=self.global_batch, dtype=np.int64)
+        return StepDraw(
+            self._batch(step)[first:stop],
+            flips[first:stop],
+            timesteps[first:stop],
+            self._noise(step, first, stop),
+        )
+
+    def _batch(self, step: int) -> np.ndarray:
+        epoch, position = divmod(step, self.images // self.global_batch)
+        if epoch != self._epoch:
+            self._permutation = stream("epoch", self.seed, epoch).permutation(self.images)
+            self._epoch = epoch
+        return self._permutation[position * self.global_batch : (position + 1) * self.global_batch]
+
+    def _noise(self, step: int, first: int, stop: int) -> np.ndarray:
+        blocks = [
+            stream("noise", self.seed, step, block).standard_normal((BLOCK, *self.image_shape), dtype=np.float32)
+            for block in range(first // BLOCK, (stop - 1) // BLOCK + 1)
+        ]
+        offset = first // BLOCK * BLOCK
+        return np.concatenate(blocks)[first - offset : stop - offset]
+
+
+def sampling_noise(seed: int, draw: int, first: int, count: int, image_shape: tuple[int, int, int]) -> np.ndarray:
+    """Return the starting noise of samples ``first`` … ``first + count − 1`` of a draw, (count, C, H, W) fp32."""
+    return np.stack(
+        [
+            stream("sample", seed, draw, index).standard_normal(image_shape, dtype=np.float32)
+            for index in range(first, first + count)
+        ]
+    )

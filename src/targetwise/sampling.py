@@ -1,0 +1,198 @@
+"""Sample from a trained cell: DDIM through diffusers, with x0 from the parameterization.
+
+Sample i of a draw starts from the noise of (sampling seed, draw, i), the same for every cell, so image i of two
+parameterizations can be compared side by side.
+"""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from safetensors import safe_open
+from torch import Tensor
+
+from targetwise import parameterization
+from targetwise.data import Images
+from targetwise.device import autocast, choose
+from targetwise.errors import UserError
+from targetwise.files import atomic, read_json, sha256_of_array, sha256_of_file, write_json
+from targetwise.network import build
+from targetwise.parameterization import Parameterization, probe_output_channels
+from targetwise.progress import Progress
+from targetwise.provenance import environment
+from targetwise.randomness import sampling_noise
+from targetwise.schedule import diffusers_options, make_schedule
+
+
+class Denoiser:
+    """A network with the parameterization that reads x0 from its output."""
+
+    def __init__(
+        self, specification: Mapping[str, Any], images: Images, target: Parameterization, device: torch.device
+    ) -> None:
+        """Build the untrained network of a cell; ``images`` gives its shape."""
+        self.variant = specification["variant"]
+        self.precision = specification["training"]["precision"]
+        self.target = target
+        self.device = device
+        self.image_shape = (images.channels, images.size, images.size)
+        schedule = make_schedule(self.variant["diffusion"], self.variant["parameters"])
+        self.schedule = {name: value.to(device) for name, value in schedule.items()}
+        self.model = build(
+            specification["network"],
+            in_channels=images.channels,
+            out_channels=probe_output_channels(target, images.channels, images.size, schedule),
+            image_size=images.size,
+            seed=specification["cell"]["seed"],
+        ).to(device)
+        self.model.eval()
+
+    def load(self, path: Path) -> None:
+        """Load trained weights.
+
+        Raises:
+            UserError: if the file is missing, damaged or of another network.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                self.model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        except Exception as error:
+            summary = str(error).splitlines()[0]
+            raise UserError(f"{path} cannot be loaded ({summary}); delete it and run again") from error
+
+    def x_0(self, x_t: Tensor, timesteps: Tensor) -> Tensor:
+        """Return the estimate of x_0 in fp32; ``x_t`` (B, C, H, W), ``timesteps`` (B,) int64."""
+        with autocast(self.device, self.precision):
+            output = self.model(x_t, timesteps).sample
+        return self.target.predict_x0(output.float(), x_t, timesteps, self.schedule)
+
+
+def make_scheduler(diffusion: Mapping[str, Any], options: Mapping[str, Any]) -> DDIMScheduler:
+    """Return diffusers' DDIM scheduler for the configuration's ``diffusion`` and ``sampling`` sections."""
+    scheduler = DDIMScheduler(
+        **diffusers_options(diffusion),
+        prediction_type="sample",
+        clip_sample=options["clip"],
+        set_alpha_to_one=options["last_alpha_is_one"],
+        timestep_spacing=options["spacing"],
+    )
+    scheduler.set_timesteps(options["steps"])
+    return scheduler
+
+
+@torch.inference_mode()
+def denoise(denoiser: Denoiser, noise: Tensor, options: Mapping[str, Any]) -> Tensor:
+    """Run the sampler (η = 0) from ``noise`` (B, C, H, W) to images of nominal range [-1, 1]."""
+    scheduler = make_scheduler(denoiser.variant["diffusion"], options)
+    x = noise
+    for t in scheduler.timesteps.tolist():
+        timesteps = torch.full((len(x),), t, dtype=torch.int64, device=x.device)
+        x = scheduler.step(denoiser.x_0(x, timesteps), t, x, eta=0.0).prev_sample
+    return x
+
+
+def to_uint8(images: Tensor, quantization: str) -> np.ndarray:
+    """Turn images (B, C, H, W) of nominal range [-1, 1] into (B, H, W, C) uint8.
+
+    Args:
+        images: clipped to [-1, 1] first.
+        quantization: ``round`` to the nearest level, or ``truncate`` as the reference task does, which darkens by
+            half a level.
+    """
+    levels = (images.clamp(-1, 1) + 1) * 127.5
+    levels = levels.round() if quantization == "round" else levels.floor()
+    array: np.ndarray = levels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return array
+
+
+def draw_images(denoiser: Denoiser, options: Mapping[str, Any], draw: int, what: str) -> np.ndarray:
+    """Return one draw of ``options["images"]`` samples, (N, H, W, C) uint8."""
+    total, batch = options["images"], options["batch"]
+    parts = []
+    with Progress(what, total, "image") as progress:
+        for first in range(0, total, batch):
+            count = min(batch, total - first)
+            noise = sampling_noise(options["seed"], draw, first, count, denoiser.image_shape)
+            images = denoise(denoiser, torch.from_numpy(noise).to(denoiser.device), options)
+            parts.append(to_uint8(images, options["quantization"]))
+            progress.advance(count)
+    return np.concatenate(parts)
+
+
+def sample(
+    specification: Mapping[str, Any],
+    options: Mapping[str, Any],
+    images: Images,
+    folder: Path,
+    draw: int,
+    output: Path,
+) -> None:
+    """Sample one draw of a trained cell.
+
+    Args:
+        specification: the content of ``cell.json``.
+        options: the content of ``sampling.json``.
+        images: of the training set, for their shape.
+        folder: the cell's, with ``model.safetensors`` and ``training.json``.
+        draw: which of the independent sample sets.
+        output: the archive to write (key ``arr_0``, uint8, N×H×W×C); facts go beside it with the ending ``.json``.
+            A diverged cell gives an archive of no images.
+    """
+    training = read_json(folder / "training.json")
+    began = time.monotonic()
+    if training["status"] == "diverged":
+        array = np.zeros((0, images.size, images.size, images.channels), dtype=np.uint8)
+    else:
+        model = folder / "model.safetensors"
+        if sha256_of_file(model) != training["model_sha256"]:
+            raise UserError(
+                f"{model} is not the file that {folder / 'training.json'} tells of; delete it and run again"
+            )
+        device = choose(specification["training"]["threads"])
+        target = parameterization.load(specification["variant"]["target"])
+        denoiser = Denoiser(specification, images, target, device)
+        denoiser.load(model)
+        cell = specification["cell"]
+        array = draw_images(
+            denoiser,
+            options,
+            draw,
+            f"sample {cell['parameterization']}-{cell['scale']}-{cell['seed']} draw {draw}",
+        )
+    with atomic(output) as temporary, temporary.open("wb") as file:
+        np.savez(file, array)
+    write_json(
+        output.with_suffix(".json"),
+        {
+            "draw": draw,
+            "images": len(array),
+            "samples_sha256": sha256_of_array(array),
+            "model_sha256": training["model_sha256"],
+            "status": training["status"],
+            "reason": training["reason"],
+            "sampling": options,
+            "seconds": time.monotonic() - began,
+            "environment": environment(),
+        },
+    )
+
+
+def load_samples(path: Path) -> np.ndarray:
+    """Load a draw, (N, H, W, C) uint8, and hold it against the facts beside it.
+
+    Raises:
+        UserError: if the archive is damaged or not the one the facts tell of.
+    """
+    facts = read_json(path.with_suffix(".json"))
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            array: np.ndarray = archive["arr_0"]
+    except Exception as error:
+        raise UserError(f"{path} is missing or damaged ({type(error).__name__}); delete it and run again") from error
+    if sha256_of_array(array) != facts["samples_sha256"]:
+        raise UserError(f"{path} is not what {path.with_suffix('.json')} tells of; delete it and run again")
+    return array

@@ -1,0 +1,169 @@
+"""From measured rows to the answer: the table of all cells, and paired differences between parameterizations.
+
+The table is built from the grid in the configuration, never from what happens to lie on disk, so a cell that was not
+made is named as missing.
+"""
+
+from collections.abc import Mapping
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from targetwise import cells, fid
+from targetwise.errors import UserError
+from targetwise.files import read_json
+
+CONFIDENCE = 0.95
+
+TABLE_COLUMNS = {
+    "parameterization": "object",
+    "scale": "object",
+    "seed": "int64",
+    "draw": "int64",
+    "status": "object",
+    "metric": "object",
+    "value": "float64",
+    "kid": "float64",
+    "n": "Int64",
+    "mode": "object",
+    "sampler": "object",
+    "steps": "Int64",
+    "final_loss": "float64",
+    "clipped_share": "float64",
+    "reason": "object",
+    "marks": "object",
+    "extractor_sha256": "object",
+    "reference_sha256": "object",
+    "samples_sha256": "object",
+    "model_sha256": "object",
+}
+
+#: Rows that differ in one of these measure different things.
+COMPARABLE = ("metric", "mode", "n", "sampler", "extractor_sha256", "reference_sha256")
+
+
+def table(config: Mapping[str, Any]) -> pd.DataFrame:
+    """Return one row for every cell and draw of the grid, with the columns of :data:`TABLE_COLUMNS`.
+
+    ``status`` is finished, diverged or missing; ``value`` is NaN unless finished.
+
+    Raises:
+        UserError: if rows are not comparable, or one of them is damaged.
+    """
+    sampler = cells.sampler_name(config)
+    records = [
+        _record(cell, sampler, draw) for cell in cells.grid(config) for draw in range(config["sampling"]["draws"])
+    ]
+    frame = pd.DataFrame.from_records(records, columns=list(TABLE_COLUMNS)).astype(TABLE_COLUMNS)
+    _require_comparable(frame)
+    return frame
+
+
+def _record(cell: cells.Cell, sampler: str, draw: int) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "parameterization": cell.parameterization,
+        "scale": cell.scale,
+        "seed": cell.seed,
+        "draw": draw,
+        "status": "missing",
+    }
+    path = cell.folder / "fid" / sampler / f"draw{draw}.json"
+    if not path.exists():
+        return {**record, "reason": f"{path} was not made"}
+    row = fid.read_row(path)
+    training = read_json(cell.folder / "training.json")
+    record.update({key: row[key] for key in TABLE_COLUMNS if key in row and key not in record})
+    return {
+        **record,
+        "status": row["status"],
+        "marks": "; ".join(row["marks"]),
+        **{key: training[key] for key in ("steps", "final_loss", "clipped_share")},
+    }
+
+
+def _require_comparable(frame: pd.DataFrame) -> None:
+    finished = frame[frame["status"] == "finished"]
+    for column in COMPARABLE:
+        values = finished[column].unique()
+        if len(values) > 1:
+            examples = "; ".join(
+                f"{first.parameterization}-{first.scale}-{first.seed} draw {first.draw} has {value}"
+                for value in values
+                for first in [next(finished[finished[column] == value].itertuples())]
+            )
+            raise UserError(f"the rows cannot be put in one table, because {column} differs: {examples}")
+
+
+def summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return mean and spread over seeds for each scale and parameterization, in the grid's order.
+
+    Draws are averaged within a seed first. ``deviation`` is the sample standard deviation over seeds (NaN for one
+    seed); ``seeds`` counts the finished ones, ``diverged`` and ``missing`` the others.
+    """
+    by_seed = _by_seed(frame)
+    rows = []
+    for (scale, name), group in frame.groupby(["scale", "parameterization"], sort=False):
+        values = by_seed[(by_seed["scale"] == scale) & (by_seed["parameterization"] == name)]["value"]
+        rows.append(
+            {
+                "scale": scale,
+                "parameterization": name,
+                "mean": values.mean(),
+                "deviation": values.std(ddof=1),
+                "seeds": len(values),
+                "diverged": group[group["status"] == "diverged"]["seed"].nunique(),
+                "missing": group[group["status"] == "missing"]["seed"].nunique(),
+                "clipped_share": group["clipped_share"].mean(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def pairs(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the paired difference a − b of every two parameterizations at each scale.
+
+    Cells of one seed share data, noise and initial weights, so their difference is taken seed by seed. ``low`` and
+    ``high`` are the 95 % confidence interval of Student's t; ``verdict`` is ``a``, ``b`` (the one with the lower,
+    better value), ``not resolved`` (the interval holds 0) or ``too few seeds`` (under two in common).
+    """
+    by_seed = _by_seed(frame)
+    rows = []
+    for scale in frame["scale"].unique():
+        here = by_seed[by_seed["scale"] == scale].pivot_table(
+            index="seed", columns="parameterization", values="value", observed=True
+        )
+        for a, b in combinations(frame["parameterization"].unique(), 2):
+            both = here.reindex(columns=[a, b]).dropna()
+            rows.append({"scale": scale, "a": a, "b": b, **_paired((both[a] - both[b]).to_numpy(dtype=float), a, b)})
+    columns = ["scale", "a", "b", "seeds", "difference", "deviation", "low", "high", "p_value", "verdict"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _by_seed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Average the draws of each cell; a cell counts only if all its draws are there."""
+    keys = ["scale", "parameterization", "seed"]
+    whole = frame.groupby(keys, sort=False).filter(lambda group: bool((group["status"] == "finished").all()))
+    return whole.groupby(keys, sort=False)["value"].mean().reset_index()
+
+
+def _paired(differences: np.ndarray, a: str, b: str) -> dict[str, Any]:
+    count = len(differences)
+    if count < 2:
+        mean = float(differences.mean()) if count else np.nan
+        unknown = dict.fromkeys(("deviation", "low", "high", "p_value"), np.nan)
+        return {"seeds": count, "difference": mean, **unknown, "verdict": "too few seeds"}
+    mean, deviation = float(differences.mean()), float(differences.std(ddof=1))
+    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, count - 1)) * deviation / np.sqrt(count)
+    resolved = abs(mean) > half
+    return {
+        "seeds": count,
+        "difference": mean,
+        "deviation": deviation,
+        "low": mean - half,
+        "high": mean + half,
+        "p_value": float(stats.ttest_1samp(differences, 0.0).pvalue) if deviation else (0.0 if mean else 1.0),
+        "verdict": (a if mean < 0 else b) if resolved else "not resolved",
+    }

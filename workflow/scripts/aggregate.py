@@ -1,0 +1,25 @@
+"""Make the tables of a study.
+
+    python workflow/scripts/aggregate.py --study results/digits/study.json \
+        --table results/digits/table.csv --pairs results/digits/pairs.csv
+"""
+
+import argparse
+from pathlib import Path
+
+from targetwise import errors, files, statistics
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--study", required=True, type=Path, help="study.json")
+    parser.add_argument("--table", required=True, type=Path)
+    parser.add_argument("--pairs", required=True, type=Path)
+    arguments = parser.parse_args()
+    table = statistics.table(files.read_json(arguments.study))
+    files.write_text(arguments.table, table.to_csv(index=False))
+    files.write_text(arguments.pairs, statistics.pairs(table).to_csv(index=False))
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,28 @@
+"""Measure the samples of a cell's untrained network.
+
+    python workflow/scripts/ceiling.py --specification results/digits/v/tiny/seed0/cell.json \
+        --sampling results/digits/sampling.json --reference data/digits/reference/digits-train.npz \
+        --output results/digits/v/tiny/ceiling.json
+"""
+
+import argparse
+from pathlib import Path
+
+from targetwise import bounds, data, errors, fid, files
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--specification", required=True, type=Path, help="cell.json")
+    parser.add_argument("--sampling", required=True, type=Path, help="sampling.json")
+    parser.add_argument("--reference", required=True, type=Path, help="the reference's .npz")
+    parser.add_argument("--output", required=True, type=Path)
+    arguments = parser.parse_args()
+    specification, options = files.read_json(arguments.specification), files.read_json(arguments.sampling)
+    images = data.load(Path("data") / specification["data"]["dataset"], "train")
+    row = bounds.ceiling(specification, options, images, fid.load_reference(arguments.reference))
+    fid.write_row(arguments.output, row)
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,26 @@
+"""Measure one draw of a cell.
+
+    python workflow/scripts/fid.py --specification results/digits/v/tiny/seed0/cell.json \
+        --samples results/digits/v/tiny/seed0/samples/ddim-50/draw0.npz \
+        --reference data/digits/reference/digits-train.npz --output results/digits/v/tiny/seed0/fid/ddim-50/draw0.json
+"""
+
+import argparse
+from pathlib import Path
+
+from targetwise import errors, fid, files
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--specification", required=True, type=Path, help="cell.json")
+    parser.add_argument("--samples", required=True, type=Path, help="draw<d>.npz")
+    parser.add_argument("--reference", required=True, type=Path, help="the reference's .npz")
+    parser.add_argument("--output", required=True, type=Path)
+    arguments = parser.parse_args()
+    row = fid.measure_draw(files.read_json(arguments.specification), arguments.samples, arguments.reference)
+    fid.write_row(arguments.output, row)
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,26 @@
+"""Measure held-out real images as if they were samples.
+
+    python workflow/scripts/floor.py --sampling results/digits/sampling.json --images data/digits/dataset.npz \
+        --reference data/digits/reference/digits-train.npz --output results/digits/floor.json
+"""
+
+import argparse
+from pathlib import Path
+
+from targetwise import bounds, data, errors, fid, files
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sampling", required=True, type=Path, help="sampling.json")
+    parser.add_argument("--images", required=True, type=Path, help="dataset.npz")
+    parser.add_argument("--reference", required=True, type=Path, help="the reference's .npz")
+    parser.add_argument("--output", required=True, type=Path)
+    arguments = parser.parse_args()
+    held_out = data.load(arguments.images.parent, "test")
+    count = files.read_json(arguments.sampling)["images"]
+    fid.write_row(arguments.output, bounds.floor(held_out, count, fid.load_reference(arguments.reference)))
+
+
+if __name__ == "__main__":
+    errors.run(main)

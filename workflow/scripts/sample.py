@@ -1,0 +1,27 @@
+"""Draw images from a trained cell.
+
+    python workflow/scripts/sample.py --specification results/digits/v/tiny/seed0/cell.json \
+        --options results/digits/sampling.json --draw 0 --output results/digits/v/tiny/seed0/samples/ddim-50/draw0.npz
+"""
+
+import argparse
+from pathlib import Path
+
+from targetwise import data, errors, files
+from targetwise.sampling import sample
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--specification", required=True, type=Path, help="cell.json")
+    parser.add_argument("--options", required=True, type=Path, help="sampling.json")
+    parser.add_argument("--draw", required=True, type=int)
+    parser.add_argument("--output", required=True, type=Path, help="the .npz to write; facts go beside it as .json")
+    arguments = parser.parse_args()
+    specification, options = files.read_json(arguments.specification), files.read_json(arguments.options)
+    images = data.load(Path("data") / specification["data"]["dataset"], "train")
+    sample(specification, options, images, arguments.specification.parent, arguments.draw, arguments.output)
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,29 @@
+"""Train one cell; its results are published in the folder of its specification.
+
+    python workflow/scripts/train.py --specification results/digits/v/tiny/seed0/cell.json
+
+Kill it at any time: the same command goes on from the last saved state and ends with the same weights.
+"""
+
+import argparse
+from pathlib import Path
+
+from targetwise import data, errors, files
+from targetwise.stopping import Stop
+from targetwise.training import train
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--specification", required=True, type=Path, help="cell.json")
+    parser.add_argument("--save-every-seconds", type=float, default=300.0, help="how much work a kill may cost")
+    arguments = parser.parse_args()
+    stop = Stop().listen()
+    specification = files.read_json(arguments.specification)
+    images = data.load(Path("data") / specification["data"]["dataset"], "train")
+    folder = arguments.specification.parent
+    train(specification, images, folder, save_every_seconds=arguments.save_every_seconds, stop=stop)
+
+
+if __name__ == "__main__":
+    errors.run(main)
