@@ -85,7 +85,7 @@ def train(
             Progress(what, steps, "step", trainer.step) as progress,
             prefetched(trainer.draw, trainer.step) as draws,
         ):
-            while trainer.step < steps and divergence is None:
+            while trainer.step < steps:
                 trainer.advance(next(draws))
                 note = ""
                 if trainer.window_is_full() or trainer.step == steps:
@@ -94,12 +94,15 @@ def train(
                     note = f"loss {line['loss']:.4f}" if line["loss"] is not None else "loss not finite"
                     divergence = line.get("diverged")
                 progress.advance(1, note)
-                if stop or (time.monotonic() - saved_at > save_every_seconds and trainer.step < steps):
+                if trainer.step == steps or divergence is not None:
+                    break
+                stopping = bool(stop)
+                if stopping or time.monotonic() - saved_at > save_every_seconds:
                     states.save(trainer.step, trainer.state(time.monotonic() - began))
                     saved_at = time.monotonic()
-                if stop and trainer.step < steps and divergence is None:
-                    if stop.interrupted:
-                        raise KeyboardInterrupt
+                if stop.interrupted:
+                    raise KeyboardInterrupt
+                if stopping:
                     raise StoppedEarlyError(
                         f"{what}: {stop.reason}; state saved after step {trainer.step} of {steps}"
                     )

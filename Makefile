@@ -1,0 +1,40 @@
+# Two commands are all one needs: `make demo` and `make test`. Both set up .venv first, once.
+
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+SNAKEMAKE := $(RUN) snakemake --cores all
+LOCK := uv pip compile --universal --python-version 3.11 --no-emit-index-url --generate-hashes --quiet \
+	--custom-compile-command "make lock" --extra workflow --extra dev
+
+.PHONY: help demo test lint lock
+
+help: ## list the commands
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1 — /p' $(MAKEFILE_LIST)
+
+demo: $(READY) ## the whole pipeline on handwritten digits; ends with the path of the report
+	@$(SNAKEMAKE) --configfile config/digits.yaml --quiet rules -- all
+	@echo
+	@echo "report: $(CURDIR)/results/digits/report.html"
+
+test: $(READY) lint ## format, lint, types, unit tests, one tiny real run
+	$(RUN) pytest -m "not slow"
+
+lint: $(READY)
+	$(RUN) ruff format --check .
+	$(RUN) ruff check .
+	$(RUN) snakefmt --check Snakefile rules
+	$(RUN) mypy
+	$(RUN) snakemake --lint
+
+lock: $(READY) ## compile requirements.lock anew from pyproject.toml and constraints.txt
+	$(RUN) $(LOCK) pyproject.toml -o requirements.lock
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; try make PYTHON=python3.12 …")'
+	@echo "setting up $(VENV) (once, some minutes, 5.5 GB with the CUDA libraries)"
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@

@@ -1,0 +1,275 @@
+"""The whole DAG for real, on a study so small that it takes a minute: what runs, what does not run again, and what
+a person reads when something is wrong. The tests share one copy of the project and follow one another."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parent.parent
+STUDY = ["--configfile", "config/digits.yaml", "tests/tiny.yaml"]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A copy of the working tree, as a clone of it would be, with the pipeline run once."""
+    copy = tmp_path_factory.mktemp("clone") / "project"
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (ROOT / name).exists():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, copy / name)
+    for command in (
+        ["init", "-q"],
+        ["add", "-A"],
+        ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "t"],
+    ):
+        subprocess.run(["git", *command], cwd=copy, check=True)
+    done = snakemake(copy, "all")
+    assert done.returncode == 0, done.stderr[-4000:]
+    return copy
+
+
+def snakemake(project, *arguments, study=STUDY):
+    environment = {**os.environ, "PYTHONPATH": str(project / "src"), "OMP_NUM_THREADS": "1"}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    command = ["snakemake", "--cores", "2", *study, "--", *arguments]
+    if "-n" in arguments:
+        command = ["snakemake", "-n", *study, "--", *(a for a in arguments if a != "-n")]
+    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=600)
+
+
+def planned(project, study=STUDY):
+    """Return how many jobs of each rule a run would start."""
+    done = snakemake(project, "-n", "all", study=study)
+    assert done.returncode == 0, done.stderr
+    table = (done.stdout + done.stderr).split("Job stats:")
+    if len(table) == 1:
+        assert "Nothing to be done" in table[0]
+        return {}
+    jobs = dict(re.findall(r"^(\w+) +(\d+)$", table[1], re.MULTILINE))
+    return {rule: int(count) for rule, count in jobs.items() if rule not in ("total", "all")}
+
+
+def edited(project, **changes):
+    """Return --configfile arguments of the tiny study with ``changes`` laid over it."""
+    path = project / "tests" / "edit.yaml"
+    path.write_text(json.dumps(changes))
+    return [*STUDY, "tests/edit.yaml"]
+
+
+def outputs(project, ending):
+    return {path: path.stat().st_mtime_ns for path in (project / "results").rglob(f"*{ending}")}
+
+
+def test_every_cell_has_a_row_with_its_digests(project):
+    table = pd.read_csv(project / "results/tiny/table.csv")
+    assert list(zip(table.parameterization, table.scale, table.seed, table.draw, strict=True)) == [
+        ("epsilon", "tiny", 0, 0),
+        ("epsilon", "tiny", 1, 0),
+        ("v", "tiny", 0, 0),
+        ("v", "tiny", 1, 0),
+    ]
+    assert set(table.status) == {"finished"}
+    assert set(table.metric) == {"FD (digits features)"}
+    assert table.value.between(0, 1e5).all() and table.value.nunique() == 4
+    for column in ("extractor_sha256", "reference_sha256", "samples_sha256", "model_sha256"):
+        assert table[column].str.fullmatch("[0-9a-f]{64}").all()
+    assert table.samples_sha256.nunique() == 4
+    pairs = pd.read_csv(project / "results/tiny/pairs.csv")
+    assert pairs[["a", "b", "seeds"]].to_numpy().tolist() == [["epsilon", "v", 2]]
+    means = table.groupby("parameterization").value.mean()
+    assert pairs.difference[0] == pytest.approx(means["epsilon"] - means["v"])
+
+
+def test_seeds_are_paired(project):
+    """Both parameterizations of a seed saw the same steps, and the seeds differ."""
+    curves = {
+        (name, seed): [
+            json.loads(line)
+            for line in (project / f"results/tiny/{name}/tiny/seed{seed}/train.jsonl").read_text().splitlines()
+        ]
+        for name in ("epsilon", "v")
+        for seed in (0, 1)
+    }
+    assert all([line["step"] for line in curve] == [4, 8, 12] for curve in curves.values())
+    assert len({curve[0]["loss"] for curve in curves.values()}) == 4
+
+
+def test_no_state_and_no_half_written_file_is_left(project):
+    names = [path.name for path in (project / "results").rglob("*")] + [
+        path.name for path in project.glob("data/**/*")
+    ]
+    assert "state" not in names
+    assert not [name for name in names if name.endswith(".part")]
+
+
+def test_report_names_the_metric_and_every_parameterization(project):
+    page = (project / "results/tiny/report.html").read_text()
+    assert "FD (digits features)" in page
+    assert "epsilon" in page
+    assert "<script src" not in page and 'src="http' not in page
+
+
+def test_mlflow_has_a_run_per_cell(project):
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{project}/mlflow.db")
+    experiment = client.get_experiment_by_name("tiny")
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert sorted(runs) == ["epsilon-tiny-0", "epsilon-tiny-1", "v-tiny-0", "v-tiny-1"]
+    table = pd.read_csv(project / "results/tiny/table.csv").set_index(["parameterization", "seed"])
+    run = runs["v-tiny-1"]
+    assert run.info.status == "FINISHED"
+    assert run.data.params["training.steps"] == "12"
+    assert run.data.metrics["FD_digits_features"] == pytest.approx(table.value["v", 1])
+    history = client.get_metric_history(run.info.run_id, "loss")
+    lines = [
+        json.loads(line) for line in (project / "results/tiny/v/tiny/seed1/train.jsonl").read_text().splitlines()
+    ]
+    assert [(m.step, m.value, m.timestamp) for m in history] == [
+        (line["step"], line["loss"], round(line["time"] * 1000)) for line in lines
+    ]
+    assert [file.path for file in client.list_artifacts(run.info.run_id, "samples")] == ["samples/ddim-4-draw0.png"]
+
+
+def test_second_run_does_nothing(project):
+    assert planned(project) == {}
+
+
+def test_git_sees_no_change(project):
+    status = subprocess.run(["git", "status", "--porcelain"], cwd=project, capture_output=True, text=True, check=True)
+    assert status.stdout == ""
+
+
+def test_new_parameterization_runs_only_its_own_cells(project):
+    shutil.copy(project / "workflow/parameterizations/v.py", project / "workflow/parameterizations/velocity.py")
+    try:
+        jobs = planned(project, edited(project, grid={"parameterizations": ["epsilon", "v", "velocity"]}))
+    finally:
+        (project / "workflow/parameterizations/velocity.py").unlink()
+        planned(project)  # puts the specifications back
+    assert jobs == {
+        "check_parameterization": 1,
+        "train": 2,
+        "sample": 2,
+        "fid": 2,
+        "ceiling": 1,
+        "aggregate": 1,
+        "report": 1,
+        "track": 1,
+    }
+
+
+def test_sampler_change_retrains_nothing(project):
+    jobs = planned(project, edited(project, sampling={"steps": 5}))
+    planned(project)
+    assert "train" not in jobs and jobs["sample"] == 4 and jobs["fid"] == 4
+
+
+def test_custom_rule_file_is_picked_up(project):
+    custom = project / "rules/custom/hello.smk"
+    custom.parent.mkdir(exist_ok=True)
+    custom.write_text('rule hello:\n    output: "results/hello.txt"\n    shell: "echo hello > {output}"\n')
+    try:
+        done = snakemake(project, "-n", "hello")
+    finally:
+        custom.unlink()
+    assert done.returncode == 0 and "rule hello" in done.stdout + done.stderr
+
+
+def test_dataset_made_again_retrains_nothing(project):
+    before = outputs(project, "model.safetensors")
+    shutil.rmtree(project / "data/digits/benchmark")
+    (project / "data/digits/dataset.npz").unlink()
+    done = snakemake(project, "all")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (project / "data/digits/dataset.npz").exists()
+    assert outputs(project, "model.safetensors") == before
+    assert planned(project) == {}
+
+
+def test_changed_variant_retrains_exactly_its_cells_even_without_snakemakes_records(project):
+    shutil.rmtree(project / ".snakemake")
+    assert planned(project) == {}
+    study = edited(project, parameterizations={"v": {"weighting": "snr"}})
+    before = outputs(project, "model.safetensors")
+    done = snakemake(project, "all", study=study)
+    assert done.returncode == 0, done.stderr[-3000:]
+    after = outputs(project, "model.safetensors")
+    changed = {
+        path.parent.relative_to(project / "results/tiny").parts[0] for path in before if after[path] != before[path]
+    }
+    assert changed == {"v"}
+    assert planned(project, study) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"trainig": {}}, ["trainig", "training"]),
+        ({"grid": {"parameterizations": ["epsilon", "vv"]}}, ["grid.parameterizations", "vv", "'v'"]),
+        ({"grid": {"scales": ["tiyn"]}}, ["grid.scales", "tiyn", "'tiny'"]),
+        ({"grid": {"seeds": [0, 0]}}, ["grid.seeds", "0", "twice"]),
+        ({"training": {"steps": -5}}, ["training.steps", "-5", "at least 1"]),
+    ],
+)
+def test_bad_configuration_is_one_line_even_when_results_exist(project, changes, words):
+    done = snakemake(project, "all", study=edited(project, **changes))
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1, done.stderr
+    assert all(word in lines[0] for word in words), lines[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_unsound_parameterization_stops_before_training(project):
+    path = project / "workflow/parameterizations/wrong.py"
+    path.write_text((project / "workflow/parameterizations/v.py").read_text().replace("a * x_t - b", "a * x_t + b"))
+    try:
+        done = snakemake(project, "all", study=edited(project, grid={"parameterizations": ["wrong"], "seeds": [5]}))
+    finally:
+        path.unlink()
+    assert done.returncode != 0
+    assert "error: parameterization wrong: predict_x0 does not invert compute_training_target" in done.stderr
+    assert not list((project / "results/tiny/wrong").rglob("model.safetensors"))
+
+
+def test_damaged_dataset_is_named_and_nothing_is_lost(project):
+    dataset = project / "data/digits/dataset.npz"
+    whole = dataset.read_bytes()
+    stamp = dataset.stat()
+    dataset.write_bytes(whole[: len(whole) // 2])
+    os.utime(dataset, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    try:
+        done = snakemake(project, "all", study=edited(project, grid={"parameterizations": ["epsilon"], "seeds": [7]}))
+    finally:
+        dataset.write_bytes(whole)
+    assert done.returncode != 0
+    assert "error: data/digits/dataset.npz is missing or damaged" in done.stderr
+    assert not list((project / "results/tiny/epsilon/tiny/seed7").glob("*.safetensors"))
+
+
+def test_partial_table_names_what_is_missing(project):
+    study = edited(project, grid={"parameterizations": ["epsilon"], "seeds": [0, 9]})
+    done = subprocess.run(
+        ["python", "-m", "targetwise.cli", "table", *study],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": str(project / "src")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "missing: epsilon-tiny-9 draw 0" in done.stdout
+    table = pd.read_csv(project / "results/tiny/table.partial.csv")
+    assert table.status.tolist() == ["finished", "missing"]
