@@ -12,12 +12,13 @@ LOG_EVERY_SECONDS = 30.0
 class Progress:
     """Counts ``total`` things, ``done`` of which an earlier run has finished."""
 
-    def __init__(self, what: str, total: int, unit: str, done: int = 0) -> None:
+    def __init__(self, what: str, total: int, unit: str, done: int = 0, *, silent: bool = False) -> None:
         """Show ``what`` is counted, e.g. ``Progress("train v-tiny-0", 1000, "step")``."""
+        self.silent = silent
         self.what, self.total, self.unit = what, total, unit
         self.first = self.count = done
         self.began = self.spoke = time.monotonic()
-        self.bar = tqdm(desc=what, total=total, initial=done, unit=unit, disable=not sys.stderr.isatty())
+        self.bar = tqdm(desc=what, total=total, initial=done, unit=unit, disable=silent or not sys.stderr.isatty())
 
     def __enter__(self) -> "Progress":
         return self
@@ -40,6 +41,8 @@ class Progress:
 
     def _say(self, note: str = "") -> None:
         self.spoke = time.monotonic()
+        if self.silent:
+            return
         rate = (self.count - self.first) / max(self.spoke - self.began, 1e-9)
         left = f", {(self.total - self.count) / rate:.0f} s left" if rate and self.count < self.total else ""
         tail = f", {note}" if note else ""

@@ -18,6 +18,7 @@ from torch import Tensor
 from targetwise import parameterization
 from targetwise.data import Images
 from targetwise.device import autocast, choose
+from targetwise.distributed import ALONE, World
 from targetwise.errors import UserError
 from targetwise.files import atomic, read_json, sha256_of_array, sha256_of_file, write_json
 from targetwise.network import build
@@ -49,7 +50,10 @@ class Denoiser:
             image_size=images.size,
             seed=specification["cell"]["seed"],
         ).to(device)
+        if specification["training"]["channels_last"]:
+            self.model = self.model.to(memory_format=torch.channels_last)
         self.model.eval()
+        self.network = torch.compile(self.model) if specification["training"]["compile"][device.type] else self.model
 
     def load(self, path: Path) -> None:
         """Load trained weights.
@@ -67,7 +71,7 @@ class Denoiser:
     def x_0(self, x_t: Tensor, timesteps: Tensor) -> Tensor:
         """Return the estimate of x_0 in fp32; ``x_t`` (B, C, H, W), ``timesteps`` (B,) int64."""
         with autocast(self.device, self.precision):
-            output = self.model(x_t, timesteps).sample
+            output = self.network(x_t, timesteps).sample
         return self.target.predict_x0(output.float(), x_t, timesteps, self.schedule)
 
 
@@ -109,18 +113,29 @@ def to_uint8(images: Tensor, quantization: str) -> np.ndarray:
     return array
 
 
-def draw_images(denoiser: Denoiser, options: Mapping[str, Any], draw: int, what: str) -> np.ndarray:
-    """Return one draw of ``options["images"]`` samples, (N, H, W, C) uint8."""
-    total, batch = options["images"], options["batch"]
+def draw_images(
+    denoiser: Denoiser, options: Mapping[str, Any], draw: int, what: str, world: World = ALONE
+) -> np.ndarray:
+    """Return one draw of ``options["images"]`` samples, (N, H, W, C) uint8, in the order of their indices.
+
+    Several processes sample a part each; only the main one gets all of them, the others what they sampled.
+    """
+    part, batch = world.part(options["images"]), options["batch"]
     parts = []
-    with Progress(what, total, "image") as progress:
-        for first in range(0, total, batch):
-            count = min(batch, total - first)
+    with Progress(what, len(part), "image", silent=not world.is_main) as progress:
+        for first in range(part.start, part.stop, batch):
+            count = min(batch, part.stop - first)
             noise = sampling_noise(options["seed"], draw, first, count, denoiser.image_shape)
             images = denoise(denoiser, torch.from_numpy(noise).to(denoiser.device), options)
             parts.append(to_uint8(images, options["quantization"]))
             progress.advance(count)
-    return np.concatenate(parts)
+    mine = np.concatenate(parts) if parts else np.zeros((0, *_height_width_channels(denoiser)), dtype=np.uint8)
+    return np.concatenate(world.gather(mine) or [mine])
+
+
+def _height_width_channels(denoiser: Denoiser) -> tuple[int, int, int]:
+    channels, height, width = denoiser.image_shape
+    return height, width, channels
 
 
 def sample(
@@ -130,6 +145,7 @@ def sample(
     folder: Path,
     draw: int,
     output: Path,
+    world: World = ALONE,
 ) -> None:
     """Sample one draw of a trained cell.
 
@@ -141,6 +157,7 @@ def sample(
         draw: which of the independent sample sets.
         output: the archive to write (key ``arr_0``, uint8, N×H×W×C); facts go beside it with the ending ``.json``.
             A diverged cell gives an archive of no images.
+        world: the processes that sample together.
     """
     training = read_json(folder / "training.json")
     began = time.monotonic()
@@ -152,7 +169,7 @@ def sample(
             raise UserError(
                 f"{model} is not the file that {folder / 'training.json'} tells of; delete it and run again"
             )
-        device = choose(specification["training"]["threads"])
+        device = choose(specification["training"]["threads"], world.local_rank)
         target = parameterization.load(specification["variant"]["target"])
         denoiser = Denoiser(specification, images, target, device)
         denoiser.load(model)
@@ -162,7 +179,10 @@ def sample(
             options,
             draw,
             f"sample {cell['parameterization']}-{cell['scale']}-{cell['seed']} draw {draw}",
+            world,
         )
+    if not world.is_main:
+        return
     with atomic(output) as temporary, temporary.open("wb") as file:
         np.savez(file, array)
     write_json(

@@ -5,14 +5,17 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from targetwise.data import Images
-from targetwise.device import autocast
+from targetwise.device import autocast, set_kernels
+from targetwise.distributed import ALONE, World
 from targetwise.errors import UserError
 from targetwise.loss import Objective
 from targetwise.network import build
@@ -23,8 +26,8 @@ from targetwise.schedule import add_noise, make_schedule
 #: The time axis is logged in this many equal parts.
 QUARTERS = 4
 
-#: What the window keeps of each step: loss, gradient norm, then sums and counts of the loss by quarter.
-COLUMNS = 2 + 2 * QUARTERS
+#: What the window keeps of each step: gradient norm, then sums and counts of the loss by quarter.
+COLUMNS = 1 + 2 * QUARTERS
 
 
 class Trainer:
@@ -37,11 +40,28 @@ class Trainer:
         target: Parameterization,
         loss_space: Parameterization,
         device: torch.device,
+        world: World = ALONE,
     ) -> None:
-        """Build everything at step 0; see :func:`train` for the arguments."""
+        """Build everything at step 0.
+
+        Args:
+            specification: the content of ``cell.json``.
+            images: the training split.
+            target: what the network predicts.
+            loss_space: where its error is measured.
+            device: this process's.
+            world: the processes that share the global batch.
+
+        Raises:
+            UserError: if the batch is larger than the data, or cannot be shared evenly.
+        """
         options, variant = specification["training"], specification["variant"]
+        set_kernels(options)
         self.options = options
         self.device = device
+        self.world = world
+        self.first, self.count = world.share(options["global_batch"], "training.global_batch")
+        self.micro_batch = options["micro_batch"] or self.count
         self.schedule = make_schedule(variant["diffusion"], variant["parameters"], device=device)
         cpu_schedule = {name: value.cpu() for name, value in self.schedule.items()}
         self.objective = Objective.of(target, loss_space, variant["weighting"], self.schedule)
@@ -53,11 +73,17 @@ class Trainer:
             image_size=images.size,
             seed=specification["cell"]["seed"],
         ).to(device)
+        if options["channels_last"]:
+            self.model = self.model.to(memory_format=torch.channels_last)
+        self.network = self._wrapped()
         self.parameters = list(self.model.parameters())
         self.ema = [parameter.detach().clone() for parameter in self.parameters]
         self.update_ema = get_ema_multi_avg_fn(options["ema_decay"])
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=options["learning_rate"], weight_decay=options["weight_decay"]
+            self.parameters,
+            lr=options["learning_rate"],
+            weight_decay=options["weight_decay"],
+            fused=options["fused_optimizer"],
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=options["precision"][device.type] == "fp16")
         self.data = torch.from_numpy(images.images).permute(0, 3, 1, 2).contiguous().to(device)
@@ -80,27 +106,26 @@ class Trainer:
         self.window_first = 0
 
     def draw(self, step: int) -> StepDraw:
-        """Return what step ``step`` (from 0) draws."""
-        return self.streams.draw(step)
+        """Return what this process draws for step ``step`` (from 0)."""
+        return self.streams.draw(step, self.first, self.count)
 
     def advance(self, draw: StepDraw) -> None:
         """Take one optimizer step; nothing waits for the device."""
         timesteps, noise = self._to_device(draw.timesteps), self._to_device(draw.noise)
         x_0 = self._images(self._to_device(draw.indices), self._to_device(draw.flips))
-        x_t = add_noise(x_0, noise, timesteps, self.schedule)
-        with autocast(self.device, self.options["precision"]):
-            output = self.model(x_t, timesteps).sample
-        losses = self.objective(output.float(), x_0, noise, x_t, timesteps)
-        loss = losses.mean()
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        parts = zip(*(tensor.split(self.micro_batch) for tensor in (x_0, noise, timesteps)), strict=True)
+        losses = []
+        for part in parts:
+            is_last = sum(map(len, losses)) + len(part[0]) == self.count
+            losses.append(self._accumulate(*part, exchange=is_last))
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.options["gradient_clip"])
         self.scaler.step(self.optimizer)
         self.scaler.update()
         with torch.no_grad():
             self.update_ema(self.ema, self.parameters, 0)
-            self._record(losses.detach(), loss.detach(), norm, timesteps)
+            self._record(torch.cat(losses), norm, timesteps)
         self.step += 1
 
     def window_is_full(self) -> bool:
@@ -114,9 +139,11 @@ class Trainer:
         """
         log_every = self.options["log_every"]
         count = (self.step - 1) % log_every + 1
+        # Losses are summed over the processes; the gradient, and so its norm, is the same in all of them.
         rows = self.window[:count].cpu().double()
-        losses, norms = rows[:, 0], rows[:, 1]
-        sums, counts = rows[:, 2 : 2 + QUARTERS].sum(0), rows[:, 2 + QUARTERS :].sum(0)
+        norms, shared = rows[:, 0], self.world.sum(rows[:, 1:])
+        losses = shared[:, :QUARTERS].sum(1) / self.options["global_batch"]
+        sums, counts = shared[:, :QUARTERS].sum(0), shared[:, QUARTERS:].sum(0)
         now = time.monotonic()
         line: dict[str, Any] = {
             "step": self.step,
@@ -179,13 +206,36 @@ class Trainer:
         batch = torch.where(flips.view(-1, 1, 1, 1), batch.flip(-1), batch)
         return batch.float() / 127.5 - 1
 
-    def _record(self, losses: Tensor, loss: Tensor, norm: Tensor, timesteps: Tensor) -> None:
+    def _wrapped(self) -> torch.nn.Module:
+        """Return the model as the loop calls it: exchanging gradients, compiled, or as it is."""
+        network: torch.nn.Module = self.model
+        if self.world.size > 1:
+            network = DistributedDataParallel(network, [self.device] if self.device.type == "cuda" else None)
+        if self.options["compile"][self.device.type]:
+            network = torch.compile(network)
+        return network
+
+    def _accumulate(self, x_0: Tensor, noise: Tensor, timesteps: Tensor, *, exchange: bool) -> Tensor:
+        """Add the gradient of some images to the step's, and return their losses, shape (B,)."""
+        x_t = add_noise(x_0, noise, timesteps, self.schedule)
+        if self.options["channels_last"]:
+            x_t = x_t.contiguous(memory_format=torch.channels_last)
+        silent = isinstance(self.network, DistributedDataParallel) and not exchange
+        with self.network.no_sync() if silent else nullcontext():
+            with autocast(self.device, self.options["precision"]):
+                output = self.network(x_t, timesteps).sample
+            losses = self.objective(output.float(), x_0, noise, x_t, timesteps)
+            self.scaler.scale(losses.sum() / self.count).backward()
+        return losses.detach()
+
+    def _record(self, losses: Tensor, norm: Tensor, timesteps: Tensor) -> None:
         quarter = timesteps * QUARTERS // self.streams.timesteps
         member = (quarter[:, None] == torch.arange(QUARTERS, device=self.device)).float()
         row = self.window[self.step % len(self.window)]
-        row[0], row[1] = loss, norm
-        row[2 : 2 + QUARTERS] = (member * losses[:, None]).sum(0)
-        row[2 + QUARTERS :] = member.sum(0)
+        row[0] = norm
+        # Not a matrix product: an infinite loss must not make its neighbours' sums NaN.
+        row[1 : 1 + QUARTERS] = torch.where(member.bool(), losses[:, None], 0.0).sum(0)
+        row[1 + QUARTERS :] = member.sum(0)
 
 
 def _number(value: Tensor) -> float | None:

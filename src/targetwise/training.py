@@ -9,16 +9,18 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save
 
 from targetwise import parameterization
 from targetwise.data import Images
 from targetwise.device import choose
-from targetwise.errors import StoppedEarlyError
+from targetwise.distributed import ALONE, World
+from targetwise.errors import StoppedEarlyError, UserError
 from targetwise.files import (
     atomic,
     canonical_json,
@@ -35,6 +37,12 @@ from targetwise.state import StateFolder
 from targetwise.stopping import Stop
 from targetwise.trainer import Trainer
 
+#: Several processes agree on stopping every this many steps.
+AGREE_EVERY = 10
+
+#: The share of the time that saving state may take.
+SAVING_SHARE = 0.01
+
 
 def train(
     specification: Mapping[str, Any],
@@ -43,6 +51,7 @@ def train(
     *,
     save_every_seconds: float,
     stop: Stop,
+    world: World = ALONE,
 ) -> dict[str, Any]:
     """Train one cell to its end, from its last saved state if there is one, and publish the result.
 
@@ -53,10 +62,11 @@ def train(
             ``training.json``. ``state/`` lies in it until then.
         save_every_seconds: between two saved states.
         stop: says when to stop early.
+        world: the processes that train the cell together.
 
     Returns:
-        The content of ``training.json``. A training whose loss is not finite is a result too: its ``status`` is
-        ``diverged``.
+        The content of ``training.json`` (nothing in processes other than the main one). A training whose loss is
+        not finite is a result too: its ``status`` is ``diverged``.
 
     Raises:
         StoppedEarlyError: if ``stop`` asked for it; the state is saved.
@@ -65,50 +75,96 @@ def train(
     target = parameterization.load(specification["variant"]["target"])
     loss_space = parameterization.load(specification["variant"]["loss_space"])
     key = sha256_of_text(canonical_json([specification, target.digest, loss_space.digest, images.digest]))
-    device = choose(specification["training"]["threads"])
-    steps = specification["training"]["steps"]
+    device = choose(specification["training"]["threads"], world.local_rank)
     cell = specification["cell"]
     what = f"train {cell['parameterization']}-{cell['scale']}-{cell['seed']}"
 
     states = StateFolder(folder / "state", key)
-    with states.locked():
-        trainer = Trainer(specification, images, target, loss_space, device)
+    with states.locked() if world.is_main else nullcontext():
+        trainer = Trainer(specification, images, target, loss_space, device, world)
         log = TrainingLog(folder / "state" / "train.jsonl")
-        saved = states.load()
-        if saved is not None:
-            trainer.restore(saved)
-        log.cut(trainer.step)
-
-        began, saved_at = time.monotonic(), time.monotonic()
-        divergence = None
-        with (
-            Progress(what, steps, "step", trainer.step) as progress,
-            prefetched(trainer.draw, trainer.step) as draws,
-        ):
-            while trainer.step < steps:
-                trainer.advance(next(draws))
-                note = ""
-                if trainer.window_is_full() or trainer.step == steps:
-                    line = trainer.summarize()
-                    log.append(line)
-                    note = f"loss {line['loss']:.4f}" if line["loss"] is not None else "loss not finite"
-                    divergence = line.get("diverged")
-                progress.advance(1, note)
-                if trainer.step == steps or divergence is not None:
-                    break
-                stopping = bool(stop)
-                if stopping or time.monotonic() - saved_at > save_every_seconds:
-                    states.save(trainer.step, trainer.state(time.monotonic() - began))
-                    saved_at = time.monotonic()
-                if stop.interrupted:
-                    raise KeyboardInterrupt
-                if stopping:
-                    raise StoppedEarlyError(
-                        f"{what}: {stop.reason}; state saved after step {trainer.step} of {steps}"
-                    )
-        outcome = _publish(trainer, log, folder, specification, divergence, time.monotonic() - began, key)
+        _resume(trainer, log, states, world)
+        began = time.monotonic()
+        savings = Savings(states, save_every_seconds, began)
+        divergence = _run(trainer, log, savings, stop, what)
+        if not world.is_main:
+            return {}
+        outcome = _publish(trainer, log, folder, specification, divergence, savings, key)
     states.remove()
     return outcome
+
+
+def _resume(trainer: Trainer, log: "TrainingLog", states: StateFolder, world: World) -> None:
+    """Bring every process to the newest whole state; the main one looks first and removes what is damaged."""
+    saved = states.load() if world.is_main else None
+    world.barrier()
+    if not world.is_main:
+        saved = states.load()
+    if saved is not None:
+        trainer.restore(saved)
+    if world.any(world.sum(torch.tensor(float(trainer.step))).item() != trainer.step * world.size):
+        raise UserError(f"the processes see different states in {states.path}; it must lie on a shared file system")
+    if world.is_main:
+        log.cut(trainer.step)
+
+
+def _run(trainer: Trainer, log: "TrainingLog", savings: "Savings", stop: Stop, what: str) -> dict[str, Any] | None:
+    """Train to the end, or to a loss that is not finite, which is then returned."""
+    world, steps = trainer.world, trainer.options["steps"]
+    with (
+        Progress(what, steps, "step", trainer.step, silent=not world.is_main) as progress,
+        prefetched(trainer.draw, trainer.step) as draws,
+    ):
+        while trainer.step < steps:
+            trainer.advance(next(draws))
+            note = ""
+            if trainer.window_is_full() or trainer.step == steps:
+                line = trainer.summarize()
+                if world.is_main:
+                    log.append(line)
+                note = f"loss {line['loss']:.4f}" if line["loss"] is not None else "loss not finite"
+                if "diverged" in line:
+                    divergence: dict[str, Any] = line["diverged"]
+                    return divergence
+            progress.advance(1, note)
+            if trainer.step == steps:
+                break
+            # Asking one another costs a wait for the device, so several processes do it only now and then.
+            ask = world.size == 1 or trainer.step % AGREE_EVERY == 0
+            stopping = ask and world.any(bool(stop))
+            if world.is_main and (stopping or savings.due()):
+                savings.save(trainer)
+            if stopping and stop.interrupted:
+                raise KeyboardInterrupt
+            if stopping:
+                reason = stop.reason or "another process was asked to stop"
+                raise StoppedEarlyError(f"{what}: {reason}; state saved after step {trainer.step} of {steps}")
+    return None
+
+
+class Savings:
+    """When the state is saved: at intervals, and so seldom that it takes at most a hundredth of the time."""
+
+    def __init__(self, states: StateFolder, every_seconds: float, began: float) -> None:
+        """Save to ``states``; ``began`` is when this process began to train."""
+        self.states = states
+        self.every_seconds = every_seconds
+        self.began = self.saved_at = began
+        self.seconds = 0.0
+        self.last_took = 0.0
+
+    def due(self) -> bool:
+        """Return whether it is time; an interval of 0 means after every step, whatever it costs."""
+        interval = max(self.every_seconds, self.last_took / SAVING_SHARE) if self.every_seconds else 0.0
+        return time.monotonic() - self.saved_at >= interval
+
+    def save(self, trainer: Trainer) -> None:
+        """Save the trainer's state."""
+        began = time.monotonic()
+        self.states.save(trainer.step, trainer.state(began - self.began))
+        self.saved_at = time.monotonic()
+        self.last_took = self.saved_at - began
+        self.seconds += self.last_took
 
 
 class TrainingLog:
@@ -156,7 +212,7 @@ def _publish(
     folder: Path,
     specification: Mapping[str, Any],
     divergence: dict[str, Any] | None,
-    seconds: float,
+    savings: Savings,
     key: str,
 ) -> dict[str, Any]:
     model = folder / "model.safetensors"
@@ -180,7 +236,9 @@ def _publish(
         "out_channels": trainer.out_channels,
         "key": key,
         "device": trainer.device.type,
-        "seconds": trainer.seconds + seconds,
+        "processes": trainer.world.size,
+        "seconds": trainer.seconds + time.monotonic() - savings.began,
+        "seconds_saving_state": savings.seconds,
         "finished_at": time.time(),
         "environment": environment(),
     }

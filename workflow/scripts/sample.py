@@ -2,12 +2,15 @@
 
     python workflow/scripts/sample.py --specification results/digits/v/tiny/seed0/cell.json \
         --options results/digits/sampling.json --draw 0 --output results/digits/v/tiny/seed0/samples/ddim-50/draw0.npz
+
+With several GPUs, write `torchrun --nproc-per-node=4` for `python`.
 """
 
 import argparse
 from pathlib import Path
 
 from targetwise import data, errors, files
+from targetwise.distributed import joined
 from targetwise.sampling import sample
 
 
@@ -20,7 +23,10 @@ def main() -> None:
     arguments = parser.parse_args()
     specification, options = files.read_json(arguments.specification), files.read_json(arguments.options)
     images = data.load(Path("data") / specification["data"]["dataset"], "train")
-    sample(specification, options, images, arguments.specification.parent, arguments.draw, arguments.output)
+    with joined() as world:
+        sample(
+            specification, options, images, arguments.specification.parent, arguments.draw, arguments.output, world
+        )
 
 
 if __name__ == "__main__":

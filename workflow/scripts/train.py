@@ -2,13 +2,15 @@
 
     python workflow/scripts/train.py --specification results/digits/v/tiny/seed0/cell.json
 
-Kill it at any time: the same command goes on from the last saved state and ends with the same weights.
+Kill it at any time: the same command goes on from the last saved state and ends with the same weights. With several
+GPUs, write `torchrun --nproc-per-node=4` for `python`: only the speed changes.
 """
 
 import argparse
 from pathlib import Path
 
 from targetwise import data, errors, files
+from targetwise.distributed import joined
 from targetwise.stopping import Stop
 from targetwise.training import train
 
@@ -17,12 +19,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--specification", required=True, type=Path, help="cell.json")
     parser.add_argument("--save-every-seconds", type=float, default=300.0, help="how much work a kill may cost")
+    parser.add_argument("--time-budget", type=float, metavar="SECONDS", help="stop in time, saved, with exit code 75")
+    parser.add_argument("--margin", type=float, default=120.0, metavar="SECONDS", help="kept free for saving")
     arguments = parser.parse_args()
-    stop = Stop().listen()
+    stop = Stop(arguments.time_budget, arguments.margin).listen()
     specification = files.read_json(arguments.specification)
     images = data.load(Path("data") / specification["data"]["dataset"], "train")
     folder = arguments.specification.parent
-    train(specification, images, folder, save_every_seconds=arguments.save_every_seconds, stop=stop)
+    with joined() as world:
+        train(specification, images, folder, save_every_seconds=arguments.save_every_seconds, stop=stop, world=world)
 
 
 if __name__ == "__main__":
