@@ -4,6 +4,10 @@ study.json + all fid/<sampler>/draw<d>.json -> table.csv, pairs.csv
 """
 
 
+localrules:
+    aggregate,
+
+
 rule aggregate:
     input:
         study="results/{study}/study.json",

@@ -5,7 +5,7 @@ import sys
 from glob import glob
 
 try:
-    from targetwise import cells
+    from targetwise import cells, slurm
     from targetwise.config import parameterization_file, validate, variant
     from targetwise.errors import UserError
 except ModuleNotFoundError as error:
@@ -41,6 +41,11 @@ def parameterization_files(wildcards):
     """Return the files that a variant's result depends on: its target's and its loss space's."""
     resolved = variant(STUDY, wildcards.parameterization)
     return sorted({str(parameterization_file(resolved[key])) for key in ("target", "loss_space")})
+
+
+def weights_of(extractor):
+    """Return the files of an extractor whose weights are fetched; the digits' lie in the repository."""
+    return {"inception": ["data/weights/inception.json", ancient("data/weights/inception.pt")]}.get(extractor, [])
 
 
 def of_every_cell(path):

@@ -14,6 +14,7 @@ rule fid:
         specification="results/{study}/{parameterization}/{scale}/seed{seed}/cell.json",
         reference=f"{REFERENCE}.json",
         statistics=ancient(f"{REFERENCE}.npz"),
+        weights=weights_of(STUDY["metric"]["extractor"]),
     output:
         "results/{study}/{parameterization}/{scale}/seed{seed}/fid/{sampler}/draw{draw}.json",
     log:
@@ -37,6 +38,7 @@ rule floor:
         images=ancient(f"{DATASET}/dataset.npz"),
         reference=f"{REFERENCE}.json",
         statistics=ancient(f"{REFERENCE}.npz"),
+        weights=weights_of(STUDY["metric"]["extractor"]),
     output:
         "results/{study}/floor.json",
     log:
@@ -61,6 +63,7 @@ rule ceiling:
         images=ancient(f"{DATASET}/dataset.npz"),
         reference=f"{REFERENCE}.json",
         statistics=ancient(f"{REFERENCE}.npz"),
+        weights=weights_of(STUDY["metric"]["extractor"]),
     output:
         "results/{study}/{parameterization}/{scale}/ceiling.json",
     log:

@@ -4,6 +4,10 @@ study.json + tables + rows + curves + checks + bounds -> report.html
 """
 
 
+localrules:
+    report,
+
+
 rule report:
     input:
         study="results/{study}/study.json",
@@ -11,7 +15,11 @@ rule report:
         pairs=rules.aggregate.output.pairs,
         rows=of_every_draw("fid/{sampler}/draw{draw}.json"),
         images=ancient(of_every_draw("samples/{sampler}/draw{draw}.npz")),
+        samples=of_every_draw("samples/{sampler}/draw{draw}.json"),
         curves=of_every_cell("train.jsonl"),
+        training=of_every_cell("training.json"),
+        manifest=f"{DATASET}/manifest.json",
+        dataset=ancient(f"{DATASET}/dataset.npz"),
         checks=expand(
             "results/{{study}}/{parameterization}/check.json",
             parameterization=STUDY["grid"]["parameterizations"],
@@ -36,4 +44,5 @@ rule report:
     conda:
         "../environment.yml"
     shell:
-        "python workflow/scripts/report.py --study {input.study:q} --output {output:q}" " > {log} 2>&1"
+        "python workflow/scripts/report.py --study {input.study:q} --output {output:q}"
+        " > {log} 2>&1"

@@ -21,7 +21,9 @@ rule sample:
     conda:
         "../environment.yml"
     threads: STUDY["training"]["threads"]
+    params:
+        launch=lambda wildcards, resources: slurm.launcher(resources),
     shell:
-        "python workflow/scripts/sample.py --specification {input.specification:q} --options {input.options:q}"
+        "{params.launch} workflow/scripts/sample.py --specification {input.specification:q} --options {input.options:q}"
         " --draw {wildcards.draw} --output {output.images:q}"
         " > {log} 2>&1"

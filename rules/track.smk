@@ -4,6 +4,10 @@ study.json + table.csv + curves -> mlflow.db, and a note of what was imported
 """
 
 
+localrules:
+    track,
+
+
 rule track:
     input:
         study="results/{study}/study.json",

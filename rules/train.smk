@@ -7,6 +7,11 @@ The resumable state lies in <cell>/state, which is not an output: Snakemake dele
 """
 
 
+# Seconds of work that decide whether hours are submitted: done where the run was started.
+localrules:
+    check_parameterization,
+
+
 rule check_parameterization:
     input:
         specification="results/{study}/{parameterization}/variant.json",
@@ -42,9 +47,12 @@ rule train:
     conda:
         "../environment.yml"
     threads: STUDY["training"]["threads"]
+    # A function of the resources makes no cell out of date when its value changes, as nothing here should.
     params:
-        save_every=STUDY["training"]["save_every_seconds"],
+        launch=lambda wildcards, resources: slurm.launcher(resources),
+        budget=lambda wildcards, resources: slurm.time_budget(resources),
+        save_every=lambda wildcards, resources: STUDY["training"]["save_every_seconds"],
     shell:
-        "python workflow/scripts/train.py --specification {input.specification:q}"
-        " --save-every-seconds {params.save_every}"
+        "{params.launch} workflow/scripts/train.py --specification {input.specification:q}"
+        " --save-every-seconds {params.save_every} {params.budget}"
         " > {log} 2>&1"

@@ -258,12 +258,13 @@ def test_damaged_dataset_is_named_and_nothing_is_lost(project):
     assert done.returncode != 0
     assert "error: data/digits/dataset.npz is missing or damaged" in done.stderr
     assert not list((project / "results/tiny/epsilon/tiny/seed7").glob("*.safetensors"))
+    assert "missing: epsilon-tiny-7 draw 0" in done.stdout + done.stderr  # the partial table, made by itself
 
 
 def test_partial_table_names_what_is_missing(project):
     study = edited(project, grid={"parameterizations": ["epsilon"], "seeds": [0, 9]})
     done = subprocess.run(
-        ["python", "-m", "targetwise.cli", "table", *study],
+        ["targetwise", "table", *study],
         cwd=project,
         env={**os.environ, "PYTHONPATH": str(project / "src")},
         capture_output=True,

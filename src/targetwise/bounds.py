@@ -4,12 +4,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from targetwise import extractors, parameterization
+from targetwise import parameterization
 from targetwise.data import Images
 from targetwise.device import choose
 from targetwise.errors import UserError
-from targetwise.fid import Reference, measure
-from targetwise.sampling import Denoiser, draw_images
+from targetwise.fid import measure
+from targetwise.reference import Reference
+from targetwise.sampling import NOT_FINITE, Denoiser, draw_images
 
 
 def floor(held_out: Images, count: int, reference: Reference) -> dict[str, Any]:
@@ -25,9 +26,9 @@ def floor(held_out: Images, count: int, reference: Reference) -> dict[str, Any]:
             "set bounds: false or sample fewer"
         )
     device = choose(threads=1)
-    extractor = extractors.load(reference.facts["extractor"], device)
+    extractor = reference.extractor(device)
     images = held_out.images[:count]
-    features = extractor.features(images, device)
+    features = extractor.features(images, device, "features")
     return measure(images, extractor, reference, features, what="floor", began=began)
 
 
@@ -40,19 +41,20 @@ def ceiling(
     """Measure the samples of a cell's network with its initial weights."""
     began = time.monotonic()
     device = choose(specification["training"]["threads"])
-    extractor = extractors.load(reference.facts["extractor"], device)
+    extractor = reference.extractor(device)
     target = parameterization.load(specification["variant"]["target"])
     denoiser = Denoiser(specification, training_images, target, device)
     images = draw_images(denoiser, options, 0, "sample untrained")
-    features = extractor.features(images, device)
+    finite = len(images) > 0
     return measure(
         images,
         extractor,
         reference,
-        features,
+        extractor.features(images, device, "features") if finite else None,
         what="ceiling",
         cell=specification["cell"],
         draw=0,
         sampler=f"{options['sampler']}-{options['steps']}",
+        reason=None if finite else NOT_FINITE,
         began=began,
     )

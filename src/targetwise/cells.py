@@ -64,9 +64,11 @@ def sampler_name(config: Mapping[str, Any]) -> str:
 
 
 def reference_name(config: Mapping[str, Any]) -> str:
-    """Return the name of the reference statistics, e.g. ``inception-train``."""
+    """Return the name of the reference statistics, e.g. ``inception-clean-fid-train`` or ``…-train-first2000``."""
     metric = config["metric"]
-    return f"{metric['extractor']}-{metric['reference']['split']}"
+    reference = metric["reference"]
+    first = f"-first{reference['first']}" if reference.get("first") else ""
+    return f"{metric['extractor']}-{metric['path']}-{reference['split']}{first}"
 
 
 def specifications(config: Mapping[str, Any]) -> dict[Path, dict[str, Any]]:

@@ -5,18 +5,23 @@ taken in fp64. Lower precisions are reported and not judged, because a sound par
 ill-conditioned at some steps: epsilon recovers x_0 at t = 999 with an error near 1 in bf16.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from targetwise.errors import UserError
 from targetwise.loss import weight_in_x0_space
 from targetwise.parameterization import Parameterization, probe_output_channels
-from targetwise.schedule import add_noise, make_schedule
+from targetwise.schedule import Schedule, add_noise, make_schedule
 
 PRECISIONS = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+Result = TypeVar("Result")
 
 IMAGES_PER_STEP = 4
 CHANNELS, SIZE = 3, 8
@@ -28,6 +33,9 @@ ROUNDINGS = 64
 LARGE_GAIN = 10.0
 
 CURVE_POINTS = 101
+
+#: The error reported where an estimate is not finite, or where a function does not exist in a precision.
+NOT_FINITE = 1e30
 
 
 def check(
@@ -48,20 +56,22 @@ def check(
     Raises:
         UserError: if the functions do not fit together, or change shape, or give values that are not finite.
     """
-    diffusion = variant["diffusion"]
-    double = make_schedule(diffusion, variant["parameters"], dtype=torch.float64)
-    try:
-        channels = probe_output_channels(target, CHANNELS, SIZE, double)
-        round_trips = {
-            name: round_trip(target, variant, PRECISIONS[name])
-            for name in dict.fromkeys(("fp64", "fp32", *precisions))
-        }
-        gain = gain_to_x0(target, double, channels)
-        _judge(target, round_trips["fp64"], gain)
-        weight = weight_in_x0_space(loss_space, variant["weighting"], double)
-    except (RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
-        message = str(error).splitlines()[0] if str(error) else ""
-        raise UserError(f"parameterization {target.name} fails: {type(error).__name__}: {message}") from error
+    double = _schedule(variant, torch.float64)
+    channels = _guarded(target, partial(probe_output_channels, target, CHANNELS, SIZE, double))
+    with _CoarsestType() as seen:
+        exact = _guarded(target, partial(round_trip, target, double))
+    gain = _guarded(target, partial(gain_to_x0, target, double))
+    _judge(target, exact, gain, seen.dtype)
+    weight = _guarded(loss_space, partial(weight_in_x0_space, loss_space, variant["weighting"], double))
+    _require_finite(weight, f"parameterization {loss_space.name}: the weight {variant['weighting']} in x0 space")
+    # Training hands fp32 to the functions, so they must at least run in it.
+    round_trips = {
+        "fp64": exact,
+        "fp32": _guarded(target, partial(round_trip, target, _schedule(variant, torch.float32))),
+    }
+    for name in precisions:
+        if name not in round_trips:
+            round_trips[name] = _round_trip_if_it_runs(target, _schedule(variant, PRECISIONS[name]))
 
     largest = int(gain.argmax())
     ill = (gain > LARGE_GAIN).nonzero().flatten().tolist()
@@ -88,50 +98,119 @@ def check(
     }
 
 
-def round_trip(target: Parameterization, variant: Mapping[str, Any], dtype: torch.dtype) -> Tensor:
-    """Return the largest |x_0 estimate − x_0| at each time step, shape (T,) fp64, computed in ``dtype``.
+def round_trip(target: Parameterization, schedule: Schedule) -> Tensor:
+    """Return the largest |x_0 estimate − x_0| at each time step, shape (T,) fp64, computed in the schedule's type.
+
+    A value that is not finite counts as :data:`NOT_FINITE`.
 
     Raises:
-        UserError: if an estimate has another shape than the images or is not finite.
+        UserError: if an estimate has another shape than the images, if an input was changed in place, or, in fp64,
+            if something is not finite.
     """
-    schedule = make_schedule(variant["diffusion"], variant["parameters"], dtype=dtype)
-    T = len(schedule["sqrt_alpha"])
+    x_0, noise, x_t, timesteps = _images(schedule)
+    arguments = [x_0, noise, x_t, timesteps, *schedule.values()]
+    before = [argument.clone() for argument in arguments]
+    y = target.compute_training_target(x_0, noise, timesteps, schedule)
+    given = y.clone()
+    estimate = target.predict_x0(given, x_t, timesteps, schedule)
+    changed = not torch.equal(given, y) or not all(map(torch.equal, before, arguments))
+    exact = x_0.dtype == torch.float64
+    what = f"parameterization {target.name}:"
+    if exact:
+        _require_finite(y, f"{what} compute_training_target", len(schedule["sqrt_alpha"]))
+    if estimate.shape != x_0.shape:
+        raise UserError(
+            f"{what} predict_x0 returned shape {tuple(estimate.shape)} for images of shape {tuple(x_0.shape)}"
+        )
+    if exact:
+        _require_finite(estimate, f"{what} predict_x0", len(schedule["sqrt_alpha"]))
+        if changed:
+            raise UserError(f"{what} its functions change their arguments in place; they must leave them alone")
+    error = (estimate.double() - before[0].double()).abs().view(len(schedule["sqrt_alpha"]), -1).amax(dim=1)
+    return error.nan_to_num(nan=NOT_FINITE, posinf=NOT_FINITE)
+
+
+def gain_to_x0(target: Parameterization, schedule: Schedule) -> Tensor:
+    """Return how much an error in the network's output is magnified on its way to x0, shape (T,).
+
+    Each channel of the output is moved by itself, starting from the target of an image, and the moves of x0 are
+    added in squares, because errors of two channels are independent.
+    """
+    x_0, noise, x_t, timesteps = _images(schedule)
+    y = target.compute_training_target(x_0, noise, timesteps, schedule)
+    still = target.predict_x0(y, x_t, timesteps, schedule)
+    step = 1e-3
+    squares = torch.zeros_like(x_0)
+    for channel in range(y.shape[1]):
+        moved_y = y.clone()
+        moved_y[:, channel] += step
+        squares += ((target.predict_x0(moved_y, x_t, timesteps, schedule) - still) / step).square()
+    gain = squares.sqrt().reshape(len(schedule["sqrt_alpha"]), -1).amax(dim=1)
+    _require_finite(gain, f"parameterization {target.name}: predict_x0")
+    return gain
+
+
+def _schedule(variant: Mapping[str, Any], dtype: torch.dtype) -> Schedule:
+    return make_schedule(variant["diffusion"], variant["parameters"], dtype=dtype)
+
+
+def _images(schedule: Schedule) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return x_0 in [-1, 1], ε, x_t and t for some images at every time step, always the same ones."""
+    T, dtype = len(schedule["sqrt_alpha"]), schedule["sqrt_alpha"].dtype
     generator = torch.Generator().manual_seed(0)
     shape = (T * IMAGES_PER_STEP, CHANNELS, SIZE, SIZE)
     x_0 = (torch.rand(shape, generator=generator, dtype=torch.float64) * 2 - 1).to(dtype)
     noise = torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
     timesteps = torch.arange(T).repeat_interleave(IMAGES_PER_STEP)
-    x_t = add_noise(x_0, noise, timesteps, schedule)
-    y = target.compute_training_target(x_0, noise, timesteps, schedule)
-    estimate = target.predict_x0(y, x_t, timesteps, schedule)
-    if estimate.shape != x_0.shape:
-        raise UserError(
-            f"parameterization {target.name}: predict_x0 returned shape {tuple(estimate.shape)} "
-            f"for images of shape {tuple(x_0.shape)}"
-        )
-    error = (estimate.double() - x_0.double()).abs().view(T, -1).amax(dim=1)
-    if dtype == torch.float64 and not error.isfinite().all():
-        t = int((~error.isfinite()).nonzero()[0])
-        raise UserError(f"parameterization {target.name}: predict_x0 is not finite at t = {t}")
-    return error.nan_to_num(nan=1e30, posinf=1e30)
+    return x_0, noise, add_noise(x_0, noise, timesteps, schedule), timesteps
 
 
-def gain_to_x0(target: Parameterization, schedule: Mapping[str, Tensor], channels: int) -> Tensor:
-    """Return how much an error in the network's output is magnified on its way to x0, shape (T,)."""
-    T = len(schedule["sqrt_alpha"])
-    timesteps = torch.arange(T)
-    dtype = schedule["sqrt_alpha"].dtype
-    y = torch.zeros(T, channels, SIZE, SIZE, dtype=dtype)
-    x_t = torch.zeros(T, CHANNELS, SIZE, SIZE, dtype=dtype)
-    step = 1e-3
-    moved = target.predict_x0(y + step, x_t, timesteps, schedule)
-    still = target.predict_x0(y, x_t, timesteps, schedule)
-    return ((moved - still).abs() / step).reshape(T, -1).amax(dim=1)
+def _round_trip_if_it_runs(target: Parameterization, schedule: Schedule) -> Tensor:
+    """Return the round trip in a precision that is only reported; not every function exists in every one."""
+    try:
+        return round_trip(target, schedule)
+    except Exception:
+        return torch.full((len(schedule["sqrt_alpha"]),), NOT_FINITE, dtype=torch.float64)
 
 
-def _judge(target: Parameterization, error: Tensor, gain: Tensor) -> None:
+class _CoarsestType(TorchDispatchMode):
+    """Notes the coarsest floating-point type in which anything is computed meanwhile.
+
+    A function may compute in fp32 whatever it is given; it is held to fp32 then.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dtype = torch.float64
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor) and leaf.is_floating_point():
+                self.dtype = max(self.dtype, leaf.dtype, key=lambda dtype: torch.finfo(dtype).eps)
+        return result
+
+
+def _guarded(culprit: Parameterization, work: Callable[[], Result]) -> Result:
+    """Do ``work``, which runs the functions of ``culprit``; whatever they raise is the user's to mend."""
+    try:
+        return work()
+    except UserError:
+        raise
+    except Exception as error:
+        message = str(error).splitlines()[0] if str(error) else ""
+        raise UserError(f"parameterization {culprit.name} fails: {type(error).__name__}: {message}") from error
+
+
+def _require_finite(values: Tensor, what: str, steps: int | None = None) -> None:
+    bad = (~values.isfinite()).reshape(steps or len(values), -1).any(dim=1)
+    if bad.any():
+        raise UserError(f"{what} is not finite at t = {int(bad.nonzero()[0])}")
+
+
+def _judge(target: Parameterization, error: Tensor, gain: Tensor, dtype: torch.dtype) -> None:
     # x_0 and ε are of size 1 to 5, and x_t is rounded once more before it is magnified.
-    allowed = ROUNDINGS * torch.finfo(torch.float64).eps * 5 * (1 + gain)
+    allowed = ROUNDINGS * torch.finfo(dtype).eps * 5 * (1 + gain)
     wrong = error > allowed
     if wrong.any():
         t = int((error / allowed).argmax())

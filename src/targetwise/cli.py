@@ -74,7 +74,3 @@ def track(study: dict[str, Any]) -> None:
 
     done = tracking.import_study(study)
     print(", ".join(f"{len(names)} {what}" for what, names in done.items()))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,30 +1,21 @@
 """Data sets on disk: ``dataset.npz`` with uint8 images, and a small manifest with their digests.
 
-The manifest is what Snakemake compares, so it holds nothing that two makings of the same images could differ in.
+The manifest is what Snakemake compares, so it holds nothing that two makings of the same images could differ in: not
+even the source they came from, which the log of ``prepare_data`` tells.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from targetwise import datasets
 from targetwise.errors import UserError
 from targetwise.files import atomic, read_json, sha256_of_array, sha256_of_file, write_json
 
 SPLITS = ("train", "test")
-
-#: Digits held out from training; as many as the demo samples, so that floor and cells are measured alike.
-DIGITS_TEST = 512
-
-#: SHA-256 of the images (N, H, W, C) uint8 of each split. Images are accepted by these and by nothing else.
-DIGESTS = {
-    "digits": {
-        "train": "42845a0898d3457485f183d689d06a74c786b4147c0d865f5e497ad7a7cf6cce",
-        "test": "5c4618af8e2397fe49dbc90dcde9d6a352448afc9fdfffa031d0ee31c01d0b41",
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -45,29 +36,16 @@ class Images:
         """Return H, which equals W."""
         return int(self.images.shape[1])
 
+    def first(self, count: int) -> "Images":
+        """Return the first ``count`` images, with a digest of their own.
 
-def digits() -> dict[str, np.ndarray]:
-    """Return scikit-learn's 1,797 handwritten digits, 8×8×1, split 1,285 to 512 by a fixed permutation.
-
-    Source: Alpaydin & Kaynak 1998, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository.
-    """
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    # 17 grey levels, 0 … 16, spread over 0 … 255. RandomState's stream is frozen by numpy's policy.
-    images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
-    order = np.random.RandomState(0).permutation(len(images))
-    test, train = order[:DIGITS_TEST], order[DIGITS_TEST:]
-    labels = bunch.target.astype(np.int64)
-    return {
-        "train": images[train],
-        "train_labels": labels[train],
-        "test": images[test],
-        "test_labels": labels[test],
-    }
-
-
-KINDS: dict[str, Callable[[], dict[str, np.ndarray]]] = {"digits": digits}
+        Raises:
+            UserError: if there are not that many.
+        """
+        if count > len(self.images):
+            raise UserError(f"metric.reference.first is {count}, but the split has {len(self.images)} images")
+        images = self.images[:count]
+        return Images(images, self.labels[:count], sha256_of_array(images))
 
 
 def prepare(name: str, definition: Mapping[str, Any], folder: Path) -> None:
@@ -79,26 +57,23 @@ def prepare(name: str, definition: Mapping[str, Any], folder: Path) -> None:
         folder: ``data/<name>``.
 
     Raises:
-        UserError: if the images are not the ones their digests declare.
+        UserError: if the images cannot be had, or are not the ones their digests declare.
     """
-    kind = definition["kind"]
-    if kind not in KINDS:
-        raise UserError(f"dataset {name}: there is no way yet to prepare the kind '{kind}'")
-    arrays = KINDS[kind]()
-    for split, declared in DIGESTS[kind].items():
-        found = sha256_of_array(arrays[split])
-        if found != declared:
-            raise UserError(f"dataset {name}: the {split} images have SHA-256 {found}, but {declared} is declared")
+    arrays = datasets.make(name, definition)
     with atomic(folder / "dataset.npz") as temporary, temporary.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        np.savez(file, allow_pickle=False, **{key: arrays[key] for key in sorted(arrays)})
     write_json(
         folder / "manifest.json",
         {
             "dataset": name,
-            "kind": kind,
+            "kind": definition["kind"],
             "file_sha256": sha256_of_file(folder / "dataset.npz"),
             "splits": {
-                split: {"shape": list(arrays[split].shape), "sha256": sha256_of_array(arrays[split])}
+                split: {
+                    "shape": list(arrays[split].shape),
+                    "sha256": sha256_of_array(arrays[split]),
+                    "labels_sha256": sha256_of_array(arrays[f"{split}_labels"]),
+                }
                 for split in SPLITS
             },
         },

@@ -1,6 +1,7 @@
 """The one exception that means "the user can mend this", and how a command ends with it."""
 
 import errno
+import os
 import sys
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
@@ -38,7 +39,8 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         _leave("interrupted; the same command goes on from the last saved state", EXIT_INTERRUPTED)
     except BrokenPipeError:
-        sys.stderr.close()
+        # Whoever read our output has left; Python would complain once more when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_ERROR)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "targetwise":
@@ -55,5 +57,5 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _leave(message: str, code: int) -> None:
-    print(message, file=sys.stderr)
+    print(" ".join(message.splitlines()), file=sys.stderr)
     sys.exit(code)

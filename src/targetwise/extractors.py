@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from targetwise import clean_fid, distance, inception
 from targetwise.errors import UserError
 from targetwise.files import sha256_of_file
 from targetwise.progress import Progress
@@ -20,6 +21,13 @@ from targetwise.progress import Progress
 #: Made by workflow/resources/make_digits_features.py; distances are comparable only with these very weights.
 DIGITS_WEIGHTS = Path("workflow/resources/digits_features.safetensors")
 DIGITS_WEIGHTS_SHA256 = "0658b7af2b0e66222d49163e2ce655feae0b41669589fcfbec602fb5737e01cf"
+
+#: Images at a time: what a core's cache and a card's memory like. Changes speed only.
+INCEPTION_BATCH = {"cpu": 16, "cuda": 256}
+
+
+#: How the metric is computed: by clean-fid's own code, or by ours, which is faster and agrees with it.
+PATHS = tuple(distance.FRECHET)
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,7 @@ class Extractor:
         name: as the configuration calls it.
         metric: what the Fréchet distance in these features is called in tables.
         mode: how images are brought to the network's input size.
+        path: by whose code, one of :data:`PATHS`.
         digest: SHA-256 of the weights.
         batch: images at a time.
         function: (B, H, W, C) uint8 on any device to (B, D) fp32.
@@ -38,18 +47,19 @@ class Extractor:
     name: str
     metric: str
     mode: str
+    path: str
     digest: str
     batch: int
     function: Callable[[Tensor], Tensor]
 
     @torch.inference_mode()
-    def features(self, images: np.ndarray, device: torch.device, what: str = "features") -> np.ndarray:
-        """Return the features of ``images`` (N, H, W, C) uint8, (N, D) fp64."""
+    def features(self, images: np.ndarray, device: torch.device, what: str = "") -> np.ndarray:
+        """Return the features of ``images`` (N, H, W, C) uint8, (N, D) fp32, showing progress if ``what`` names it."""
         parts = []
-        with Progress(what, len(images), "image") as progress:
+        with Progress(what, len(images), "image", silent=not what) as progress:
             for first in range(0, len(images), self.batch):
                 batch = torch.from_numpy(images[first : first + self.batch]).to(device)
-                parts.append(self.function(batch).double().cpu().numpy())
+                parts.append(self.function(batch).cpu().numpy())
                 progress.advance(len(batch))
         return np.concatenate(parts)
 
@@ -80,7 +90,7 @@ class DigitsClassifier(nn.Module):
         return scores
 
 
-def _digits(device: torch.device) -> Extractor:
+def _digits(device: torch.device, path: str) -> Extractor:
     if not DIGITS_WEIGHTS.exists():
         raise UserError(f"{DIGITS_WEIGHTS} is missing; `git checkout {DIGITS_WEIGHTS}` brings it back")
     digest = sha256_of_file(DIGITS_WEIGHTS)
@@ -98,18 +108,34 @@ def _digits(device: torch.device) -> Extractor:
             raise UserError(f"the digits extractor takes images of 8×8×1, not {'×'.join(map(str, images.shape[1:]))}")
         return classifier.features(images)
 
-    return Extractor("digits", "FD (digits features)", "native", digest, 512, function)
+    return Extractor("digits", "FD (digits features)", "native", path, digest, 512, function)
 
 
-_LOADERS: dict[str, Callable[[torch.device], Extractor]] = {"digits": _digits}
+def _inception(device: torch.device, path: str) -> Extractor:
+    layers, resize = inception.load(device), inception.RESIZERS[path]
+    return Extractor(
+        "inception",
+        "FID",
+        clean_fid.MODE,
+        path,
+        inception.LAYERS_SHA256,
+        INCEPTION_BATCH[device.type],
+        lambda images: inception.features(layers, images, resize),
+    )
 
 
-def load(name: str, device: torch.device) -> Extractor:
+_LOADERS: dict[str, Callable[[torch.device, str], Extractor]] = {"digits": _digits, "inception": _inception}
+
+
+def load(name: str, device: torch.device, path: str) -> Extractor:
     """Return the extractor called ``name``, its weights checked by digest.
+
+    Args:
+        name: ``digits`` or ``inception``.
+        device: for its weights.
+        path: one of :data:`PATHS`.
 
     Raises:
         UserError: if the weights are missing or not the declared ones.
     """
-    if name not in _LOADERS:
-        raise UserError(f"metric.extractor '{name}' cannot be loaded yet (there are: {', '.join(_LOADERS)})")
-    return _LOADERS[name](device)
+    return _LOADERS[name](device, path)

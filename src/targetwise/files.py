@@ -69,7 +69,7 @@ def write_json_if_changed(path: Path, content: Any) -> bool:
     try:
         if path.read_text(encoding="utf-8") == text:
             return False
-    except FileNotFoundError:
+    except (FileNotFoundError, UnicodeDecodeError):
         pass
     write_text(path, text)
     return True
@@ -90,9 +90,16 @@ def read_json(path: Path) -> Any:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Read a JSON-lines file; a last line that a kill cut short is left out."""
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    """Read a JSON-lines file; a last line that a kill cut short is left out.
+
+    Raises:
+        UserError: if a line before it is damaged.
+    """
+    lines = path.read_bytes().split(b"\n")
+    try:
+        return [json.loads(line) for line in lines[:-1] if line]
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete it and run again") from None
 
 
 def sha256_of_file(path: Path) -> str:

@@ -27,17 +27,18 @@ X0_WEIGHTS: dict[str, Callable[[Mapping[str, Tensor]], Tensor]] = {
 
 
 def slope_of_target(space: Parameterization, schedule: Mapping[str, Tensor]) -> Tensor:
-    """Return |∂y/∂x_0| of a space's target at fixed x_t, shape (T,).
+    """Return |∂y/∂x_0| of a space's target at fixed x_t, root mean square over its channels, shape (T,).
 
     At fixed x_t a change d of x_0 changes ε by −(a/b)·d. For an affine target y = p·ε + q·x_0 the slope is |D/b|
-    with D = p·a − q·b, and its square is the weight in x0 space that a flat loss on y amounts to.
+    with D = p·a − q·b, and its square is the weight in x0 space that a flat loss on y, a mean over all its channels,
+    amounts to.
     """
     timesteps = torch.arange(len(schedule["sqrt_alpha"]), device=schedule["sqrt_alpha"].device)
     a, b = at(schedule, timesteps)
     one, zero = torch.ones_like(a), torch.zeros_like(a)
     moved = space.compute_training_target(one, -a / b, timesteps, schedule)
     still = space.compute_training_target(zero, zero, timesteps, schedule)
-    return (moved - still).square().sum(dim=(1, 2, 3)).sqrt()
+    return (moved - still).square().mean(dim=(1, 2, 3)).sqrt()
 
 
 def multiplier(space: Parameterization, weighting: str, schedule: Mapping[str, Tensor]) -> Tensor:

@@ -48,7 +48,7 @@ def load_file(path: Path) -> Parameterization:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"{path} does not run: {type(error).__name__}: {error}") from error
     for function in FUNCTIONS:
         if not callable(getattr(module, function, None)):

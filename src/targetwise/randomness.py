@@ -15,7 +15,13 @@ BLOCK = 32
 
 
 def stream(purpose: str, *key: int) -> np.random.Generator:
-    """Return the generator of (purpose, key); different keys give independent streams (Philox)."""
+    """Return the generator of (purpose, key); different keys give independent streams (Philox).
+
+    Each number is below 2³², and all keys of one purpose have the same length of at most 3: numpy pads the seed
+    words with zeros to 4, so (7,) and (7, 0) would be one stream.
+    """
+    if len(key) > 3 or not all(0 <= number < 2**32 for number in key):
+        raise ValueError(f"{key} is not a key of at most three numbers from 0 to 2**32 - 1")
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([zlib.crc32(purpose.encode()), *key])))
 
 
@@ -60,6 +66,8 @@ class TrainingStreams:
     def draw(self, step: int, first: int = 0, count: int | None = None) -> StepDraw:
         """Return positions ``first`` … ``first + count − 1`` of step ``step``'s global batch (all by default)."""
         stop = self.global_batch if count is None else first + count
+        if not 0 <= first < stop <= self.global_batch:
+            raise ValueError(f"positions {first} to {stop - 1} are not a slice of a batch of {self.global_batch}")
         random = stream("step", self.seed, step)
         flips = random.random(self.global_batch) < 0.5
         if not self.horizontal_flip:

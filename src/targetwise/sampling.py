@@ -28,6 +28,9 @@ from targetwise.provenance import environment
 from targetwise.randomness import sampling_noise
 from targetwise.schedule import diffusers_options, make_schedule
 
+#: Why a trained cell may have no samples.
+NOT_FINITE = "the sampled images are not finite"
+
 
 class Denoiser:
     """A network with the parameterization that reads x0 from its output."""
@@ -53,7 +56,8 @@ class Denoiser:
         if specification["training"]["channels_last"]:
             self.model = self.model.to(memory_format=torch.channels_last)
         self.model.eval()
-        self.network = torch.compile(self.model) if specification["training"]["compile"][device.type] else self.model
+        if specification["training"]["compile"][device.type]:
+            self.model.compile()
 
     def load(self, path: Path) -> None:
         """Load trained weights.
@@ -68,11 +72,17 @@ class Denoiser:
             summary = str(error).splitlines()[0]
             raise UserError(f"{path} cannot be loaded ({summary}); delete it and run again") from error
 
-    def x_0(self, x_t: Tensor, timesteps: Tensor) -> Tensor:
-        """Return the estimate of x_0 in fp32; ``x_t`` (B, C, H, W), ``timesteps`` (B,) int64."""
+    def x_0(self, x_t: Tensor, timesteps: Tensor, *, widen_output: bool = True) -> Tensor:
+        """Return the estimate of x_0; ``x_t`` (B, C, H, W) fp32, ``timesteps`` (B,) int64.
+
+        It is of fp32, unless ``widen_output`` is false: then of the type that autocast gave the network's output, or
+        of fp32, as the parameterization's arithmetic with the fp32 ``x_t`` and schedule decides.
+        """
         with autocast(self.device, self.precision):
-            output = self.network(x_t, timesteps).sample
-        return self.target.predict_x0(output.float(), x_t, timesteps, self.schedule)
+            output = self.model(x_t, timesteps).sample
+        if widen_output:
+            output = output.float()
+        return self.target.predict_x0(output, x_t, timesteps, self.schedule)
 
 
 def make_scheduler(diffusion: Mapping[str, Any], options: Mapping[str, Any]) -> DDIMScheduler:
@@ -95,7 +105,9 @@ def denoise(denoiser: Denoiser, noise: Tensor, options: Mapping[str, Any]) -> Te
     x = noise
     for t in scheduler.timesteps.tolist():
         timesteps = torch.full((len(x),), t, dtype=torch.int64, device=x.device)
-        x = scheduler.step(denoiser.x_0(x, timesteps), t, x, eta=0.0).prev_sample
+        x_0 = denoiser.x_0(x, timesteps, widen_output=options["widen_output"])
+        step = scheduler.step(x_0, t, x, eta=0.0, use_clipped_model_output=options["clipped_epsilon"])
+        x = step.prev_sample
     return x
 
 
@@ -118,7 +130,8 @@ def draw_images(
 ) -> np.ndarray:
     """Return one draw of ``options["images"]`` samples, (N, H, W, C) uint8, in the order of their indices.
 
-    Several processes sample a part each; only the main one gets all of them, the others what they sampled.
+    Several processes sample a part each; only the main one gets all of them, the others what they sampled. If values
+    are not finite, it gets none.
     """
     part, batch = world.part(options["images"]), options["batch"]
     parts = []
@@ -127,10 +140,13 @@ def draw_images(
             count = min(batch, part.stop - first)
             noise = sampling_noise(options["seed"], draw, first, count, denoiser.image_shape)
             images = denoise(denoiser, torch.from_numpy(noise).to(denoiser.device), options)
+            if not images.isfinite().all():  # as uint8 it would look like an image
+                break
             parts.append(to_uint8(images, options["quantization"]))
             progress.advance(count)
     mine = np.concatenate(parts) if parts else np.zeros((0, *_height_width_channels(denoiser)), dtype=np.uint8)
-    return np.concatenate(world.gather(mine) or [mine])
+    whole = np.concatenate(world.gather(mine) or [mine])
+    return whole if not world.is_main or len(whole) == options["images"] else whole[:0]
 
 
 def _height_width_channels(denoiser: Denoiser) -> tuple[int, int, int]:
@@ -183,6 +199,9 @@ def sample(
         )
     if not world.is_main:
         return
+    status, reason = training["status"], training["reason"]
+    if status == "finished" and not len(array):
+        status, reason = "diverged", NOT_FINITE
     with atomic(output) as temporary, temporary.open("wb") as file:
         np.savez(file, array)
     write_json(
@@ -192,8 +211,8 @@ def sample(
             "images": len(array),
             "samples_sha256": sha256_of_array(array),
             "model_sha256": training["model_sha256"],
-            "status": training["status"],
-            "reason": training["reason"],
+            "status": status,
+            "reason": reason,
             "sampling": options,
             "seconds": time.monotonic() - began,
             "environment": environment(),

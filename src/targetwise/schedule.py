@@ -52,6 +52,8 @@ def make_schedule(
         "sqrt_one_minus_alpha": (1 - alphas_cumprod).sqrt(),
     }
     for name, value in (parameters or {}).items():
+        if name in schedule:
+            raise ValueError(f"a parameter called {name} would hide the schedule's own")
         schedule[name] = torch.tensor(value, dtype=dtype, device=device)
     return schedule
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -23,11 +23,15 @@ from targetwise.errors import UserError
 from targetwise.files import atomic, sha256_of_file, write_json, write_text
 
 BEAT_SECONDS = 5.0
+POLL_SECONDS = 0.5
 
 #: A heartbeat that has not moved for this long belongs to a process that is gone.
 STALE_SECONDS = 30.0
 
 KEPT = 2
+
+#: What a file system without locks says; ENOSYS is Lustre's word.
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS)
 
 
 class StateFolder:
@@ -41,8 +45,8 @@ class StateFolder:
     def save(self, step: int, content: dict[str, Any]) -> None:
         """Write the state after ``step`` steps; the states before the previous one are removed."""
         path = self.path / f"step-{step:09d}.pt"
-        with atomic(path) as temporary:
-            torch.save({"key": self.key, "step": step, **content}, temporary)
+        with atomic(path) as temporary, temporary.open("wb") as file:
+            _save({"key": self.key, "step": step, **content}, file)
         # Only a state with a digest beside it counts: a kill between the two leaves the one before in force.
         write_text(self._digest_file(path), sha256_of_file(path) + "\n")
         for old in self._paths()[KEPT:]:
@@ -56,7 +60,8 @@ class StateFolder:
         """
         for path in self._paths():
             digest_file = self._digest_file(path)
-            if not digest_file.exists() or digest_file.read_text().strip() != sha256_of_file(path):
+            digest = digest_file.read_bytes().strip() if digest_file.exists() else b""
+            if digest != sha256_of_file(path).encode():
                 print(
                     f"{path} is damaged or was not finished; going back to the state before it",
                     file=sys.stderr,
@@ -86,16 +91,21 @@ class StateFolder:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+        locks_work = True
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                     raise self._held() from None
-                if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL):
+                if error.errno not in NO_LOCKS:
                     raise
+                locks_work = False
             self._wait_for_silence()
             with self._beating():
+                if not locks_work:
+                    self._wait_for_others_who_begin()
+                self._remove_leftovers()
                 yield
         finally:
             os.close(descriptor)
@@ -110,6 +120,11 @@ class StateFolder:
         self._digest_file(path).unlink(missing_ok=True)
         path.unlink(missing_ok=True)
 
+    def _remove_leftovers(self) -> None:
+        """Remove what a process that was killed while it wrote has left: a state can be as large as a disk's rest."""
+        for leftover in self.path.glob(".step-*.part"):
+            leftover.unlink(missing_ok=True)
+
     @property
     def _heartbeat(self) -> Path:
         return self.path / "heartbeat.json"
@@ -118,7 +133,7 @@ class StateFolder:
         try:
             content: dict[str, Any] = json.loads(self._heartbeat.read_text())
             return content
-        except (FileNotFoundError, json.JSONDecodeError):
+        except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
             return None
 
     def _held(self) -> UserError:
@@ -134,40 +149,63 @@ class StateFolder:
             return
         until = time.monotonic() + STALE_SECONDS
         while time.monotonic() < until:
-            time.sleep(0.5)
+            time.sleep(POLL_SECONDS)
             now = self._read_heartbeat()
             if now is None:
                 return
             if now != first:
                 raise self._held()
 
+    def _wait_for_others_who_begin(self) -> None:
+        """Find out whether another process found silence at the same moment: the last one to beat stays."""
+        time.sleep(2 * POLL_SECONDS)
+        beat = self._read_heartbeat()
+        if beat is not None and not _is_mine(beat):
+            raise self._held()
+
     @contextmanager
     def _beating(self) -> Iterator[None]:
         stop = threading.Event()
-        me = {
-            "host": socket.gethostname(),
-            "process": os.getpid(),
-            "job": os.environ.get("SLURM_JOB_ID", ""),
-        }
 
-        def beat() -> None:
-            count = 0
-            while True:
-                # Beating must not end the training: a full disk shows itself when the state is saved.
-                with suppress(OSError):
-                    write_json(self._heartbeat, {**me, "beat": count})
+        def beat(count: int) -> None:
+            # Beating must not end the training: a full disk shows itself when the state is saved.
+            with suppress(OSError):
+                write_json(self._heartbeat, {**_me(), "beat": count})
+
+        def go_on() -> None:
+            count = 1
+            while not stop.wait(BEAT_SECONDS):
+                beat(count)
                 count += 1
-                if stop.wait(BEAT_SECONDS):
-                    return
 
-        thread = threading.Thread(target=beat, daemon=True)
+        beat(0)  # before anything else is done: whoever comes now must see it
+        thread = threading.Thread(target=go_on, daemon=True)
         thread.start()
         try:
             yield
         finally:
             stop.set()
             thread.join()
-            self._heartbeat.unlink(missing_ok=True)
+            if _is_mine(self._read_heartbeat() or {}):
+                self._heartbeat.unlink(missing_ok=True)
+
+
+def _save(content: dict[str, Any], file: BinaryIO) -> None:
+    """Save to Python's own file, so that a full disk is an OSError and not torch's RuntimeError about positions."""
+    try:
+        torch.save(content, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
+
+
+def _me() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "process": os.getpid(), "job": os.environ.get("SLURM_JOB_ID", "")}
+
+
+def _is_mine(beat: dict[str, Any]) -> bool:
+    return all(beat.get(key) == value for key, value in _me().items())
 
 
 def _is_gone_from_here(beat: dict[str, Any]) -> bool:

@@ -5,6 +5,7 @@ made is named as missing.
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from targetwise import cells, fid
+from targetwise import cells, rows
 from targetwise.errors import UserError
 from targetwise.files import read_json
 
@@ -29,6 +30,7 @@ TABLE_COLUMNS = {
     "kid": "float64",
     "n": "Int64",
     "mode": "object",
+    "path": "object",
     "sampler": "object",
     "steps": "Int64",
     "final_loss": "float64",
@@ -42,7 +44,7 @@ TABLE_COLUMNS = {
 }
 
 #: Rows that differ in one of these measure different things.
-COMPARABLE = ("metric", "mode", "n", "sampler", "extractor_sha256", "reference_sha256")
+COMPARABLE = ("metric", "mode", "path", "n", "sampler", "extractor_sha256", "reference_sha256")
 
 
 def table(config: Mapping[str, Any]) -> pd.DataFrame:
@@ -73,8 +75,13 @@ def _record(cell: cells.Cell, sampler: str, draw: int) -> dict[str, Any]:
     path = cell.folder / "fid" / sampler / f"draw{draw}.json"
     if not path.exists():
         return {**record, "reason": f"{path} was not made"}
-    row = fid.read_row(path)
+    row = rows.read_row(path)
+    if row["cell"] != asdict(cell) or row["draw"] != draw:
+        raise UserError(f"{path} tells of another cell or draw ({row['cell']}, draw {row['draw']}); delete it")
     training = read_json(cell.folder / "training.json")
+    if row["model_sha256"] != training["model_sha256"]:
+        # A run that is under way, or was stopped, has trained the cell anew and not yet measured it.
+        return {**record, "reason": f"{path} was measured on an earlier model of this cell"}
     record.update({key: row[key] for key in TABLE_COLUMNS if key in row and key not in record})
     return {
         **record,

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from targetwise import cells, fid
+from targetwise import cells, rows
 from targetwise.cells import Cell
 from targetwise.files import canonical_json, read_json, read_json_lines, sha256_of_file, sha256_of_text
 from targetwise.pictures import png, tile
@@ -160,7 +160,7 @@ def _results(cell: Cell, when: int) -> list[Any]:
 
     metrics = []
     for path in sorted((cell.folder / "fid").glob("*/draw*.json")):
-        row = fid.read_row(path)
+        row = rows.read_row(path)
         if row["value"] is not None:
             name = re.sub(r"\W+", "_", row["metric"]).strip("_")
             metrics += [Metric(name, row["value"], when, row["draw"]), Metric("KID", row["kid"], when, row["draw"])]

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -114,11 +114,11 @@ class Trainer:
         timesteps, noise = self._to_device(draw.timesteps), self._to_device(draw.noise)
         x_0 = self._images(self._to_device(draw.indices), self._to_device(draw.flips))
         self.optimizer.zero_grad(set_to_none=True)
-        parts = zip(*(tensor.split(self.micro_batch) for tensor in (x_0, noise, timesteps)), strict=True)
         losses = []
-        for part in parts:
-            is_last = sum(map(len, losses)) + len(part[0]) == self.count
-            losses.append(self._accumulate(*part, exchange=is_last))
+        for first in range(0, self.count, self.micro_batch):
+            part = slice(first, first + self.micro_batch)
+            is_last = first + self.micro_batch >= self.count
+            losses.append(self._accumulate(x_0[part], noise[part], timesteps[part], exchange=is_last))
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.options["gradient_clip"])
         self.scaler.step(self.optimizer)
@@ -212,7 +212,7 @@ class Trainer:
         if self.world.size > 1:
             network = DistributedDataParallel(network, [self.device] if self.device.type == "cuda" else None)
         if self.options["compile"][self.device.type]:
-            network = torch.compile(network)
+            network.compile()
         return network
 
     def _accumulate(self, x_0: Tensor, noise: Tensor, timesteps: Tensor, *, exchange: bool) -> Tensor:
@@ -220,8 +220,8 @@ class Trainer:
         x_t = add_noise(x_0, noise, timesteps, self.schedule)
         if self.options["channels_last"]:
             x_t = x_t.contiguous(memory_format=torch.channels_last)
-        silent = isinstance(self.network, DistributedDataParallel) and not exchange
-        with self.network.no_sync() if silent else nullcontext():
+        waits = isinstance(self.network, DistributedDataParallel) and not exchange
+        with cast(DistributedDataParallel, self.network).no_sync() if waits else nullcontext():
             with autocast(self.device, self.options["precision"]):
                 output = self.network(x_t, timesteps).sample
             losses = self.objective(output.float(), x_0, noise, x_t, timesteps)

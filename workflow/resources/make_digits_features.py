@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from targetwise.data import digits
+from targetwise.datasets import digits
 from targetwise.extractors import DigitsClassifier
 from targetwise.files import sha256_of_file
 

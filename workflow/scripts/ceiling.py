@@ -1,14 +1,15 @@
 """Measure the samples of a cell's untrained network.
 
     python workflow/scripts/ceiling.py --specification results/digits/v/tiny/seed0/cell.json \
-        --sampling results/digits/sampling.json --reference data/digits/reference/digits-train.npz \
+        --sampling results/digits/sampling.json --reference data/digits/reference/digits-clean-fid-train.npz \
         --output results/digits/v/tiny/ceiling.json
 """
 
 import argparse
 from pathlib import Path
 
-from targetwise import bounds, data, errors, fid, files
+from targetwise import bounds, data, errors, files, rows
+from targetwise.reference import load_reference
 
 
 def main() -> None:
@@ -20,8 +21,8 @@ def main() -> None:
     arguments = parser.parse_args()
     specification, options = files.read_json(arguments.specification), files.read_json(arguments.sampling)
     images = data.load(Path("data") / specification["data"]["dataset"], "train")
-    row = bounds.ceiling(specification, options, images, fid.load_reference(arguments.reference))
-    fid.write_row(arguments.output, row)
+    row = bounds.ceiling(specification, options, images, load_reference(arguments.reference))
+    rows.write_row(arguments.output, row)
 
 
 if __name__ == "__main__":

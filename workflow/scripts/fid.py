@@ -2,13 +2,13 @@
 
     python workflow/scripts/fid.py --specification results/digits/v/tiny/seed0/cell.json \
         --samples results/digits/v/tiny/seed0/samples/ddim-50/draw0.npz \
-        --reference data/digits/reference/digits-train.npz --output results/digits/v/tiny/seed0/fid/ddim-50/draw0.json
+        --reference data/digits/reference/digits-clean-fid-train.npz --output results/digits/v/tiny/seed0/fid/ddim-50/draw0.json
 """
 
 import argparse
 from pathlib import Path
 
-from targetwise import errors, fid, files
+from targetwise import errors, fid, files, rows
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path)
     arguments = parser.parse_args()
     row = fid.measure_draw(files.read_json(arguments.specification), arguments.samples, arguments.reference)
-    fid.write_row(arguments.output, row)
+    rows.write_row(arguments.output, row)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 """Measure held-out real images as if they were samples.
 
     python workflow/scripts/floor.py --sampling results/digits/sampling.json --images data/digits/dataset.npz \
-        --reference data/digits/reference/digits-train.npz --output results/digits/floor.json
+        --reference data/digits/reference/digits-clean-fid-train.npz --output results/digits/floor.json
 """
 
 import argparse
 from pathlib import Path
 
-from targetwise import bounds, data, errors, fid, files
+from targetwise import bounds, data, errors, files, rows
+from targetwise.reference import load_reference
 
 
 def main() -> None:
@@ -19,7 +20,7 @@ def main() -> None:
     arguments = parser.parse_args()
     held_out = data.load(arguments.images.parent, "test")
     count = files.read_json(arguments.sampling)["images"]
-    fid.write_row(arguments.output, bounds.floor(held_out, count, fid.load_reference(arguments.reference)))
+    rows.write_row(arguments.output, bounds.floor(held_out, count, load_reference(arguments.reference)))
 
 
 if __name__ == "__main__":

@@ -1,29 +1,40 @@
-"""Extract the reference's features.
+"""Make a reference: the features of real images, their mean and covariance. Killed, it goes on where it stopped.
 
-    python workflow/scripts/reference_stats.py --dataset digits --extractor digits --split train \
-        --output data/digits/reference/digits-train.npz
+    python workflow/scripts/reference_stats.py --dataset digits --extractor digits --path clean-fid --split train \
+        --output data/digits/reference/digits-clean-fid-train.npz
+
+On three machines that see the same folder, for one large reference: first --shard 0/3, --shard 1/3 and --shard 2/3,
+and when all have ended the same command without --shard.
 """
 
 import argparse
+import re
 from pathlib import Path
 
-from targetwise import data, errors, extractors, fid
-from targetwise.device import choose
+from targetwise import data, errors, extractors
+from targetwise.reference import Selection, make
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", required=True, help="its name in the configuration")
     parser.add_argument("--extractor", required=True)
+    parser.add_argument("--path", required=True, choices=extractors.PATHS)
     parser.add_argument("--split", required=True, choices=data.SPLITS)
+    parser.add_argument("--first", type=int, help="only so many of the split's first images")
     parser.add_argument("--output", required=True, type=Path, help="the .npz to write; facts go beside it as .json")
-    parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
-    device = choose(arguments.threads)
-    images = data.load(Path("data") / arguments.dataset, arguments.split)
-    extractor = extractors.load(arguments.extractor, device)
-    features = extractor.features(images.images, device, "reference features")
-    fid.write_reference(images, arguments.split, arguments.dataset, extractor, features, arguments.output)
+    parser.add_argument("--processes", type=int, default=1, help="on this machine's CPU, of one thread each")
+    parser.add_argument("--shard", type=_shard, metavar="K/N", help="extract a part and publish nothing")
+    a = parser.parse_args()
+    selection = Selection(a.dataset, a.split, a.first, a.extractor, a.path)
+    make(selection, a.output, processes=a.processes, shard=a.shard)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    if not re.fullmatch(r"\d+/\d+", text) or int(text.split("/")[0]) >= int(text.split("/")[1]):
+        raise argparse.ArgumentTypeError(f"'{text}' is not K/N with K from 0 to N−1")
+    k, n = text.split("/")
+    return int(k), int(n)
 
 
 if __name__ == "__main__":

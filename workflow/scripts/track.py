@@ -1,6 +1,6 @@
 """Import a study into MLflow.
 
-    python workflow/scripts/track.py --study results/digits/study.json --output results/digits/tracked.json
+python workflow/scripts/track.py --study results/digits/study.json --output results/digits/tracked.json
 """
 
 import argparse

@@ -1,0 +1,106 @@
+"""The kinds of data sets: each gives ``train``, ``test`` and their labels, the same arrays on every machine."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from targetwise import cifar10
+from targetwise.errors import UserError
+from targetwise.files import sha256_of_array
+from targetwise.image_files import fit, list_images, open_image
+from targetwise.progress import Progress
+from targetwise.sources import first_accepted
+
+Arrays = dict[str, np.ndarray]
+
+#: Digits held out from training; as many as the demo samples, so that floor and cells are measured alike.
+DIGITS_TEST = 512
+
+#: SHA-256 of the images (N, 8, 8, 1) uint8 of each split.
+DIGITS_DIGESTS = {
+    "train": "42845a0898d3457485f183d689d06a74c786b4147c0d865f5e497ad7a7cf6cce",
+    "test": "5c4618af8e2397fe49dbc90dcde9d6a352448afc9fdfffa031d0ee31c01d0b41",
+}
+
+
+def make(name: str, definition: Mapping[str, Any]) -> Arrays:
+    """Return a data set's arrays: ``train`` and ``test`` (N, H, W, C) uint8, and their labels (N,) int64.
+
+    Args:
+        name: the data set's, as the configuration calls it, for messages.
+        definition: its ``kind`` and what that kind needs.
+
+    Raises:
+        UserError: if the images cannot be had, or are not the ones their digests declare.
+    """
+    return KINDS[definition["kind"]](name, definition)
+
+
+def digits() -> Arrays:
+    """Return scikit-learn's 1,797 handwritten digits, 8×8×1, split 1,285 to 512 by a fixed permutation.
+
+    Source: Alpaydin & Kaynak 1998, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository.
+    """
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    # 17 grey levels, 0 … 16, spread over 0 … 255.
+    images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
+    return _split(images, bunch.target.astype(np.int64), DIGITS_TEST, seed=0)
+
+
+def _digits(name: str, definition: Mapping[str, Any]) -> Arrays:
+    arrays = digits()
+    for split, declared in DIGITS_DIGESTS.items():
+        found = sha256_of_array(arrays[split])
+        if found != declared:
+            raise UserError(f"dataset {name}: the {split} images have SHA-256 {found}, but {declared} is declared")
+    return arrays
+
+
+def _cifar10(name: str, definition: Mapping[str, Any]) -> Arrays:
+    hint = (
+        f"On a machine without network: put cifar-10-python.tar.gz into the cache (docs/data.md), or lay a file over "
+        f"the configuration with datasets.{name}.sources: [{{kind: file, path: …/cifar-10-python.tar.gz}}]"
+    )
+    return first_accepted(f"dataset {name}", definition["sources"], cifar10.read, hint)
+
+
+def _images(name: str, definition: Mapping[str, Any]) -> Arrays:
+    """Read a folder of the user's own images; they have no labels, so all labels are 0."""
+    folder = Path(definition["folder"]).expanduser()
+    size, channels, held_out = definition["size"], definition.get("channels", 3), definition["held_out"]
+    files = list_images(folder)
+    if len(files) < held_out + 2:
+        raise UserError(
+            f"dataset {name}: {folder} holds {len(files)} images, but {held_out} are to be held out for testing and "
+            "at least 2 must be left to train on"
+        )
+    images = np.empty((len(files), size, size, channels), dtype=np.uint8)
+    with Progress(f"read {folder}", len(files), "image") as progress:
+        for index, file in enumerate(files):
+            image = open_image(file, str(file), channels)
+            images[index] = fit(image, str(file), size, definition.get("filter"), definition.get("crop"))
+            progress.advance()
+    return _split(images, np.zeros(len(files), dtype=np.int64), held_out, definition.get("split_seed", 0))
+
+
+def _split(images: np.ndarray, labels: np.ndarray, held_out: int, seed: int) -> Arrays:
+    """Hold out the first ``held_out`` of a permutation; RandomState's stream is frozen by numpy's policy."""
+    order = np.random.RandomState(seed).permutation(len(images))
+    test, train = order[:held_out], order[held_out:]
+    return {
+        "train": images[train],
+        "train_labels": labels[train],
+        "test": images[test],
+        "test_labels": labels[test],
+    }
+
+
+KINDS: dict[str, Callable[[str, Mapping[str, Any]], Arrays]] = {
+    "digits": _digits,
+    "cifar10": _cifar10,
+    "images": _images,
+}

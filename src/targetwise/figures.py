@@ -1,0 +1,235 @@
+"""The report's figures: what is drawn of differences, values, training and the check, and sheets of samples."""
+
+import base64
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+from matplotlib.axes import Axes
+
+from targetwise.answer import number, records, signed
+from targetwise.pictures import png, tile
+from targetwise.svg import (
+    BAD,
+    DASHES,
+    INK,
+    MARKERS,
+    MUTED,
+    PAPER,
+    SERIES,
+    STYLE,
+    blank,
+    inline,
+    line,
+    linear_ticks,
+    log_ticks,
+    number_axis,
+    step_axis,
+)
+
+#: A sample sheet's images are enlarged to about this many pixels.
+SHEET_COLUMNS, SHEET_ROWS, IMAGE_SIDE = 8, 4, 64
+
+
+@mpl.rc_context(STYLE)
+def differences(pairs: pd.DataFrame, metric: str, scale: str) -> Markup:
+    """Return the paired differences at one scale with their intervals, one row per pair.
+
+    Args:
+        pairs: rows of :func:`targetwise.statistics.pairs` of one scale, each with a difference.
+        metric: what the rows measure.
+        scale: for the alternative text.
+    """
+    figure, (axes,) = blank(40 * len(pairs) + 62)
+    for row, pair in enumerate(records(pairs)):
+        resolved = pair.verdict in (pair.a, pair.b)
+        told = f"{pair.verdict} lower" if resolved else str(pair.verdict)
+        axes.annotate(
+            f"{pair.a} − {pair.b}: {told}",
+            (0, row - 0.3),
+            xycoords=axes.get_yaxis_transform(),
+            va="center",
+            weight="bold" if resolved else "normal",
+            bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1},
+        )
+        if np.isfinite(pair.low):
+            axes.plot([pair.low, pair.high], [row + 0.12] * 2, color=INK, linewidth=2, solid_capstyle="butt")
+        axes.plot(
+            pair.difference, row + 0.12, "o", markersize=8, color=INK, markerfacecolor=INK if resolved else PAPER
+        )
+    axes.axvline(0, color=MUTED, linewidth=1.2, zorder=0.9)
+    axes.set_ylim(len(pairs) - 0.4, -0.6)
+    axes.yaxis.set_visible(False)
+    axes.spines["left"].set_visible(False)
+    edges = np.append(pairs[["low", "high", "difference"]].to_numpy(dtype=float).ravel(), 0.0)
+    low, high = float(np.nanmin(edges)), float(np.nanmax(edges))
+    margin = 0.06 * ((high - low) or 1.0)
+    axes.set_xlim(low - margin, high + margin)
+    linear_ticks(axes.xaxis)
+    axes.set_xlabel(f"difference in {metric}")
+    told = "; ".join(f"{pair.a} minus {pair.b} {signed(pair.difference)}, {pair.verdict}" for pair in records(pairs))
+    return inline(figure, f"Paired differences in {metric} at scale {scale}: {told}.", f"differences-{scale}")
+
+
+@mpl.rc_context(STYLE)
+def values(
+    rows: pd.DataFrame,
+    order: Sequence[str],
+    metric: str,
+    scale: str,
+    floor: float | None,
+    ceilings: Mapping[str, float],
+) -> Markup:
+    """Return every value at one scale as a dot, and below it the same dots between floor and ceiling.
+
+    Args:
+        rows: finished rows of :func:`targetwise.statistics.table` of one scale.
+        order: all parameterizations of the grid; a name keeps its place, colour and marker.
+        metric: what the rows measure.
+        scale: for the alternative text.
+        floor: the value of held-out real images, if it was measured.
+        ceilings: the value of an untrained network by parameterization, those that were measured.
+    """
+    bounds = [value for value in [floor, *ceilings.values()] if value is not None and value > 0]
+    height = 34 * len(order) + 62
+    figure, parts = blank(height, 86) if bounds else blank(height)
+    seeds = sorted(rows["seed"].unique())
+    axes = parts[0]
+    for place, name in enumerate(order):
+        mine = rows[rows["parameterization"] == name]
+        colour, marker = SERIES[place % len(SERIES)], MARKERS[place % len(MARKERS)]
+        offsets = [
+            place + 0.2 * (seeds.index(seed) - (len(seeds) - 1) / 2) / max(1, len(seeds) / 3) for seed in mine["seed"]
+        ]
+        axes.plot(mine["value"], offsets, marker, color=colour, markersize=7, clip_on=False)
+        if bounds:
+            parts[1].plot(mine["value"], [0] * len(mine), marker, color=colour, markersize=5, alpha=0.8)
+    axes.set_yticks(range(len(order)), order)
+    axes.set_ylim(len(order) - 0.4, -0.6)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+    number_axis(axes, "x", rows["value"].to_numpy(dtype=float))
+    axes.set_xlabel(f"{metric}, lower is better")
+    if bounds:
+        _draw_bounds(parts[1], floor, ceilings)
+    told = "; ".join(
+        f"{name} {', '.join(number(value) for value in rows[rows['parameterization'] == name]['value'])}"
+        for name in order
+        if (rows["parameterization"] == name).any()
+    )
+    return inline(figure, f"{metric} of every cell at scale {scale}: {told}.", f"values-{scale}")
+
+
+def _draw_bounds(axes: Axes, floor: float | None, ceilings: Mapping[str, float]) -> None:
+    if floor is not None:
+        axes.plot(floor, 0, "|", color=INK, markersize=16, markeredgewidth=2)
+        axes.annotate(f"real {number(floor)}", (floor, 0.55), ha="left", va="bottom")
+    if ceilings:
+        low, high = min(ceilings.values()), max(ceilings.values())
+        axes.plot(list(ceilings.values()), [0] * len(ceilings), "|", color=INK, markersize=16, markeredgewidth=2)
+        span = number(high) if number(low) == number(high) else f"{number(low)} to {number(high)}"
+        axes.annotate(f"untrained {span}", (high, 0.55), ha="right", va="bottom")
+    axes.set_xscale("log")
+    axes.set_ylim(-1, 1.6)
+    axes.yaxis.set_visible(False)
+    axes.spines["left"].set_visible(False)
+    log_ticks(axes, "x", *axes.get_xlim())
+    axes.set_xlabel("the same, from floor to ceiling (log scale)")
+
+
+@mpl.rc_context(STYLE)
+def loss_curves(
+    curves: Mapping[int, Sequence[tuple[int, float | None]]], place: int, name: str, scale: str
+) -> Markup:
+    """Return one parameterization's training loss by step, a line per seed.
+
+    Args:
+        curves: by seed, (step, loss); a loss of None was not finite and is marked.
+        place: of the parameterization in the grid, which decides its colour.
+        name: of the parameterization.
+        scale: for the alternative text.
+    """
+    figure, (axes,) = blank(210)
+    finite = [loss for curve in curves.values() for _, loss in curve if loss is not None]
+    for index, (seed, curve) in enumerate(curves.items()):
+        steps = [step for step, _ in curve]
+        losses = [np.nan if loss is None else loss for _, loss in curve]
+        axes.plot(
+            steps,
+            losses,
+            color=SERIES[place % len(SERIES)],
+            linestyle=DASHES[index % len(DASHES)],
+            linewidth=1.3,
+            label=f"seed {seed}",
+        )
+        broken = next((step for step, loss in curve if loss is None), None)
+        if broken is not None:
+            axes.plot(broken, 0, "X", color=BAD, markersize=9, transform=axes.get_xaxis_transform(), clip_on=False)
+    number_axis(axes, "y", np.array(finite or [1.0]))
+    step_axis(axes)
+    axes.set_ylabel("loss")
+    if len(curves) > 1:
+        axes.legend(frameon=False, fontsize=11, loc="upper right", handlelength=2.2)
+    return inline(figure, f"Training loss of {name} at scale {scale} by step.", f"loss-{scale}-{name}")
+
+
+@mpl.rc_context(STYLE)
+def clipped_curves(
+    curves: Mapping[str, tuple[Sequence[int], Sequence[float]]], order: Sequence[str], scale: str
+) -> Markup:
+    """Return the share of steps whose gradient was clipped, a line per parameterization.
+
+    Args:
+        curves: by parameterization, steps and shares in 0 … 1.
+        order: all parameterizations of the grid.
+        scale: for the alternative text.
+    """
+    figure, (axes,) = blank(210)
+    for name, (steps, shares) in curves.items():
+        axes.plot(steps, np.multiply(shares, 100), label=name, **line(order.index(name)))
+    axes.set_ylim(-3, 103)
+    axes.set_ylabel("clipped steps, %")
+    step_axis(axes)
+    axes.legend(frameon=False, fontsize=11, loc="best", handlelength=2.8)
+    return inline(figure, f"Share of clipped steps at scale {scale} by step.", f"clipped-{scale}")
+
+
+@mpl.rc_context(STYLE)
+def over_time(
+    curves: Mapping[str, tuple[Sequence[int], Sequence[float]]], order: Sequence[str], label: str
+) -> Markup:
+    """Return a quantity of the check over the time step, on a log axis, a line per parameterization.
+
+    Args:
+        curves: by parameterization, time steps t and the quantity; what is not positive leaves a gap.
+        order: all parameterizations of the grid.
+        label: of the y axis.
+    """
+    figure, (axes,) = blank(230)
+    highest = []
+    for name, (t, quantity) in curves.items():
+        shown = np.array([np.nan if value is None else value for value in quantity], dtype=float)
+        shown[~(shown > 0)] = np.nan
+        axes.plot(t, shown, label=name, **line(order.index(name)))
+        highest.extend(shown[np.isfinite(shown)])
+    axes.set_yscale("log")
+    if highest:
+        log_ticks(axes, "y", min(highest), max(highest))
+    step_axis(axes)
+    axes.set_xlabel("time step t: clean → noise")
+    axes.set_ylabel(label)
+    axes.legend(frameon=False, fontsize=11, loc="best", handlelength=2.8)
+    return inline(figure, f"{label} over the time step, for {', '.join(curves)}.", f"over-time-{label}")
+
+
+def sheet(images: np.ndarray) -> Markup:
+    """Return the first images of a set as one PNG data URI, pixels enlarged without smoothing.
+
+    Args:
+        images: (N, H, W, C) uint8, C = 1 or 3.
+    """
+    zoom = max(1, round(IMAGE_SIDE / images.shape[1]))
+    picture = tile(images[: SHEET_COLUMNS * SHEET_ROWS], SHEET_COLUMNS, zoom, gap=4)
+    return Markup("data:image/png;base64,") + base64.b64encode(png(picture)).decode()

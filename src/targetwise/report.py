@@ -1,0 +1,226 @@
+"""The report: one page that answers the study's question and opens without a network."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from targetwise import cells, data, figures, statistics
+from targetwise.answer import CERTAINTY, answer, cell_states, counted, listed, number, signed
+from targetwise.cells import Cell
+from targetwise.config import variant
+from targetwise.files import read_json, read_json_lines
+from targetwise.origins import bounds, origins
+from targetwise.sampling import load_samples
+from targetwise.svg import SUPERSCRIPTS
+
+TEMPLATE = Path("workflow/report/report.html.j2")
+METRIC = "the metric"  # until a row says what it measures
+
+
+def render(config: Mapping[str, Any], folder: Path) -> str:
+    """Return the page of a study, from its files; what is not there yet is named as missing.
+
+    Args:
+        config: the content of ``study.json``.
+        folder: where the page will lie; its links to the study's files are relative to it.
+
+    Returns:
+        HTML that loads nothing. The same files give the same text.
+
+    Raises:
+        UserError: if a file is damaged, or rows are not comparable.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATE.parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(number=number, signed=signed, listed=listed, duration=duration, tiny=tiny)
+    environment.globals["counted"] = counted
+    return environment.get_template(TEMPLATE.name).render(_content(config, folder))
+
+
+def duration(seconds: float) -> str:
+    """Return e.g. ``41 s``, ``15 min 3 s`` or ``7 h 20 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600:,} h {whole % 3600 // 60} min"
+
+
+def tiny(value: float) -> str:
+    """Return an error as the page writes it: ``0``, ``0.02`` or ``4.2 × 10⁻¹⁴``."""
+    if value == 0 or 0.001 <= abs(value) < 1000:
+        return f"{value:.2g}"
+    mantissa, power = f"{value:.1e}".split("e")
+    return f"{mantissa} × 10{str(int(power)).translate(SUPERSCRIPTS)}"
+
+
+def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    frame = statistics.table(config)
+    summary, pairs, states = statistics.summary(frame), statistics.pairs(frame), cell_states(frame)
+    metric = next(iter(frame["metric"].dropna()), METRIC)
+    study = cells.RESULTS / config["study"]
+    limits = bounds(config, study)
+    return {
+        "config": config,
+        "metric": metric,
+        "certainty": CERTAINTY,
+        "order": config["grid"]["parameterizations"],
+        "answer": answer(states, summary, pairs, frame, metric),
+        "batches": _batches(config),
+        "finished": int((states["status"] == "finished").sum()),
+        "cells": _cells(config, frame, folder),
+        "floor": limits[None]["value"] if None in limits else None,
+        "ceilings": [row["value"] for key, row in limits.items() if key],
+        "scales": [
+            _scale(config, scale, frame, summary, pairs, metric, limits) for scale in config["grid"]["scales"]
+        ],
+        "real": _real_sheet(config),
+        "shown_images": figures.SHEET_COLUMNS * figures.SHEET_ROWS,
+        "checks": _checks(config, study),
+        "origins": origins(config),
+        "files": {name: os.path.relpath(study / name, folder) for name in ("table.csv", "pairs.csv", "study.json")},
+    }
+
+
+def _scale(
+    config: Mapping[str, Any],
+    scale: str,
+    frame: pd.DataFrame,
+    summary: pd.DataFrame,
+    pairs: pd.DataFrame,
+    metric: str,
+    limits: Mapping[Any, Mapping[str, Any]],
+) -> dict[str, Any]:
+    order = config["grid"]["parameterizations"]
+    rows = frame[(frame["scale"] == scale) & (frame["status"] == "finished")]
+    comparisons = pairs[(pairs["scale"] == scale) & (pairs["seeds"] > 0)]
+    ceilings = {key[0]: row["value"] for key, row in limits.items() if key and key[1] == scale}
+    floor = limits[None]["value"] if None in limits else None
+    logs = {name: {cell.seed: read_json_lines(path) for cell, path in _logs(config, name, scale)} for name in order}
+    losses = {
+        name: {seed: [(line["step"], line["loss"]) for line in lines] for seed, lines in by_seed.items() if lines}
+        for name, by_seed in logs.items()
+    }
+    clipped = {name: _mean_clipped(list(by_seed.values())) for name, by_seed in logs.items() if any(by_seed.values())}
+    return {
+        "name": scale,
+        "summary": [
+            {**row, "marks": _marks(rows[rows["parameterization"] == row["parameterization"]])}
+            for row in summary[summary["scale"] == scale].to_dict("records")
+        ],
+        "pairs": comparisons.to_dict("records"),
+        "differences": figures.differences(comparisons, metric, scale) if len(comparisons) else None,
+        "dots": figures.values(rows, order, metric, scale, floor, ceilings) if len(rows) else None,
+        "sheets": _sample_sheets(config, scale),
+        "losses": [
+            {"name": name, "figure": figures.loss_curves(by_seed, order.index(name), name, scale)}
+            for name, by_seed in losses.items()
+            if by_seed
+        ],
+        "clipped": figures.clipped_curves(clipped, order, scale) if clipped else None,
+    }
+
+
+def _batches(config: Mapping[str, Any]) -> str:
+    """Return the images per step, by scale where they differ."""
+    common = config["training"]["global_batch"]
+    own = {scale: config["scales"][scale].get("global_batch", common) for scale in config["grid"]["scales"]}
+    if len(set(own.values())) == 1:
+        return f"{next(iter(own.values())):,}"
+    return listed([f"{batch:,} ({scale})" for scale, batch in own.items()])
+
+
+def _marks(rows: pd.DataFrame) -> list[str]:
+    return list(dict.fromkeys(mark for text in rows["marks"].dropna() for mark in text.split("; ") if mark))
+
+
+def _logs(config: Mapping[str, Any], name: str, scale: str) -> list[tuple[Cell, Path]]:
+    found = [cell for cell in cells.grid(config) if (cell.parameterization, cell.scale) == (name, scale)]
+    return [(cell, path) for cell in found if (path := cell.folder / "train.jsonl").exists()]
+
+
+def _mean_clipped(runs: list[list[dict[str, Any]]]) -> tuple[list[int], list[float]]:
+    """Average over seeds, at each step over the seeds that reached it."""
+    by_step: dict[int, list[float]] = {}
+    for line in (line for run in runs for line in run):
+        by_step.setdefault(line["step"], []).append(line["clipped_share"])
+    return sorted(by_step), [float(np.mean(by_step[step])) for step in sorted(by_step)]
+
+
+def _sample_sheets(config: Mapping[str, Any], scale: str) -> list[dict[str, Any]]:
+    """Show each parameterization's first draw, of a seed that all have if there is one."""
+    archives: dict[str, dict[int, Path]] = {name: {} for name in config["grid"]["parameterizations"]}
+    for cell in cells.grid(config):
+        path = cell.folder / "samples" / cells.sampler_name(config) / "draw0.npz"
+        facts = path.with_suffix(".json")
+        if cell.scale == scale and path.exists() and facts.exists() and read_json(facts)["images"]:
+            archives[cell.parameterization][cell.seed] = path
+    having = [set(found) for found in archives.values() if found]
+    common = sorted(set.intersection(*having)) if having else []
+    sheets = []
+    for name, found in archives.items():
+        seed = common[0] if common and found else next(iter(found), None)
+        sheets.append(
+            {
+                "name": name,
+                "seed": seed,
+                "image": figures.sheet(load_samples(found[seed])) if seed is not None else None,
+            }
+        )
+    return sheets
+
+
+def _real_sheet(config: Mapping[str, Any]) -> Any:
+    folder = Path("data") / config["data"]["dataset"]
+    if not (folder / "dataset.npz").exists():
+        return None
+    return figures.sheet(data.load(folder, "train").images)
+
+
+def _cells(config: Mapping[str, Any], frame: pd.DataFrame, folder: Path) -> list[dict[str, Any]]:
+    """Return the grid's rows, one per cell and draw, with the path of the cell's ``training.json``."""
+    listing: list[dict[str, Any]] = []
+    for row in frame.to_dict("records"):
+        cell = Cell(config["study"], row["parameterization"], row["scale"], row["seed"])
+        training = cell.folder / "training.json"
+        present = training.exists()
+        listing.append(
+            {
+                **{str(key): None if pd.isna(value) else value for key, value in row.items()},
+                "name": cell.name,
+                "training": str(training) if present else None,
+                "link": os.path.relpath(training, folder) if present else None,
+            }
+        )
+    return listing
+
+
+def _checks(config: Mapping[str, Any], study: Path) -> dict[str, Any]:
+    order = config["grid"]["parameterizations"]
+    found = {name: read_json(path) for name in order if (path := study / name / "check.json").exists()}
+    curves = {name: check["curve"] for name, check in found.items()}
+    precisions = list(dict.fromkeys(precision for check in found.values() for precision in check["round_trip"]))
+
+    def over_time(quantity: str, label: str) -> Any:
+        return figures.over_time(
+            {name: (curve["t"], curve[quantity]) for name, curve in curves.items()}, order, label
+        )
+
+    return {
+        "rows": [{"name": name, "variant": variant(config, name), **check} for name, check in found.items()],
+        "precisions": [name for name in ("fp64", "fp32", "bf16", "fp16") if name in precisions],
+        "missing": [name for name in order if name not in found],
+        "gain": over_time("gain_to_x0", "gain from output to x0") if curves else None,
+        "weight": over_time("weight_in_x0_space", "weight in x0 space") if curves else None,
+    }

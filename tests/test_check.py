@@ -1,0 +1,319 @@
+"""The check that runs before any training is paid for: it must pass what is sound and stop what is not."""
+
+import json
+import math
+
+import pytest
+import torch
+from conftest import LINEAR, TARGETS, affine, parameterization
+
+from targetwise.check import LARGE_GAIN, NOT_FINITE, check
+from targetwise.errors import UserError
+from targetwise.files import canonical_json
+from targetwise.loss import signal_to_noise, weight_in_x0_space
+from targetwise.parameterization import load
+from targetwise.schedule import BETA_SCHEDULES, at
+
+VARIANT = {"weighting": "constant", "parameters": {}, "diffusion": LINEAR}
+
+
+def verdict(target, loss_space=None, precisions=(), **changes):
+    return check(target, loss_space or target, {**VARIANT, **changes}, list(precisions))
+
+
+def refusal(target, loss_space=None, **changes):
+    with pytest.raises(UserError) as caught:
+        verdict(target, loss_space, **changes)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+def v_with(predict=None, compute=None):
+    """Return v with one function replaced; the replacement takes and returns v's result, and gets a and b."""
+    v = load("v")
+
+    def changed(function, change):
+        def run(first, second, timesteps, schedule):
+            result = function(first, second, timesteps, schedule)
+            return change(result, second, timesteps, schedule) if change else result
+
+        return run
+
+    return parameterization(changed(v.compute_training_target, compute), changed(v.predict_x0, predict), "broken")
+
+
+# --- sound ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("kind", BETA_SCHEDULES)
+def test_every_file_passes_on_every_schedule(name, kind):
+    found = verdict(load(name), diffusion={**LINEAR, "schedule": kind}, precisions=["bf16", "fp16"])
+    assert found["target"] == name
+    assert set(found["round_trip"]) == {"fp64", "fp32", "bf16", "fp16"}
+    errors = [found["round_trip"][precision]["largest_error"] for precision in ("fp64", "fp32", "bf16")]
+    assert errors == sorted(errors)
+    assert errors[0] < 1e-10
+
+
+@pytest.mark.parametrize("space", TARGETS)
+def test_the_weight_told_is_that_of_the_loss_space(space, schedule):
+    found = verdict(load("x0"), load(space))
+    weight = weight_in_x0_space(load(space), "constant", schedule)
+    assert found["mean_weight_in_x0_space"] == pytest.approx(weight.mean().item(), rel=1e-12)
+    assert found["curve"]["weight_in_x0_space"] == pytest.approx(weight[found["curve"]["t"]].tolist(), rel=1e-12)
+    assert (found["curve"]["t"][0], found["curve"]["t"][-1]) == (0, 999)
+    assert found["loss_space"] == space
+    assert found["loss_space_digest"] == load(space).digest != load("x0").digest or space == "x0"
+
+
+def test_a_named_weight_is_told(schedule):
+    found = verdict(load("v"), weighting="snr")
+    assert found["mean_weight_in_x0_space"] == pytest.approx(signal_to_noise(schedule).mean().item(), rel=1e-12)
+    assert found["weighting"] == "snr"
+
+
+def test_epsilons_gain_and_where_it_is_large(schedule):
+    """protocol.md, section 2: 157 at t = 999; an error of the output is magnified by b/a."""
+    found = verdict(load("epsilon"))
+    assert found["gain_to_x0"] == {"largest": pytest.approx(157.4, abs=0.05), "at_t": 999}
+    gain = schedule["sqrt_one_minus_alpha"] / schedule["sqrt_alpha"]
+    first = int((gain > LARGE_GAIN).nonzero()[0])
+    assert found["ill_conditioned"] == {"gain_above": 10.0, "steps": 1000 - first, "ranges": [[first, 999]]}
+    assert found["curve"]["gain_to_x0"] == pytest.approx(gain[found["curve"]["t"]].tolist(), rel=1e-9)
+
+
+def test_the_well_conditioned_ones_say_so():
+    for name, largest in (("v", 1.0), ("x0", 1.0)):
+        found = verdict(load(name))
+        assert found["gain_to_x0"]["largest"] == pytest.approx(largest, abs=1e-4)
+        assert found["ill_conditioned"]["steps"] == 0
+        assert found["ill_conditioned"]["ranges"] == []
+
+
+def test_ill_conditioned_in_the_middle_is_told_as_a_range():
+    """D of this target vanishes near t = 258, where a = b."""
+    near = affine(lambda a, b: torch.ones_like(a), lambda a, b: 1.0001 * torch.ones_like(a))
+    found = verdict(near)
+    ((first, last),) = found["ill_conditioned"]["ranges"]
+    assert first < 258 < last
+    assert found["ill_conditioned"]["steps"] == last - first + 1
+    assert abs(found["gain_to_x0"]["at_t"] - 258) < 2
+
+
+def test_bf16_is_told_and_not_judged():
+    found = verdict(load("epsilon"), precisions=["bf16"])
+    assert found["round_trip"]["bf16"]["largest_error"] > 0.5
+
+
+def test_the_same_variant_gives_the_same_bytes():
+    """Snakemake compares the file; a time or a machine in it would retrain everything."""
+    torch.manual_seed(1)
+    first = canonical_json(verdict(load("epsilon"), precisions=["bf16"]))
+    torch.manual_seed(2)
+    assert canonical_json(verdict(load("epsilon"), precisions=["bf16"])) == first
+    assert json.loads(first)["target_digest"] == load("epsilon").digest
+
+
+def test_a_clamped_estimate_is_sound():
+    clamped = v_with(predict=lambda x_0, x_t, t, s: x_0.clamp(-1, 1))
+    assert verdict(clamped)["round_trip"]["fp64"]["largest_error"] < 1e-14
+
+
+def test_two_heads_are_sound_and_their_gain_is_that_of_independent_errors(schedule):
+    """x_0 = b²·x̃ + a·(x_t − b·ε̃), Salimans & Ho 2022: the gain is sqrt(b⁴ + a²b²) = b, never 0."""
+
+    def predict(y, x_t, timesteps, s):
+        a, b = at(s, timesteps)
+        x_0, noise = y.chunk(2, dim=1)
+        return b**2 * x_0 + a * (x_t - b * noise)
+
+    found = verdict(parameterization(lambda x_0, noise, t, s: torch.cat([x_0, noise], dim=1), predict))
+    assert found["output_channels_per_image_channel"] == 2
+    b = schedule["sqrt_one_minus_alpha"]
+    assert found["curve"]["gain_to_x0"] == pytest.approx(b[found["curve"]["t"]].tolist(), rel=1e-9)
+
+
+def test_constants_reach_the_functions():
+    def compute(x_0, noise, timesteps, s):
+        return noise * s["scale"]
+
+    def predict(y, x_t, timesteps, s):
+        return load("epsilon").predict_x0(y / s["scale"], x_t, timesteps, s)
+
+    scaled = parameterization(compute, predict)
+    assert verdict(scaled, parameters={"scale": 4.0})["gain_to_x0"]["largest"] == pytest.approx(157.4 / 4, abs=0.02)
+    assert "fails: KeyError: 'scale'" in refusal(scaled)
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+def test_code_that_computes_in_fp32_is_held_to_fp32(hidden):
+    """A file written for the reference task may say .float(); it is not wrong for that."""
+    epsilon = load("epsilon")
+
+    def predict(y, x_t, timesteps, s):
+        single = {name: value.float() for name, value in s.items()}
+        x_0 = epsilon.predict_x0(y.float(), x_t.float(), timesteps, single)
+        return x_0.to(y.dtype) if hidden else x_0
+
+    found = verdict(parameterization(epsilon.compute_training_target, predict))
+    assert 1e-7 < found["round_trip"]["fp64"]["largest_error"] < 1e-2
+    wrong = parameterization(epsilon.compute_training_target, lambda *arguments: predict(*arguments) * 1.001)
+    assert "does not invert" in refusal(wrong)
+
+
+def test_a_precision_in_which_a_function_does_not_exist_is_told():
+    def predict(y, x_t, timesteps, s):
+        assert y.dtype != torch.float16
+        return y
+
+    target = parameterization(lambda x_0, noise, t, s: x_0, predict)
+    assert verdict(target, precisions=["fp16"])["round_trip"]["fp16"]["largest_error"] == NOT_FINITE
+
+
+# --- not sound -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_wrong_sign_is_refused(name):
+    target = load(name)
+    wrong = parameterization(target.compute_training_target, lambda y, *rest: target.predict_x0(-y, *rest), "broken")
+    message = refusal(wrong)
+    assert message.startswith("parameterization broken: predict_x0 does not invert compute_training_target: at t = ")
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_factor_wrong_by_a_millionth_is_refused(name):
+    target = load(name)
+    wrong = parameterization(target.compute_training_target, lambda *a: target.predict_x0(*a) * (1 + 1e-6))
+    assert "(1000 of 1000 time steps are wrong)" in refusal(wrong)
+
+
+@pytest.mark.parametrize("t", [0, 1, 500, 998, 999])
+def test_a_mistake_at_one_step_is_refused_and_named(t):
+    def only_there(x_0, x_t, timesteps, s):
+        return torch.where((timesteps == t).view(-1, 1, 1, 1), x_0 + 1e-6, x_0)
+
+    message = refusal(v_with(predict=only_there))
+    assert f"at t = {t} x0 is off by 1e-06" in message
+    assert "(1 of 1000 time steps are wrong)" in message
+
+
+def test_a_mistake_at_one_pixel_is_refused():
+    def one_pixel(x_0, x_t, timesteps, s):
+        x_0 = x_0.clone()
+        x_0[:, 0, 3, 5] += 1e-6
+        return x_0
+
+    assert "does not invert" in refusal(v_with(predict=one_pixel))
+
+
+def test_another_pairs_inverse_is_refused():
+    mixed = parameterization(load("v").compute_training_target, load("epsilon").predict_x0)
+    assert "does not invert" in refusal(mixed)
+
+
+def test_looking_one_step_off_is_refused():
+    epsilon = load("epsilon")
+    late = parameterization(
+        epsilon.compute_training_target,
+        lambda y, x_t, timesteps, s: epsilon.predict_x0(y, x_t, (timesteps - 1).clamp(min=0), s),
+    )
+    assert "(999 of 1000 time steps are wrong)" in refusal(late)
+
+
+def test_the_answer_must_not_come_from_the_input_alone():
+    """An inverse that ignores the network's output is wrong, however small its error at low noise."""
+    lazy = parameterization(load("epsilon").compute_training_target, lambda y, x_t, t, s: x_t / at(s, t)[0])
+    assert "does not invert" in refusal(lazy)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("which", ["compute", "predict"])
+def test_values_that_are_not_finite_are_refused(bad, which):
+    def at_700(result, other, timesteps, s):
+        return torch.where((timesteps == 700).view(-1, 1, 1, 1), torch.full_like(result, bad), result)
+
+    function = {"compute": "compute_training_target", "predict": "predict_x0"}[which]
+    assert f"broken: {function} is not finite at t = 700" in refusal(v_with(**{which: at_700}))
+
+
+def test_an_infinite_target_is_refused_though_the_inverse_hides_it():
+    v = load("v")
+    hiding = parameterization(
+        lambda x_0, noise, t, s: torch.where((t == 3).view(-1, 1, 1, 1), torch.full_like(x_0, math.inf), x_0),
+        lambda y, x_t, t, s: torch.where(y.isinf(), (x_t - at(s, t)[1] * 0) / at(s, t)[0], y),
+    )
+    assert "compute_training_target is not finite at t = 3" in refusal(hiding)
+    assert verdict(v)
+
+
+def test_a_gain_that_is_not_finite_is_no_excuse():
+    """With a gain of NaN every error would be 'explained by rounding'."""
+    narrow = parameterization(
+        lambda x_0, noise, t, s: x_0.round(decimals=2),
+        # Finite at hundredths, which are all that the round trip asks for, and nowhere else.
+        lambda y, x_t, t, s: torch.where((y * 100 - (y * 100).round()).abs() < 0.01, y, y * math.nan),
+    )
+    assert "not finite" in refusal(narrow)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x_0, *_: x_0[:, :1],
+        lambda x_0, *_: x_0.flatten(1),
+        lambda x_0, *_: x_0[:5],
+        lambda x_0, *_: x_0.permute(0, 2, 3, 1),
+    ],
+)
+def test_another_shape_is_refused(change):
+    assert "broken: predict_x0 returned shape (" in refusal(v_with(predict=change))
+
+
+def test_another_shape_of_the_target_is_refused():
+    assert "broken: compute_training_target returned shape (" in refusal(v_with(compute=lambda y, *_: y.flatten(1)))
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError, ValueError, KeyError, ZeroDivisionError, NameError, AssertionError, ImportError, OSError]
+)
+@pytest.mark.parametrize("which", ["compute", "predict"])
+def test_whatever_a_function_raises_is_told_in_one_line(error, which):
+    def fail(*_):
+        raise error("first line\nsecond line")
+
+    message = refusal(v_with(**{which: fail}))
+    assert message.startswith(f"parameterization broken fails: {error.__name__}: ")
+    assert "first line" in message
+
+
+def test_a_function_that_returns_nothing_is_told():
+    assert "broken fails: AttributeError" in refusal(v_with(predict=lambda *_: None))
+
+
+def test_a_function_that_takes_other_arguments_is_told():
+    assert "tried fails: TypeError" in refusal(parameterization(lambda x_0: x_0, lambda y: y))
+
+
+def test_changing_an_argument_in_place_is_refused():
+    """It would spoil the batch for whatever uses it next, and the check itself if that compared with a zeroed x_0."""
+    zeroing = parameterization(lambda x_0, noise, t, s: x_0.mul_(0), lambda y, x_t, t, s: y, "zeroing")
+    assert "change their arguments in place" in refusal(zeroing)
+    drifting = v_with(predict=lambda x_0, x_t, t, s: (x_t.add_(1), x_0)[1])
+    assert "change their arguments in place" in refusal(drifting)
+
+
+def test_a_weight_that_is_not_finite_is_refused():
+    """A space whose target does not depend on x_0 at some step cannot carry a weight of x0's error there."""
+    blind = parameterization(
+        lambda x_0, noise, t, s: torch.where((t == 5).view(-1, 1, 1, 1), torch.zeros_like(x_0), x_0), None, "blind"
+    )
+    message = refusal(load("x0"), blind, weighting="snr")
+    assert "blind: the weight snr in x0 space is not finite at t = 5" in message
+
+
+def test_a_broken_loss_space_is_named():
+    broken = parameterization(lambda x_0, noise, t, s: 1 / 0, None, "space")
+    assert "parameterization space fails: ZeroDivisionError" in refusal(load("v"), broken)

@@ -1,0 +1,467 @@
+"""A wrong configuration ends in one line that names the key, the value and the nearest valid choice."""
+
+import copy
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import EXAMPLE, LINEAR, ROOT, TARGETS
+from hypothesis import given
+from hypothesis import strategies as some
+from snakemake.utils import update_config
+
+from targetwise import config as configuration
+from targetwise.errors import UserError
+from targetwise.sampling import make_scheduler
+from targetwise.schedule import make_schedule
+
+
+def refusal(config):
+    """Return the one line with which ``config`` is refused."""
+    with pytest.raises(UserError) as caught:
+        configuration.validate(config)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+def put(config, place, value):
+    """Set ``config``'s value at a place like ``training.steps``."""
+    *above, key = place.split(".")
+    for step in above:
+        config = config[step]
+    config[key] = value
+
+
+def remove(config, place):
+    *above, key = place.split(".")
+    for step in above:
+        config = config[step]
+    del config[key]
+
+
+def test_the_configurations_of_the_repository_are_valid():
+    configuration.load()
+    for overlay in sorted(Path("config").glob("*.yaml")):
+        configuration.load([overlay])
+
+
+def test_what_is_valid_comes_back_unchanged_and_as_a_copy(study):
+    before = copy.deepcopy(study)
+    checked = configuration.validate(study)
+    assert checked == before
+    checked["grid"]["seeds"].append(99)
+    assert study == before
+
+
+# --- the closed schema ---------------------------------------------------------------------------------------------
+
+
+def schemas(node, place=""):
+    """Yield every schema within a schema, with its place."""
+    if isinstance(node, dict):
+        yield place, node
+        for key, value in node.items():
+            yield from schemas(value, f"{place}.{key}")
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from schemas(value, f"{place}[{index}]")
+
+
+@pytest.mark.parametrize("file", sorted(path.name for path in (ROOT / "workflow/schemas").glob("*.yaml")))
+def test_every_mapping_in_a_schema_is_closed(file):
+    """Either its keys are listed and no others are taken, or its keys are names and its values have a schema."""
+    schema = yaml.safe_load(Path("workflow/schemas", file).read_text())
+    free = {".properties.environment"}  # of a row: what a machine tells of itself
+    for place, node in schemas(schema):
+        kinds = node.get("type")
+        if place.endswith(".properties") or place in free or not ("object" in (kinds or []) or "properties" in node):
+            continue
+        if re.search(r"\.(if|then|else)(\.|$)", place):  # these only narrow what the closed schema above them takes
+            continue
+        if "properties" in node:
+            assert node.get("additionalProperties") is False, place
+        else:
+            assert "propertyNames" in node, place
+            assert isinstance(node.get("additionalProperties"), dict), place
+
+
+def sections(config, place=""):
+    """Yield every mapping of a configuration whose keys are fixed by the schema."""
+    open_ones = {"parameterizations", "scales", "datasets"}
+    yield place
+    for key, value in config.items():
+        where = f"{place}.{key}" if place else key
+        if key in open_ones and not place:
+            yield from (f"{where}.{name}" for name in value)
+        elif isinstance(value, dict):
+            yield from sections(value, where)
+
+
+@pytest.mark.parametrize("place", list(sections(EXAMPLE)))
+def test_an_unknown_key_is_refused_everywhere(study, place):
+    put(study, f"{place}.bogus" if place else "bogus", 1)
+    message = refusal(study)
+    assert "unknown key 'bogus'" in message
+    assert place in message
+
+
+def leaves(config, place=""):
+    for key, value in config.items():
+        where = f"{place}.{key}" if place else key
+        if isinstance(value, dict) and value:
+            yield from leaves(value, where)
+        else:
+            yield where, value
+
+
+NUMBERS = [
+    (place, value)
+    for place, value in leaves(EXAMPLE)
+    if isinstance(value, int | float) and not isinstance(value, bool)
+]
+
+
+def test_there_are_numbers_to_try():
+    assert {"training.steps", "training.learning_rate", "sampling.seed"} < {place for place, _ in NUMBERS}
+
+
+@pytest.mark.parametrize("place", [place for place, _ in NUMBERS])
+@pytest.mark.parametrize("value", [-1, math.nan, math.inf, -math.inf, "7", None, True, [1]], ids=repr)
+def test_what_is_no_sensible_number_is_refused_everywhere(study, place, value):
+    put(study, place, value)
+    message = refusal(study)
+    assert place in message
+    assert ("empty" if value is None else repr(value)) in message
+
+
+def described(schema, config, place=""):
+    """Yield (place, schema, whether it must be there) of every value of a configuration, lists' items aside."""
+    for key, value in config.items():
+        listed = key in schema.get("properties", {})
+        below = schema["properties"][key] if listed else schema["additionalProperties"]
+        below = SCHEMA["$defs"][below["$ref"].rsplit("/", 1)[1]] if "$ref" in below else below
+        where = f"{place}.{key}" if place else key
+        yield where, below, listed and key in schema.get("required", [])
+        if isinstance(value, dict):
+            yield from described(below, value, where)
+
+
+SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+DESCRIBED = list(described(SCHEMA, EXAMPLE))
+
+
+@pytest.mark.parametrize("place", [place for place, schema, _ in DESCRIBED if schema.get("type") == "integer"])
+def test_a_whole_number_written_with_a_point_is_refused(study, place):
+    """JSON Schema takes 4.0 for an integer; a specification would say 4.0, and range() would fail much later."""
+    put(study, place, 4.0)
+    assert f"{place} is 4.0; it must be a whole number" in refusal(study)
+
+
+@pytest.mark.parametrize("place", [place for place, _, required in DESCRIBED if required])
+def test_a_missing_key_is_named(study, place):
+    remove(study, place)
+    assert f"{place} is missing" in refusal(study)
+
+
+def test_there_are_keys_to_try():
+    assert len([place for place, _, required in DESCRIBED if required]) > 40
+    assert "training.steps" in [place for place, schema, _ in DESCRIBED if schema.get("type") == "integer"]
+
+
+@pytest.mark.parametrize("place", ["parameterizations.v", "scales.tiny", "training", "grid", "sampling", "metric"])
+def test_an_entry_left_empty_is_named(study, place):
+    put(study, place, None)
+    assert f"{place} is empty; it must be a mapping of keys" in refusal(study)
+
+
+# --- the messages of the issue -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ("training.step", 5, "unknown key 'step' in training; did you mean 'steps'? (choices: "),
+        ("grid.parameterizations", ["epsilom"], "grid.parameterizations names 'epsilom'; did you mean 'epsilon'?"),
+        ("grid.scales", ["tinny"], "grid.scales names 'tinny'; did you mean 'tiny'?"),
+        ("grid.scales", ["huge"], "(choices: large, medium, small, tiny)"),
+        ("grid.seeds", [0, 1, 0], "grid.seeds names 0 twice"),
+        ("grid.parameterizations", ["v", "v"], "grid.parameterizations names 'v' twice"),
+        ("grid.seeds", [0, -1], "grid.seeds.1 is -1; it must be at least 0"),
+        ("grid.seeds", [2**32], "grid.seeds.0 is 4294967296; it must be at most 4294967295"),
+        ("grid.seeds", [], "grid.seeds is []; it must hold at least 1"),
+        ("grid.seeds", 3, "grid.seeds is 3; it must be a list"),
+        ("training.learning_rate", -0.1, "training.learning_rate is -0.1; it must be greater than 0"),
+        ("training.learning_rate", "2e-4", "training.learning_rate is '2e-4'; it must be a finite number, but YAML"),
+        ("training.ema_decay", 1, "training.ema_decay is 1; it must be less than 1"),
+        ("training.precision.cpu", "bf61", "training.precision.cpu is 'bf61'; did you mean 'bf16'?"),
+        ("diffusion.schedule", "cosin", "diffusion.schedule is 'cosin'; did you mean 'cosine'?"),
+        ("parameterizations.v.target", "vv", "parameterizations.v.target is 'vv', but there is no workflow/"),
+        ("parameterizations.v.loss_space", "x", "parameterizations.v.loss_space is 'x', but there is no workflow/"),
+        ("parameterizations.v.weighting", "snrr", "parameterizations.v.weighting is 'snrr'; did you mean 'snr'?"),
+        ("parameterizations.v.parameters", {"s": math.nan}, "parameterizations.v.parameters.s is nan"),
+        ("parameterizations.v.parameters", {"sqrt_alpha": 1}, "holds the name 'sqrt_alpha', which is the schedule's"),
+        ("data.dataset", "digit", "data.dataset is 'digit'; did you mean 'digits'?"),
+        ("scales.tiny.channels", [32, 48], "scales.tiny.channels.1 is 48; it must be a multiple of 32"),
+        ("scales.tiny.attention", [2], "scales.tiny.attention is [2], but the levels are 0 to 1"),
+        ("scales.tiny.global_batch", 0, "scales.tiny.global_batch is 0; it must be at least 1"),
+        ("diffusion.beta_start", 0.5, "diffusion.beta_start is 0.5; it must be at most diffusion.beta_end, 0.02"),
+        ("diffusion.beta_end", 1.5, "diffusion.beta_end is 1.5; it must be less than 1"),
+        ("sampling.steps", 1001, "sampling.steps is 1001; it must be at most diffusion.timesteps, 1000"),
+        ("sampling.spacing", "linspace", "sampling.spacing is 'linspace'; (choices: leading, trailing)"),
+        ("sampling.steps", 600, "sampling.steps is 600; with spacing leading it would begin at t = 599 of 999"),
+        ("study", False, "study is False; it must be a text; YAML reads yes, no, on and off as true or false"),
+        ("bounds", "yes", "bounds is 'yes'; it must be true or false"),
+    ],
+)
+def test_a_mistake_is_named_with_what_would_be_right(study, place, value, message):
+    put(study, place, value)
+    said = refusal(study)
+    assert message in said
+    assert said.startswith("configuration: ")
+
+
+@pytest.mark.parametrize("name", ["V", "x-0", "0x", "", "a b", "ünï", "a/b", "../a", "v\n", "v.1", "_v", "a" * 65])
+@pytest.mark.parametrize("place", ["study", "parameterizations", "grid.parameterizations", "scales", "datasets"])
+def test_odd_names_are_refused_everywhere(study, place, name):
+    """A name becomes a folder, part of a Snakemake wildcard and of a cell's name; a final newline too is odd."""
+    if place == "study":
+        study["study"] = name
+    elif place == "grid.parameterizations":
+        study["grid"]["parameterizations"] = [name]
+    else:
+        study[place][name] = {}
+    message = refusal(study)
+    assert place in message
+    assert repr(name) in message
+    assert "a name is at most 64 lower-case letters, digits and _" in message
+
+
+@pytest.mark.parametrize("key", [1, True, None, 1.5])
+def test_a_key_that_is_no_text_is_refused(study, key):
+    study["parameterizations"][key] = {}
+    assert f"parameterizations holds the name {key!r}" in refusal(study)
+    del study["parameterizations"][key]
+    study["training"][key] = 1
+    assert f"unknown key '{key}' in training" in refusal(study)
+
+
+def test_a_misspelt_key_is_told_before_the_missing_one(study):
+    study["training"]["stepps"] = study["training"].pop("steps")
+    assert "unknown key 'stepps' in training; did you mean 'steps'?" in refusal(study)
+
+
+def test_a_definition_is_checked_though_the_grid_does_not_name_it(study):
+    study["parameterizations"]["later"] = {"target": "epsilonn"}
+    assert "parameterizations.later.target is 'epsilonn'" in refusal(study)
+    del study["parameterizations"]["later"]
+    study["scales"]["later"] = {"channels": [32], "attention": [1], "layers_per_block": 1}
+    assert "scales.later.attention is [1]" in refusal(study)
+
+
+def test_a_file_without_a_definition_is_a_parameterization(study):
+    del study["parameterizations"]["v"]
+    assert configuration.variant(configuration.validate(study), "v")["target"] == "v"
+
+
+@pytest.mark.parametrize("steps", [1, 2, 20, 30, 50, 500, 1000])
+def test_leading_steps_that_begin_near_pure_noise_are_taken(study, steps):
+    study["sampling"]["steps"] = steps
+    configuration.validate(study)
+
+
+@pytest.mark.parametrize("steps", [30, 61, 103, 600])
+def test_trailing_steps_must_divide_the_path(study, steps):
+    """diffusers steps T // steps down; where that is not the next step, the spread of the samples is wrong."""
+    study["sampling"].update(spacing="trailing", steps=steps)
+    assert f"sampling.steps is {steps}; with spacing trailing it must divide diffusion.timesteps" in refusal(study)
+    study["sampling"]["steps"] = 50
+    configuration.validate(study)
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+def test_where_a_ddim_step_goes_the_next_one_begins(study, spacing):
+    """Of every number of steps that the configuration takes, for a short path."""
+    taken = 0
+    for steps in range(1, 61):
+        try:
+            configuration._check_sampling_steps({"steps": steps, "spacing": spacing}, 60)
+        except UserError:
+            continue
+        options = {**study["sampling"], "steps": steps, "spacing": spacing}
+        t = make_scheduler({**LINEAR, "timesteps": 60}, options).timesteps.tolist()
+        assert t == [t[0] - i * (60 // steps) for i in range(steps)]
+        assert 59 - t[0] < 2 * (60 // steps)
+        assert 0 <= t[-1] < 60 // steps
+        taken += 1
+    assert taken >= 12
+
+
+# --- reserved names ------------------------------------------------------------------------------------------------
+
+
+def rule_texts():
+    return {path: path.read_text() for path in [ROOT / "Snakefile", *(ROOT / "rules").rglob("*.smk")]}
+
+
+def rule_names():
+    return {
+        name for text in rule_texts().values() for name in re.findall(r"^\s*(?:rule|checkpoint) (\w+):", text, re.M)
+    }
+
+
+def test_the_rules_are_found():
+    assert {"all", "train", "fid", "report"} <= rule_names()
+
+
+@pytest.mark.parametrize("name", sorted(rule_names()))
+def test_a_rule_lends_its_name_to_no_variant(study, name):
+    study["grid"]["parameterizations"] = [name]
+    assert f"grid.parameterizations names '{name}', which is a rule" in refusal(study)
+
+
+def test_no_folder_of_the_pipeline_can_be_taken_for_a_variant_or_a_scale():
+    """What the rules write beside the variants' and the scales' folders, read from the rules themselves."""
+    written = {path for text in rule_texts().values() for path in re.findall(r'"(results/[^"]*)"', text)}
+    assert len(written) > 10
+    beside_variants = {path.split("/")[2] for path in written if path.startswith("results/{study}/")}
+    beside_scales = {path.split("/")[3] for path in written if path.startswith("results/{study}/{parameterization}/")}
+    assert {"table.csv", "log", "{parameterization}"} <= beside_variants
+    assert {"check.json", "log", "{scale}"} <= beside_scales
+    for name in beside_variants | beside_scales:
+        could_be_a_name = re.fullmatch(r"[a-z][a-z0-9_]*", name)
+        assert not could_be_a_name or name in configuration.RESERVED_NAMES, name
+
+
+@pytest.mark.parametrize("name", sorted(configuration.RESERVED_NAMES))
+def test_reserved_names_are_refused_even_with_a_definition(study, name):
+    study["parameterizations"][name] = {"target": "v"}
+    study["scales"][name] = study["scales"]["tiny"]
+    configuration.validate(study)
+    study["grid"]["scales"] = [name]
+    assert f"grid.scales names '{name}', which is a rule or a folder" in refusal(study)
+
+
+def test_the_schedules_names_are_those_of_the_schedule():
+    assert set(make_schedule(LINEAR)) == configuration.SCHEDULE_NAMES
+
+
+# --- variants ------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_variant_leaves_out_is_filled_in(study):
+    study["parameterizations"] = {
+        "v": {},
+        "mine": {"target": "x0", "loss_space": "v", "weighting": "snr", "schedule": "cosine", "parameters": {"k": 2}},
+        "x0_snr": {"target": "x0"},
+    }
+    linear, cosine = study["diffusion"], {**study["diffusion"], "schedule": "cosine"}
+    assert configuration.variant(study, "v") == {
+        "target": "v",
+        "loss_space": "v",
+        "weighting": "constant",
+        "parameters": {},
+        "diffusion": linear,
+    }
+    assert configuration.variant(study, "mine") == {
+        "target": "x0",
+        "loss_space": "v",
+        "weighting": "snr",
+        "parameters": {"k": 2},
+        "diffusion": cosine,
+    }
+    assert configuration.variant(study, "x0_snr")["loss_space"] == "x0"
+
+
+def test_known_targets_are_the_files():
+    assert configuration.known_targets() == TARGETS
+    assert {"epsilon", "v", "x0"} <= set(TARGETS)
+
+
+# --- merging and reading -------------------------------------------------------------------------------------------
+
+trees = some.recursive(
+    some.none() | some.booleans() | some.integers(0, 3) | some.lists(some.integers(0, 3), max_size=2),
+    lambda below: some.dictionaries(some.sampled_from("abc"), below, max_size=3),
+    max_leaves=8,
+)
+mappings = some.dictionaries(some.sampled_from("abc"), trees, max_size=3)
+
+
+@given(mappings, mappings)
+def test_merging_is_snakemakes(below, above):
+    """`targetwise` and `snakemake --configfile` must come to one configuration, or what is checked does not run."""
+    theirs = copy.deepcopy(below)
+    update_config(theirs, copy.deepcopy(above))
+    below_before, above_before = copy.deepcopy(below), copy.deepcopy(above)
+    assert configuration.merge(below, above) == theirs
+    assert (below, above) == (below_before, above_before)
+
+
+def test_lists_are_replaced_and_mappings_are_merged():
+    below = {"grid": {"seeds": [0, 1, 2], "scales": ["small"]}}
+    assert configuration.merge(below, {"grid": {"seeds": [7]}}) == {"grid": {"seeds": [7], "scales": ["small"]}}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "config.yaml holds nothing"),
+        (b"# only words\n", "config.yaml holds nothing"),
+        (b"- a\n- b\n", "config.yaml holds a list"),
+        (b"just a text\n", "config.yaml holds a str"),
+        (b"a: [1, 2\nb: 3\n", "config.yaml is not valid YAML"),
+        (b"a:\n\tb: 1\n", "config.yaml is not valid YAML"),
+        (b"a: 2024-13-45\n", "config.yaml is not valid YAML"),
+        (b"a: !!python/object:os.system {}\n", "config.yaml is not valid YAML"),
+        (b"\xff\xfea", "config.yaml is not a text in UTF-8"),
+        (b"a: 1\nb: 2\na: 3\n", "config.yaml, line 3: the key 'a' stands in line 1 already"),
+        (b"a: {c: 1, c: 1}\n", "config.yaml, line 1: the key 'c' stands in line 1 already"),
+    ],
+)
+def test_a_broken_file_is_named(project, content, message):
+    (project / "config.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        configuration.load()
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_missing_file_is_named(project):
+    with pytest.raises(UserError, match=r"config/none\.yaml does not exist"):
+        configuration.load([Path("config/none.yaml")])
+    with pytest.raises(UserError, match="config cannot be read"):
+        configuration.load([Path("config")])
+
+
+def test_a_key_that_stands_twice_is_found_in_any_file(project):
+    """Snakemake reads the files itself and keeps the last one; so they are read once more."""
+    extra = project / "extra.yaml"
+    extra.write_text("training:\n  steps: 5\ngrid: {seeds: [0]}\ntraining:\n  log_every: 1\n")
+    configuration.require_unique_keys([Path("config.yaml"), Path("config/digits.yaml")])
+    with pytest.raises(UserError, match=r"extra\.yaml, line 4: the key 'training' stands in line 1 already"):
+        configuration.require_unique_keys(["config.yaml", extra])
+
+
+def test_anchors_and_merge_keys_are_not_taken_for_doubles(project):
+    text = "base: &base {a: 1, b: 2}\none:\n  <<: *base\n  a: 3\ntwo:\n  <<: *base\n"
+    (project / "x.yaml").write_text(text)
+    configuration.require_unique_keys(["x.yaml"])
+
+
+def test_reading_the_configuration_imports_nothing_heavy():
+    """Snakemake parses the Snakefile in every job."""
+    code = "import sys; from targetwise import cells, config; config.load(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"torch", "diffusers", "pandas", "scipy", "mlflow", "snakemake", "cleanfid"}.isdisjoint(
+        done.stdout.split()
+    )
+
+
+def test_a_parameter_cannot_hide_the_schedule_for_whoever_skips_the_configuration():
+    with pytest.raises(ValueError, match="hide"):
+        make_schedule(LINEAR, {"sqrt_alpha": 1.0}, dtype=torch.float64)

@@ -1,0 +1,170 @@
+"""Data sets on disk, and the kind that is a folder of one's own images."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from targetwise import config, data, datasets
+from targetwise.errors import UserError
+from targetwise.files import read_json, sha256_of_array, sha256_of_file
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Twelve colour images of 12×10 in a folder and a subfolder."""
+    random = np.random.default_rng(0)
+    (tmp_path / "own/sub").mkdir(parents=True)
+    for index in range(12):
+        path = tmp_path / "own" / ("sub" if index % 3 == 0 else "") / f"{index:02}.png"
+        Image.fromarray(random.integers(0, 256, (10, 12, 3), dtype=np.uint8)).save(path)
+    return tmp_path / "own"
+
+
+def own(folder, **options):
+    return {
+        "kind": "images",
+        "folder": str(folder),
+        "size": 8,
+        "held_out": 4,
+        "filter": "lanczos",
+        "crop": "center",
+        **options,
+    }
+
+
+def test_digits_are_made_alike_twice(tmp_path):
+    for name in ("first", "second"):
+        data.prepare("digits", {"kind": "digits"}, tmp_path / name)
+    for file in ("dataset.npz", "manifest.json"):
+        assert sha256_of_file(tmp_path / "first" / file) == sha256_of_file(tmp_path / "second" / file)
+    train, test = data.load(tmp_path / "first", "train"), data.load(tmp_path / "first", "test")
+    assert train.images.shape == (1285, 8, 8, 1) and test.images.shape == (512, 8, 8, 1)
+    assert train.digest == sha256_of_array(train.images) == datasets.DIGITS_DIGESTS["train"]
+
+
+def test_manifest_tells_nothing_that_could_change(tmp_path, capsys):
+    """Snakemake compares it; where the images came from is in the log."""
+    data.prepare("digits", {"kind": "digits"}, tmp_path)
+    manifest = read_json(tmp_path / "manifest.json")
+    assert set(manifest) == {"dataset", "kind", "file_sha256", "splits"}
+    assert set(manifest["splits"]["train"]) == {"shape", "sha256", "labels_sha256"}
+
+
+def test_own_images_are_cut_resized_by_the_named_filter_and_split(folder, tmp_path):
+    arrays = datasets.make("own", own(folder))
+    files = sorted(folder.rglob("*.png"), key=lambda path: path.relative_to(folder).as_posix())
+    expected = [
+        np.asarray(Image.open(file).crop((1, 0, 11, 10)).resize((8, 8), Image.Resampling.LANCZOS)) for file in files
+    ]
+    order = np.random.RandomState(0).permutation(12)
+    np.testing.assert_array_equal(arrays["test"], np.stack(expected)[order[:4]])
+    np.testing.assert_array_equal(arrays["train"], np.stack(expected)[order[4:]])
+    assert not np.array_equal(arrays["train"], datasets.make("own", own(folder, filter="box"))["train"])
+    assert not np.array_equal(arrays["train"], datasets.make("own", own(folder, split_seed=1))["train"])
+
+
+def test_own_images_prepare_and_load(folder, tmp_path):
+    data.prepare("own", own(folder), tmp_path / "made")
+    assert data.load(tmp_path / "made", "train").images.shape == (8, 8, 8, 3)
+    assert read_json(tmp_path / "made/manifest.json")["kind"] == "images"
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "message"),
+    [
+        (Image.new("L", (8, 8)), {}, r"bad.png is grey \(mode L\), but colour \(mode RGB\) is needed; convert it"),
+        (Image.new("RGBA", (8, 8)), {}, r"bad.png is colour with alpha \(mode RGBA\)"),
+        (Image.new("P", (8, 8)), {}, r"bad.png is a palette"),
+        (Image.new("RGB", (9, 9)), {"filter": None}, "is 12×10, but 8×8 is needed; say filter:"),
+        (Image.new("RGB", (9, 8)), {"crop": None}, "is 12×10 and not square; cut it, or say crop: center"),
+    ],
+)
+def test_nothing_is_converted_cut_or_resized_unasked(folder, image, options, message):
+    image.save(folder / "bad.png")
+    with pytest.raises(UserError, match=message):
+        datasets.make("own", {key: value for key, value in own(folder, **options).items() if value is not None})
+
+
+def test_damaged_image_is_named(folder):
+    (folder / "05.png").write_bytes((folder / "05.png").read_bytes()[:100])
+    with pytest.raises(UserError, match=r"own/05.png cannot be read as an image \("):
+        datasets.make("own", own(folder))
+
+
+def test_too_few_images_or_none_are_told(folder, tmp_path):
+    with pytest.raises(UserError, match="holds 12 images, but 11 are to be held out"):
+        datasets.make("own", own(folder, held_out=11))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty holds no image"):
+        datasets.make("own", own(tmp_path / "empty"))
+    with pytest.raises(UserError, match="nowhere is not a folder"):
+        datasets.make("own", own(tmp_path / "nowhere"))
+
+
+def test_hidden_and_other_files_are_no_images(folder):
+    (folder / ".hidden.png").write_bytes(b"")
+    (folder / "notes.txt").write_text("mine")
+    assert len(datasets.make("own", own(folder))["train"]) == 8
+
+
+@pytest.mark.parametrize("damage", ["truncate", "change", "remove"])
+def test_damaged_dataset_is_named(tmp_path, damage):
+    data.prepare("digits", {"kind": "digits"}, tmp_path)
+    path = tmp_path / "dataset.npz"
+    if damage == "truncate":
+        path.write_bytes(path.read_bytes()[:1000])
+    elif damage == "remove":
+        path.unlink()
+    else:
+        with np.load(path) as archive:
+            arrays = dict(archive)
+        arrays["train"][0, 0, 0] ^= 1
+        np.savez(path, **arrays)
+    with pytest.raises(UserError, match=r"dataset.npz is .*damaged.*it is made anew"):
+        data.load(tmp_path, "train")
+
+
+def test_first_images_have_a_digest_of_their_own(images):
+    first = images.first(3)
+    np.testing.assert_array_equal(first.images, images.images[:3])
+    assert first.digest == sha256_of_array(images.images[:3])
+    with pytest.raises(UserError, match=r"reference\.first is 11, but the split has 10 images"):
+        images.first(11)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"datasets": {"own": {"kind": "images", "folder": "x", "size": 8}}}, "datasets.own.held_out is missing"),
+        ({"datasets": {"own": {"kind": "digits", "size": 8}}}, "unknown key 'size' in datasets.own"),
+        ({"datasets": {"own": {"kind": "cifar10"}}}, "datasets.own.sources is missing"),
+        ({"datasets": {"own": {"kind": "cifar10", "sources": []}}}, "datasets.own.sources"),
+        (
+            {"datasets": {"own": {"kind": "cifar10", "sources": [{"kind": "npm", "package": "x", "versoin": "1"}]}}},
+            "unknown key 'versoin' in datasets.own.sources.0; did you mean 'version'",
+        ),
+        (
+            {"datasets": {"own": {"kind": "cifar10", "sources": [{"kind": "url", "url": "https://x"}]}}},
+            "datasets.own.sources.0 has no digest",
+        ),
+        ({"datasets": {"own": own("x", filter="cubic")}}, "datasets.own.filter is 'cubic'; did you mean 'bicubic'"),
+        ({"metric": {"extractor": "inception"}}, "metric.extractor is 'inception', but data.dataset is 'digits'"),
+        ({"data": {"dataset": "cifar10"}}, "metric.extractor is 'digits', but data.dataset is 'cifar10'"),
+        ({"metric": {"path": "quick"}}, r"metric.path is 'quick'; .*clean-fid, fast"),
+        ({"metric": {"reference": {"first": 1}}}, "metric.reference.first is 1; it must be at least 2"),
+        (
+            {
+                "datasets": {"own": own("x", channels=1)},
+                "data": {"dataset": "own"},
+                "metric": {"extractor": "inception"},
+            },
+            "takes three channels, but datasets.own.channels is 1",
+        ),
+    ],
+)
+def test_wrong_definitions_stop_before_anything_runs(project, changes, message):
+    (project / "edit.yaml").write_text(json.dumps(changes))
+    with pytest.raises(UserError, match=message):
+        config.load([project / "config/digits.yaml", project / "edit.yaml"])

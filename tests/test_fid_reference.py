@@ -1,0 +1,120 @@
+"""References: made in parts, resumed, shared by processes and machines, and always the same."""
+
+import numpy as np
+import pytest
+
+from targetwise import cells, data, reference
+from targetwise.distance import moments
+from targetwise.errors import UserError
+from targetwise.extractors import Extractor
+from targetwise.files import read_json, sha256_of_array, sha256_of_file
+from targetwise.reference import CHUNK, Selection
+
+WHOLE = Selection("digits", "train", None, "digits", "fast")
+PARTS = -(-1285 // CHUNK)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("digits")
+    data.prepare("digits", {"kind": "digits"}, folder / "digits")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(root):
+    reference.make(WHOLE, root / "expected.npz", root=root)
+    return reference.load_reference(root / "expected.npz")
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """How many images were put through the network."""
+    counts = []
+    honest = Extractor.features
+
+    def features(self, images, *arguments):
+        counts.append(len(images))
+        return honest(self, images, *arguments)
+
+    monkeypatch.setattr(Extractor, "features", features)
+    return counts
+
+
+def test_reference_is_features_and_their_moments(expected, root):
+    images = data.load(root / "digits", "train")
+    features = expected.extractor(reference.choose(1)).features(images.images, reference.choose(1))
+    np.testing.assert_allclose(expected.features, features, rtol=1e-5, atol=1e-5)
+    mean, covariance = moments(expected.features)
+    np.testing.assert_array_equal(expected.mean, mean)
+    np.testing.assert_array_equal(expected.covariance, covariance)
+    facts = expected.facts
+    assert (facts["n"], facts["first"], facts["image_shape"]) == (1285, None, [8, 8, 1])
+    assert facts["images_sha256"] == images.digest and facts["file_sha256"] == sha256_of_file(root / "expected.npz")
+    assert not (root / "expected.parts").exists()
+
+
+def test_killed_run_goes_on_and_ends_with_the_same_bytes(expected, root, tmp_path, monkeypatch, counted):
+    honest = reference.Parts.write
+
+    def killed(self, part, features):
+        if part == 2:
+            raise KeyboardInterrupt
+        honest(self, part, features)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(reference.Parts, "write", killed)
+        reference.make(WHOLE, tmp_path / "made.npz", root=root)
+    assert not (tmp_path / "made.npz").exists() and len(list((tmp_path / "made.parts").glob("*.npy"))) == 2
+    counted.clear()
+    assert reference.make(WHOLE, tmp_path / "made.npz", root=root)
+    assert sum(counted) == 1285 - 2 * CHUNK
+    assert sha256_of_file(tmp_path / "made.npz") == sha256_of_file(root / "expected.npz")
+
+
+def test_shards_of_several_machines_make_it_together(expected, root, tmp_path, counted):
+    for shard in range(3):
+        assert not reference.make(WHOLE, tmp_path / "made.npz", shard=(shard, 3), root=root)
+        assert not (tmp_path / "made.npz").exists()
+    counted.clear()
+    assert reference.make(WHOLE, tmp_path / "made.npz", root=root)
+    assert counted == []
+    assert sha256_of_file(tmp_path / "made.npz") == sha256_of_file(root / "expected.npz")
+
+
+def test_processes_of_one_machine_make_the_same(expected, root, tmp_path):
+    reference.make(WHOLE, tmp_path / "made.npz", processes=2, root=root)
+    assert sha256_of_file(tmp_path / "made.npz") == sha256_of_file(root / "expected.npz")
+
+
+def test_parts_of_another_selection_are_not_used(expected, root, tmp_path):
+    reference.make(
+        Selection("digits", "test", None, "digits", "fast"), tmp_path / "made.npz", shard=(0, 1), root=root
+    )
+    assert list((tmp_path / "made.parts").glob("*.npy"))
+    reference.make(WHOLE, tmp_path / "made.npz", root=root)
+    assert sha256_of_file(tmp_path / "made.npz") == sha256_of_file(root / "expected.npz")
+
+
+def test_damaged_part_is_named_and_made_anew(expected, root, tmp_path):
+    reference.make(WHOLE, tmp_path / "made.npz", shard=(0, 1), root=root)
+    part = tmp_path / "made.parts/00001.npy"
+    part.write_bytes(part.read_bytes()[:-500])
+    with pytest.raises(UserError, match=r"00001\.npy is damaged .*run again, it is made anew"):
+        reference.make(WHOLE, tmp_path / "made.npz", root=root)
+    assert reference.make(WHOLE, tmp_path / "made.npz", root=root)
+    assert sha256_of_file(tmp_path / "made.npz") == sha256_of_file(root / "expected.npz")
+
+
+def test_subset_is_part_of_name_digest_and_facts(expected, root, tmp_path, study):
+    study["metric"]["reference"] = {"split": "train", "first": 300}
+    assert cells.reference_name(study) == "digits-clean-fid-train-first300"
+    del study["metric"]["reference"]["first"]
+    assert cells.reference_name(study) == "digits-clean-fid-train"
+    reference.make(Selection("digits", "train", 300, "digits", "fast"), tmp_path / "made.npz", root=root)
+    facts = read_json(tmp_path / "made.json")
+    assert (facts["first"], facts["n"]) == (300, 300)
+    assert facts["images_sha256"] == sha256_of_array(data.load(root / "digits", "train").images[:300])
+    assert facts["images_sha256"] != expected.facts["images_sha256"]
+    with pytest.raises(UserError, match=r"metric\.reference\.first is 2000, but the split has 1285 images"):
+        reference.make(Selection("digits", "train", 2000, "digits", "fast"), tmp_path / "big.npz", root=root)

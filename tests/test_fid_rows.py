@@ -1,0 +1,251 @@
+"""Rows: what they must hold, what marks them, and anybody's images measured like our own."""
+
+import io
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from targetwise import bounds, data, fid, reference, rows
+from targetwise.errors import UserError
+from targetwise.files import read_json, sha256_of_array, write_json
+from targetwise.reference import Selection, load_reference
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory):
+    """The digits and a reference of 300 of them, made once."""
+    root = tmp_path_factory.mktemp("digits")
+    data.prepare("digits", {"kind": "digits"}, root / "digits")
+    reference.make(Selection("digits", "train", 300, "digits", "fast"), root / "reference.npz", root=root)
+    return root
+
+
+@pytest.fixture
+def real_digits(digits):
+    return data.load(digits / "digits", "test").images
+
+
+def row_of(images, digits, **more):
+    compared = load_reference(digits / "reference.npz")
+    extractor = compared.extractor(CPU)
+    options = {"what": "cell", "cell": CELL, "draw": 0, "sampler": "ddim-50", "model_sha256": "0" * 64, **more}
+    return fid.measure(images, extractor, compared, extractor.features(images, CPU), **options)
+
+
+CELL = {"study": "s", "parameterization": "v", "scale": "tiny", "seed": 0}
+
+
+def test_row_holds_its_number_and_every_digest(digits, real_digits, tmp_path):
+    row = row_of(real_digits, digits)
+    rows.write_row(tmp_path / "row.json", row)
+    assert rows.read_row(tmp_path / "row.json") == row
+    assert row["n"] == 512 and row["reference_n"] == 300 and row["mode"] == "native" and row["path"] == "fast"
+    assert row["reference"] == "digits train, first 300"
+    assert row["samples_sha256"] == sha256_of_array(real_digits)
+    assert row["reference_sha256"] == sha256_of_array(data.load(digits / "digits", "train").images[:300])
+    assert row["marks"] == []
+    assert 0 < row["value"] < 40
+
+
+REQUIRED = [
+    *("n", "mode", "path", "draw", "metric", "value", "kid", "marks", "status", "sampler", "cell", "reference_n"),
+    *("extractor_sha256", "reference_sha256", "samples_sha256", "model_sha256"),
+]
+
+
+@pytest.mark.parametrize("key", REQUIRED)
+def test_row_without_what_makes_it_comparable_cannot_be_written(digits, real_digits, tmp_path, key):
+    row = row_of(real_digits, digits)
+    del row[key]
+    with pytest.raises(UserError, match=f"not a whole row: .*'{key}' is a required property"):
+        rows.write_row(tmp_path / "row.json", row)
+    assert not (tmp_path / "row.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("mode", "legacy"),
+        ("path", "other"),
+        ("draw", None),
+        ("extractor_sha256", "unknown"),
+        ("reference_sha256", None),
+        ("n", "many"),
+        ("value", None),
+        ("extra", 1),
+    ],
+)
+def test_row_of_the_wrong_kind_cannot_be_written(digits, real_digits, tmp_path, key, value):
+    with pytest.raises(UserError, match="not a whole row"):
+        rows.write_row(tmp_path / "row.json", {**row_of(real_digits, digits), key: value})
+
+
+def test_diverged_cell_has_a_row_without_a_number(digits, tmp_path):
+    compared = load_reference(digits / "reference.npz")
+    none = np.zeros((0, 8, 8, 1), dtype=np.uint8)
+    options = {"what": "cell", "cell": CELL, "draw": 0, "sampler": "ddim-50", "model_sha256": "0" * 64}
+    row = fid.measure(none, compared.extractor(CPU), compared, None, reason="not finite", **options)
+    rows.write_row(tmp_path / "row.json", row)
+    assert (row["status"], row["value"], row["kid"], row["n"]) == ("diverged", None, None, 0)
+    with pytest.raises(UserError, match="not a whole row"):
+        rows.write_row(tmp_path / "row.json", {**row, "value": 3.0})
+
+
+def test_marks_name_what_a_reader_must_know(digits, real_digits):
+    assert row_of(real_digits[:31], digits)["marks"] == ["fewer than 32 samples: 31"]
+    assert row_of(real_digits[:32], digits)["marks"] == []
+    twice = np.concatenate([real_digits[:40], real_digits[:3]])
+    assert row_of(twice, digits)["marks"] == ["3 of 43 images are copies of others"]
+    itself = data.load(digits / "digits", "train").images[:300]
+    row = row_of(itself, digits)
+    assert row["marks"] == ["the images are the reference itself"]
+    assert abs(row["value"]) < 1e-3
+
+
+def test_small_reference_is_a_mark(digits, real_digits, tmp_path):
+    reference.make(Selection("digits", "test", 20, "digits", "fast"), tmp_path / "small.npz", root=digits)
+    compared = load_reference(tmp_path / "small.npz")
+    assert fid.marks(real_digits, compared) == ["reference of fewer than 32 images: 20"]
+
+
+def test_images_of_another_shape_are_refused(digits):
+    other = np.zeros((40, 8, 8, 3), dtype=np.uint8)
+    compared = load_reference(digits / "reference.npz")
+    with pytest.raises(UserError, match=r"are 8×8×3, but those of the reference \(digits train, first 300\)"):
+        fid.measure(other, compared.extractor(CPU), compared, np.zeros((40, 32)), what="floor")
+
+
+def test_features_by_another_path_are_refused(digits, real_digits):
+    from targetwise import extractors
+
+    compared = load_reference(digits / "reference.npz")
+    other = extractors.load("digits", CPU, "clean-fid")
+    with pytest.raises(UserError, match="by fast, the samples' features with digits 0658b7af2b0e by clean-fid"):
+        fid.measure(real_digits, other, compared, other.features(real_digits, CPU), what="floor")
+
+
+def test_cell_is_not_measured_against_another_data_set(digits, tmp_path):
+    specification = {"data": {"dataset": "cifar10"}, "training": {"threads": 1}, "cell": CELL}
+    with pytest.raises(UserError, match="is a reference of digits, but the cell was trained on cifar10"):
+        fid.measure_draw(specification, tmp_path / "draw0.npz", digits / "reference.npz")
+
+
+def test_floor_needs_enough_held_out_images(digits):
+    held_out = data.load(digits / "digits", "test")
+    compared = load_reference(digits / "reference.npz")
+    row = bounds.floor(held_out, 100, compared)
+    assert (row["what"], row["n"], row["cell"]) == ("floor", 100, None)
+    with pytest.raises(UserError, match=r"the test split has 512 images, fewer than sampling\.images, 513"):
+        bounds.floor(held_out, 513, compared)
+
+
+# -- anybody's images
+
+
+def png(array):
+    file = io.BytesIO()
+    Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array).save(file, "png")
+    return file.getvalue()
+
+
+def folder_of(images, path):
+    path.mkdir()
+    for index, image in enumerate(images):
+        (path / f"{index:04}.png").write_bytes(png(image))
+    return path
+
+
+def zip_of(images, path):
+    with zipfile.ZipFile(path, "w") as archive:
+        for index, image in reversed(list(enumerate(images))):
+            archive.writestr(f"samples/{index:04}.png", png(image))
+        archive.writestr("samples/readme.txt", "mine")
+    return path
+
+
+def npz_of(images, path):
+    np.savez(path, images)
+    return path
+
+
+@pytest.mark.parametrize(("write", "name"), [(npz_of, "own.npz"), (folder_of, "own"), (zip_of, "own.zip")])
+def test_archive_folder_and_zip_give_the_row_of_the_same_images(write, name, digits, real_digits, tmp_path):
+    row = fid.measure_file(write(real_digits, tmp_path / name), digits / "reference.npz")
+    rows.write_row(tmp_path / "row.json", row)
+    expected = row_of(real_digits, digits)
+    told = ("value", "kid", "n", "mode", "samples_sha256", "reference_sha256", "extractor_sha256", "marks")
+    assert {key: row[key] for key in told} == {key: expected[key] for key in told}
+    assert row["what"] == "file" and row["file"] == str(tmp_path / name) and row["draw"] is None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"arr_0": np.zeros((5, 8, 8, 1))}, "arr_0 is float64, but uint8 in 0 … 255 is needed"),
+        ({"arr_0": np.full((5, 8, 8, 1), np.nan, np.float32)}, "arr_0 is float32, but uint8"),
+        ({"arr_0": np.zeros((5, 1, 8, 8), np.uint8)}, r"shape \(5, 1, 8, 8\), but \(N, 8, 8, 1\) is needed"),
+        ({"arr_0": np.zeros((5, 8, 8, 3), np.uint8)}, r"shape \(5, 8, 8, 3\), but \(N, 8, 8, 1\)"),
+        ({"arr_0": np.zeros((5, 16, 16, 1), np.uint8)}, r"shape \(5, 16, 16, 1\)"),
+        ({"arr_0": np.zeros((1, 8, 8, 1), np.uint8)}, "holds 1 images; a distance needs at least two"),
+        ({"arr_0": np.zeros((0, 8, 8, 1), np.uint8)}, "holds 0 images"),
+        ({"images": np.zeros((5, 8, 8, 1), np.uint8)}, r"has no arr_0 \(it has: images\)"),
+        ({"arr_0": np.array([{}] * 3)}, "is damaged or not an .npz archive"),
+    ],
+)
+def test_wrong_archives_are_told_and_give_no_number(content, message, digits, tmp_path):
+    np.savez(tmp_path / "own.npz", **content)
+    with pytest.raises(UserError, match=message):
+        fid.measure_file(tmp_path / "own.npz", digits / "reference.npz")
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (Image.new("RGB", (8, 8)), r"bad.png is colour \(mode RGB\), but grey \(mode L\) is needed"),
+        (Image.new("LA", (8, 8)), r"bad.png is grey with alpha \(mode LA\)"),
+        (Image.new("L", (9, 8)), r"bad.png is 9×8, but the reference's images are 8×8"),
+    ],
+)
+def test_wrong_png_is_named(image, message, digits, real_digits, tmp_path):
+    folder = folder_of(real_digits[:5], tmp_path / "own")
+    image.save(folder / "bad.png")
+    with pytest.raises(UserError, match=message):
+        fid.measure_file(folder, digits / "reference.npz")
+
+
+def test_unreadable_sets_are_told(digits, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.txt").write_text("hello")
+    (tmp_path / "broken.npz").write_bytes(b"PK\3\4 hello")
+    with zipfile.ZipFile(tmp_path / "none.zip", "w") as archive:
+        archive.writestr("readme.txt", "mine")
+    for name, message in {
+        "nowhere": "nowhere does not exist",
+        "empty": "empty holds no image (.png)",
+        "text.txt": "text.txt is not an .npz archive, a .zip of PNG files or a folder of PNG files",
+        "broken.npz": "broken.npz is damaged or not an .npz archive",
+        "none.zip": "none.zip holds no .png file",
+    }.items():
+        with pytest.raises(UserError, match=re.escape(message)):
+            fid.measure_file(tmp_path / name, digits / "reference.npz")
+
+
+def test_damaged_and_missing_references_are_told(digits, tmp_path):
+    with pytest.raises(UserError, match=r"none\.json does not exist"):
+        load_reference(tmp_path / "none.npz")
+    for name in ("reference.npz", "reference.json"):
+        (tmp_path / name).write_bytes((digits / name).read_bytes())
+    facts = read_json(tmp_path / "reference.json")
+    write_json(tmp_path / "reference.json", {**facts, "extractor_sha256": "1" * 64})
+    with pytest.raises(UserError, match="its weights are now 0658b7af2b0e; delete the reference"):
+        load_reference(tmp_path / "reference.npz").extractor(CPU)
+    (tmp_path / "reference.npz").write_bytes(Path(digits / "reference.npz").read_bytes()[:-1])
+    with pytest.raises(UserError, match="missing or damaged; delete it and run again"):
+        load_reference(tmp_path / "reference.npz")

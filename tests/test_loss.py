@@ -1,0 +1,221 @@
+"""The objective: three axes (output, space, weight), each against algebra and against the others."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import LINEAR, TARGETS, affine, parameterization, some_images
+from hypothesis import given
+from hypothesis import strategies as some
+
+from targetwise.loss import (
+    X0_WEIGHTS,
+    Objective,
+    multiplier,
+    signal_to_noise,
+    slope_of_target,
+    weight_in_x0_space,
+)
+from targetwise.parameterization import load
+from targetwise.schedule import BETA_SCHEDULES, add_noise, at, make_schedule
+
+each_target = pytest.mark.parametrize("name", TARGETS)
+each_pair = pytest.mark.parametrize(("target", "space"), [(t, s) for t in TARGETS for s in TARGETS])
+
+#: Weight in x0 space of a flat loss (protocol.md, section 2).
+FLAT_WEIGHTS = {
+    "epsilon": lambda snr: snr,
+    "x0": torch.ones_like,
+    "v": lambda snr: snr + 1,
+}
+
+
+def angle(phi, name="angle"):
+    """Return y = cos φ·ε − sin φ·x_0, which is epsilon at 0 and −x0 at π/2."""
+    return affine(
+        lambda a, b: math.cos(phi) * torch.ones_like(a), lambda a, b: -math.sin(phi) * torch.ones_like(a), name
+    )
+
+
+def batch(schedule, count=64, seed=0, last=1000):
+    """Return x_0, ε, x_t, t and an error to add to an output, in the schedule's type."""
+    dtype = schedule["sqrt_alpha"].dtype
+    timesteps = torch.from_numpy(np.random.default_rng(seed).integers(0, last, count))
+    x_0, noise = (tensor.to(dtype) for tensor in some_images(count, seed=seed))
+    error = some_images(count, seed=seed + 1)[1].to(dtype)
+    return x_0, noise, add_noise(x_0, noise, timesteps, schedule), timesteps, error
+
+
+def mean(tensor):
+    return tensor.mean(dim=(1, 2, 3))
+
+
+def objective(target, space, weighting, schedule):
+    """Return the objective with its factor in the schedule's type, to compare beyond fp32."""
+    made = Objective.of(target, space, weighting, schedule)
+    return Objective(made.target, made.loss_space, multiplier(space, weighting, schedule), schedule)
+
+
+# --- weights -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(FLAT_WEIGHTS))
+@pytest.mark.parametrize("kind", BETA_SCHEDULES)
+def test_a_flat_loss_has_the_tables_weight_in_x0_space(name, kind):
+    schedule = make_schedule({**LINEAR, "schedule": kind}, dtype=torch.float64)
+    expected = FLAT_WEIGHTS[name](signal_to_noise(schedule))
+    torch.testing.assert_close(weight_in_x0_space(load(name), "constant", schedule), expected, rtol=1e-12, atol=0)
+
+
+def test_the_numbers_of_record(schedule):
+    """protocol.md, section 2: under SNR the mean weight is 31, and 79 % of it lies at t < 10."""
+    weight = weight_in_x0_space(load("epsilon"), "constant", schedule)
+    assert weight.mean() == pytest.approx(31.05, abs=0.005)
+    assert weight[:10].sum() / weight.sum() == pytest.approx(0.79, abs=0.005)
+    assert weight_in_x0_space(load("v"), "constant", schedule).mean() == pytest.approx(32.05, abs=0.005)
+
+
+@each_target
+@pytest.mark.parametrize("weighting", X0_WEIGHTS)
+def test_a_named_weight_is_the_same_in_every_space(name, weighting, schedule):
+    expected = X0_WEIGHTS[weighting](schedule)
+    torch.testing.assert_close(weight_in_x0_space(load(name), weighting, schedule), expected, rtol=1e-12, atol=0)
+
+
+@each_target
+def test_a_constant_weight_leaves_the_loss_alone(name, schedule):
+    assert torch.equal(multiplier(load(name), "constant", schedule), torch.ones(1000, dtype=torch.float64))
+
+
+def test_the_slope_is_d_over_b_whatever_the_sign(schedule):
+    a, b = schedule["sqrt_alpha"], schedule["sqrt_one_minus_alpha"]
+    for phi in (0.0, 0.3, 1.0, math.pi / 2, 2.0):
+        D = a * math.cos(phi) + b * math.sin(phi)
+        torch.testing.assert_close(slope_of_target(angle(phi), schedule), (D / b).abs(), rtol=1e-12, atol=1e-15)
+
+
+def test_factors_are_computed_in_fp64_whatever_the_schedule():
+    coarse = make_schedule(LINEAR)
+    for name in TARGETS:
+        assert multiplier(load(name), "snr", coarse).dtype == torch.float64
+        assert Objective.of(load(name), load(name), "snr", coarse).factor.dtype == torch.float32
+
+
+# --- the loss on real tensors --------------------------------------------------------------------------------------
+
+
+@each_target
+def test_a_flat_loss_in_its_own_space_is_the_mean_squared_error(name, schedule):
+    target = load(name)
+    x_0, noise, x_t, timesteps, error = batch(schedule)
+    y = target.compute_training_target(x_0, noise, timesteps, schedule)
+    loss = objective(target, target, "constant", schedule)(y + error, x_0, noise, x_t, timesteps)
+    assert loss.shape == (64,)
+    torch.testing.assert_close(loss, mean(error**2), rtol=1e-12, atol=1e-12)
+
+
+@each_pair
+def test_a_perfect_output_has_no_loss_in_any_space(target, space, schedule):
+    target, space = load(target), load(space)
+    x_0, noise, x_t, timesteps, _ = batch(schedule)
+    y = target.compute_training_target(x_0, noise, timesteps, schedule)
+    for weighting in ("constant", *X0_WEIGHTS):
+        loss = objective(target, space, weighting, schedule)(y, x_0, noise, x_t, timesteps)
+        assert loss.max() < 1e-20
+
+
+@each_pair
+def test_under_a_named_weight_the_space_makes_no_difference(target, space, schedule):
+    """SNR times the x0 error is the epsilon loss, wherever the error is measured and whatever the output is."""
+    target, space = load(target), load(space)
+    x_0, noise, x_t, timesteps, error = batch(schedule)
+    output = target.compute_training_target(x_0, noise, timesteps, schedule) + error
+    loss = objective(target, space, "snr", schedule)(output, x_0, noise, x_t, timesteps)
+    a, b = at(schedule, timesteps)
+    noise_estimate = (x_t - a * target.predict_x0(output, x_t, timesteps, schedule)) / b
+    torch.testing.assert_close(loss, mean((noise_estimate - noise) ** 2), rtol=1e-9, atol=1e-12)
+
+
+@each_pair
+def test_in_training_precision_the_weighted_loss_is_still_that_of_epsilon(target, space):
+    """The same in fp32, as training computes it, where no step magnifies rounding too far."""
+    schedule = make_schedule(LINEAR)
+    target, space = load(target), load(space)
+    x_0, noise, x_t, timesteps, error = batch(schedule, last=900)
+    output = target.compute_training_target(x_0, noise, timesteps, schedule) + error
+    loss = Objective.of(target, space, "snr", schedule)(output, x_0, noise, x_t, timesteps)
+    a, b = at(schedule, timesteps)
+    noise_estimate = (x_t - a * target.predict_x0(output, x_t, timesteps, schedule)) / b
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, mean((noise_estimate - noise) ** 2), rtol=2e-3, atol=1e-5)
+
+
+angles = some.floats(0, math.pi / 2)
+
+
+@given(phi=angles, psi=angles, seed=some.integers(0, 2**16), scale=some.floats(0.01, 10))
+def test_a_loss_in_space_s_is_d_over_b_squared_times_the_x0_error(phi, psi, seed, scale):
+    """For any target T and any space S on the path: loss = (D_S/b)² · |x0 error of T's output|²."""
+    schedule = make_schedule(LINEAR, dtype=torch.float64)
+    target, space = angle(phi, "target"), angle(psi, "space")
+    x_0, noise, x_t, timesteps, error = batch(schedule, count=8, seed=seed)
+    output = target.compute_training_target(x_0, noise, timesteps, schedule) + scale * error
+    loss = objective(target, space, "constant", schedule)(output, x_0, noise, x_t, timesteps)
+    a, b = schedule["sqrt_alpha"][timesteps], schedule["sqrt_one_minus_alpha"][timesteps]
+    D_space = a * math.cos(psi) + b * math.sin(psi)
+    D_target = a * math.cos(phi) + b * math.sin(phi)
+    x_0_error = mean((scale * error) ** 2) * (b / D_target) ** 2
+    torch.testing.assert_close(loss, (D_space / b) ** 2 * x_0_error, rtol=1e-8, atol=1e-12)
+
+
+@given(pair=some.tuples(some.sampled_from(TARGETS), some.sampled_from(TARGETS)), seed=some.integers(0, 2**16))
+def test_the_same_for_every_pair_of_files(pair, seed):
+    schedule = make_schedule(LINEAR, dtype=torch.float64)
+    target, space = map(load, pair)
+    x_0, noise, x_t, timesteps, error = batch(schedule, count=8, seed=seed)
+    output = target.compute_training_target(x_0, noise, timesteps, schedule) + error
+    loss = objective(target, space, "constant", schedule)(output, x_0, noise, x_t, timesteps)
+    x_0_error = mean((target.predict_x0(output, x_t, timesteps, schedule) - x_0) ** 2)
+    weight = weight_in_x0_space(space, "constant", schedule)[timesteps]
+    torch.testing.assert_close(loss, weight * x_0_error, rtol=1e-8, atol=1e-12)
+
+
+@each_pair
+def test_the_gradient_is_that_of_the_formula(target, space, schedule):
+    target, space = load(target), load(space)
+    x_0, noise, x_t, timesteps, error = batch(schedule, count=16)
+    output = (target.compute_training_target(x_0, noise, timesteps, schedule) + error).requires_grad_()
+    objective(target, space, "constant", schedule)(output, x_0, noise, x_t, timesteps).sum().backward()
+    # The loss is a quadratic form of the output's error e, k·mean(e²), so its gradient is 2·k·e/n.
+    k = (slope_of_target(space, schedule) / slope_of_target(target, schedule)).square()[timesteps].view(-1, 1, 1, 1)
+    torch.testing.assert_close(output.grad, 2 * k * error / error[0].numel(), rtol=1e-8, atol=1e-10)
+
+
+def test_each_image_has_its_own_weight(schedule):
+    """The factor goes with the image's time step, not with its place in the batch."""
+    target = load("x0")
+    x_0, noise = some_images(1000)
+    timesteps = torch.arange(999, -1, -1)
+    x_t = add_noise(x_0, noise, timesteps, schedule)
+    loss = objective(target, target, "snr", schedule)(x_0 + 0.5, x_0, noise, x_t, timesteps)
+    torch.testing.assert_close(loss, 0.25 * signal_to_noise(schedule).flip(0), rtol=1e-12, atol=0)
+
+
+# --- outputs of two heads ------------------------------------------------------------------------------------------
+
+
+def test_doubling_the_channels_changes_no_weight(schedule):
+    """A mean is taken over all channels of the output, so a target that says x_0 twice weighs like x0, not double."""
+    twice = parameterization(
+        lambda x_0, noise, t, s: torch.cat([x_0, x_0], dim=1),
+        lambda y, x_t, t, s: (y[:, : y.shape[1] // 2] + y[:, y.shape[1] // 2 :]) / 2,
+        "twice",
+    )
+    x_0, noise, x_t, timesteps, error = batch(schedule)
+    output = torch.cat([x_0 + error, x_0 + error], dim=1)
+    for weighting in ("constant", "snr"):
+        expected = weight_in_x0_space(load("x0"), weighting, schedule)
+        torch.testing.assert_close(weight_in_x0_space(twice, weighting, schedule), expected, rtol=1e-12, atol=0)
+        loss = objective(twice, twice, weighting, schedule)(output, x_0, noise, x_t, timesteps)
+        torch.testing.assert_close(loss, expected[timesteps] * mean(error**2), rtol=1e-10, atol=1e-12)

@@ -1,0 +1,102 @@
+"""The network is that of the reference task, and its weights come from the seed alone."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+
+from targetwise import config as configuration
+from targetwise.errors import UserError
+from targetwise.network import build
+
+TINY = {"channels": [32, 64], "attention": [1], "layers_per_block": 1}
+SHAPE = {"in_channels": 1, "out_channels": 1, "image_size": 8}
+
+
+def weights(scale=TINY, seed=0, **shape):
+    return build(scale, **{**SHAPE, **shape}, seed=seed).state_dict()
+
+
+def equal(one, two):
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize(("scale", "millions"), [("small", 8.952), ("medium", 35.746), ("large", 142.861)])
+def test_the_scales_are_those_of_the_reference_task(scale, millions):
+    """protocol.md, section 1, in the configuration as it lies in the repository."""
+    definition = configuration.load(base=ROOT / "config.yaml")["scales"][scale]
+    with torch.device("meta"):
+        network = build(definition, in_channels=3, out_channels=3, image_size=32, seed=0)
+    assert round(sum(parameter.numel() for parameter in network.parameters()) / 1e6, 3) == millions
+    assert network.config.down_block_types == (
+        "DownBlock2D",
+        "AttnDownBlock2D",
+        "DownBlock2D",
+        "DownBlock2D",
+    )
+    assert network.config.up_block_types == ("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D")
+    assert (network.config.norm_num_groups, network.config.norm_eps) == (32, 1e-6)
+    assert (network.config.flip_sin_to_cos, network.config.freq_shift) == (False, 1)
+    assert (network.config.downsample_padding, network.config.dropout) == (0, 0.0)
+    assert (network.config.attention_head_dim, network.config.act_fn) == (8, "silu")
+
+
+def test_weights_come_from_the_seed_alone():
+    torch.manual_seed(1)
+    first = weights()
+    torch.manual_seed(2)
+    assert equal(weights(), first)
+    assert not equal(weights(seed=1), first)
+
+
+def test_building_moves_no_global_stream():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    weights()
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_more_output_channels_start_alike_but_for_the_last_layer():
+    """Parameterizations of one seed start from one network, also where one of them has two heads."""
+    one, two = weights(), weights(out_channels=2)
+    different = {name for name in one if one[name].shape != two[name].shape or not torch.equal(one[name], two[name])}
+    assert different == {"conv_out.weight", "conv_out.bias"}
+
+
+@pytest.mark.parametrize(("channels", "out_channels"), [(1, 1), (3, 3), (3, 6)])
+def test_an_image_goes_in_and_a_target_comes_out(channels, out_channels):
+    network = build(TINY, in_channels=channels, out_channels=out_channels, image_size=8, seed=0)
+    output = network(torch.zeros(2, channels, 8, 8), torch.tensor([0, 999])).sample
+    assert output.shape == (2, out_channels, 8, 8)
+    assert output.dtype == torch.float32
+    assert not torch.equal(output[0], output[1])  # the time step is heard
+
+
+def test_attention_is_where_the_scale_says():
+    def attended(levels):
+        names = weights({**TINY, "attention": levels})
+        return {name.split(".")[1] for name in names if name.startswith("down_blocks") and "attentions" in name}
+
+    assert attended([]) == set()
+    assert attended([0]) == {"0"}
+    assert attended([0, 1]) == {"0", "1"}
+
+
+@pytest.mark.parametrize(("size", "levels"), [(8, 5), (10, 3), (7, 2)])
+def test_images_that_cannot_be_halved_are_refused(size, levels):
+    scale = {"channels": [32] * levels, "attention": [], "layers_per_block": 1}
+    with pytest.raises(UserError, match=f"images of {size} pixels cannot be halved {levels - 1} times"):
+        build(scale, in_channels=1, out_channels=1, image_size=size, seed=0)
+
+
+def test_one_level_is_enough():
+    scale = {"channels": [32], "attention": [], "layers_per_block": 1}
+    network = build(scale, in_channels=1, out_channels=1, image_size=7, seed=0)
+    assert network(torch.zeros(1, 1, 7, 7), torch.tensor([3])).sample.shape == (1, 1, 7, 7)
+
+
+def test_the_digits_scale_builds():
+    scale = configuration.load([Path("config/digits.yaml")])["scales"]["tiny"]
+    assert sum(value.numel() for value in weights(scale).values()) < 2e6

@@ -1,0 +1,229 @@
+"""Every parameterization file there is, against the algebra of protocol.md section 2."""
+
+import pytest
+import torch
+from conftest import LINEAR, TARGETS, affine, parameterization, some_images
+from hypothesis import given
+from hypothesis import strategies as some
+
+from targetwise.errors import UserError
+from targetwise.parameterization import load, load_file, probe_output_channels
+from targetwise.schedule import BETA_SCHEDULES, add_noise, at, make_schedule
+
+#: p and q of y = p·ε + q·x_0, from the table of the protocol. A new file needs no entry; with one it is tested more.
+ALGEBRA = {
+    "epsilon": (lambda a, b: torch.ones_like(a), lambda a, b: torch.zeros_like(a)),
+    "x0": (lambda a, b: torch.zeros_like(a), lambda a, b: torch.ones_like(a)),
+    "v": (lambda a, b: a, lambda a, b: -b),
+}
+
+each_target = pytest.mark.parametrize("name", TARGETS)
+each_known_target = pytest.mark.parametrize("name", sorted(set(ALGEBRA) & set(TARGETS)))
+each_schedule = pytest.mark.parametrize("kind", BETA_SCHEDULES)
+
+
+def everything(kind="linear", dtype=torch.float64, per_step=2):
+    """Return x_0, ε, x_t, t and the schedule, with images at every time step."""
+    schedule = make_schedule({**LINEAR, "schedule": kind}, dtype=dtype)
+    timesteps = torch.arange(1000).repeat_interleave(per_step)
+    x_0, noise = (tensor.to(dtype) for tensor in some_images(len(timesteps)))
+    return x_0, noise, add_noise(x_0, noise, timesteps, schedule), timesteps, schedule
+
+
+def test_the_issues_parameterizations_are_there():
+    assert set(ALGEBRA) <= set(TARGETS)
+
+
+@each_target
+@each_schedule
+def test_the_image_comes_back_at_every_step(name, kind):
+    target = load(name)
+    x_0, noise, x_t, timesteps, schedule = everything(kind)
+    back = target.predict_x0(
+        target.compute_training_target(x_0, noise, timesteps, schedule), x_t, timesteps, schedule
+    )
+    a, _ = at(schedule, timesteps)
+    # No parameterization of a variance-preserving path needs to be worse than epsilon, whose gain is below 1/a.
+    assert ((back - x_0).abs() * a).max() < 1e-14
+
+
+@each_known_target
+@each_schedule
+def test_target_and_inverse_are_those_of_the_table(name, kind):
+    target, reference = load(name), affine(*ALGEBRA[name])
+    x_0, noise, x_t, timesteps, schedule = everything(kind)
+    y = target.compute_training_target(x_0, noise, timesteps, schedule)
+    torch.testing.assert_close(
+        y, reference.compute_training_target(x_0, noise, timesteps, schedule), rtol=1e-14, atol=1e-14
+    )
+    output = y + some_images(len(y), seed=1)[1]  # what a network says is not the target
+    mine = target.predict_x0(output, x_t, timesteps, schedule)
+    theirs = reference.predict_x0(output, x_t, timesteps, schedule)
+    torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-10)
+
+
+@each_known_target
+@each_schedule
+def test_an_error_of_the_output_reaches_x0_by_b_over_d_and_noise_by_a_over_d(name, kind):
+    target = load(name)
+    p, q = ALGEBRA[name]
+    x_0, noise, x_t, timesteps, schedule = everything(kind)
+    a, b = at(schedule, timesteps)
+    D = p(a, b) * a - q(a, b) * b
+    y, error = target.compute_training_target(x_0, noise, timesteps, schedule), some_images(len(x_0), seed=1)[1]
+    off = target.predict_x0(y + error, x_t, timesteps, schedule) - x_0
+    torch.testing.assert_close(off, -b / D * error, rtol=1e-9, atol=1e-9)
+    noise_off = (x_t - a * (x_0 + off)) / b - noise
+    torch.testing.assert_close(noise_off, a / D * error, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("t", "gain"), [(980, 130), (999, 157)])
+def test_epsilons_gain_is_the_protocols(schedule, t, gain):
+    a, b = schedule["sqrt_alpha"][t], schedule["sqrt_one_minus_alpha"][t]
+    assert round((b / a).item()) == gain
+    zero, step = torch.zeros(1, 3, 4, 4, dtype=torch.float64), torch.tensor([t])
+    off = load("epsilon").predict_x0(zero + 1, zero, step, schedule)
+    assert torch.equal(off.round(), torch.full_like(off, -gain))
+
+
+def test_v_is_a_rotation(schedule):
+    """(x_t, v) is (x_0, ε) turned by the angle whose cosine is a: lengths stay (Salimans & Ho 2022, appendix D)."""
+    x_0, noise, x_t, timesteps, schedule = everything()
+    v = load("v").compute_training_target(x_0, noise, timesteps, schedule)
+    torch.testing.assert_close(x_t**2 + v**2, x_0**2 + noise**2, rtol=1e-13, atol=1e-13)
+
+
+@each_target
+def test_an_image_is_treated_by_itself(name):
+    """Neither the others in a batch nor its place in it matters."""
+    target = load(name)
+    x_0, noise, x_t, timesteps, schedule = everything(per_step=1)
+    order = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
+    whole = target.compute_training_target(x_0, noise, timesteps, schedule)
+    part = target.compute_training_target(x_0[order[:7]], noise[order[:7]], timesteps[order[:7]], schedule)
+    assert torch.equal(part, whole[order[:7]])
+    estimate = target.predict_x0(whole, x_t, timesteps, schedule)
+    alone = target.predict_x0(whole[order[:7]], x_t[order[:7]], timesteps[order[:7]], schedule)
+    assert torch.equal(alone, estimate[order[:7]])
+
+
+@each_target
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_type_is_kept_and_arguments_are_left_alone(name, dtype):
+    target = load(name)
+    x_0, noise, x_t, timesteps, schedule = everything(dtype=dtype, per_step=1)
+    arguments = [x_0, noise, x_t, timesteps, *schedule.values()]
+    before = [argument.clone() for argument in arguments]
+    y = target.compute_training_target(x_0, noise, timesteps, schedule)
+    estimate = target.predict_x0(y, x_t, timesteps, schedule)
+    assert y.dtype == estimate.dtype == dtype
+    assert all(map(torch.equal, before, arguments))
+
+
+@each_target
+def test_the_gradient_reaches_the_output(name):
+    """A loss in another space goes through predict_x0."""
+    target = load(name)
+    x_0, noise, x_t, timesteps, schedule = everything(per_step=1)
+    output = target.compute_training_target(x_0, noise, timesteps, schedule).clone().requires_grad_()
+    target.predict_x0(output, x_t, timesteps, schedule).sum().backward()
+    assert output.grad is not None
+    assert (output.grad != 0).all()
+
+
+@each_target
+@given(
+    t=some.integers(0, 999),
+    x_0=some.floats(-1, 1),
+    noise=some.floats(-5, 5),
+)
+def test_the_image_comes_back_for_any_numbers(name, t, x_0, noise):
+    target, schedule = load(name), make_schedule(LINEAR, dtype=torch.float64)
+    image, grain = torch.full((1, 1, 1, 1), x_0).double(), torch.full((1, 1, 1, 1), noise).double()
+    step = torch.tensor([t])
+    x_t = add_noise(image, grain, step, schedule)
+    back = target.predict_x0(target.compute_training_target(image, grain, step, schedule), x_t, step, schedule)
+    assert back.item() == pytest.approx(image.item(), abs=1e-12)
+
+
+# --- loading -------------------------------------------------------------------------------------------------------
+
+GOOD = "def compute_training_target(x_0, noise, timesteps, schedule):\n    return noise\n"
+GOOD_TOO = "def predict_x0(model_output, x_t, timesteps, schedule):\n    return model_output\n"
+
+
+@each_target
+def test_a_file_is_known_by_its_name_and_digest(name):
+    first, second = load(name), load(name)
+    assert first.name == name
+    assert first.digest == second.digest
+    assert len(first.digest) == 64
+    assert len({load(other).digest for other in TARGETS}) == len(TARGETS)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (GOOD, "must define compute_training_target and predict_x0; predict_x0 is not there"),
+        (GOOD_TOO, "compute_training_target is not there"),
+        (GOOD + "predict_x0 = 3\n", "predict_x0 is not there"),
+        ("", "is not there"),
+        ("def f(:\n", "does not run: SyntaxError"),
+        ("import not_a_package\n", "does not run: ModuleNotFoundError: No module named 'not_a_package'"),
+        ("1 / 0\n", "does not run: ZeroDivisionError"),
+        ("import sys; sys.exit(3)\n", "does not run: SystemExit"),
+    ],
+)
+def test_a_file_that_does_not_load_is_named(tmp_path, content, message):
+    path = tmp_path / "mine.py"
+    path.write_text(content)
+    with pytest.raises(UserError, match=message) as caught:
+        load_file(path)
+    assert "mine.py" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["none.py", "folder.py", "mine.txt"])
+def test_what_is_no_python_file_is_refused(tmp_path, name):
+    (tmp_path / "folder.py").mkdir()
+    (tmp_path / "mine.txt").write_text(GOOD + GOOD_TOO)
+    with pytest.raises(UserError, match="is not a Python file"):
+        load_file(tmp_path / name)
+
+
+def test_two_files_of_one_name_stay_apart(tmp_path):
+    for folder, constant in (("a", 1), ("b", 2)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "same.py").write_text(GOOD.replace("return noise", f"return {constant}") + GOOD_TOO)
+    a, b = load_file(tmp_path / "a/same.py"), load_file(tmp_path / "b/same.py")
+    assert (a.compute_training_target(0, 0, 0, 0), b.compute_training_target(0, 0, 0, 0)) == (1, 2)
+    assert a.digest != b.digest
+
+
+# --- the number of output channels ---------------------------------------------------------------------------------
+
+
+@each_target
+@pytest.mark.parametrize("channels", [1, 3])
+def test_targets_have_the_images_channels(name, channels, schedule):
+    assert probe_output_channels(load(name), channels, 8, schedule) == channels
+
+
+def test_two_heads_need_twice_the_channels(schedule):
+    both = parameterization(lambda x_0, noise, t, s: torch.cat([x_0, noise], dim=1), lambda y, x_t, t, s: y[:, :3])
+    assert probe_output_channels(both, 3, 8, schedule) == 6
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda y: y.flatten(1),
+        lambda y: y[:1],
+        lambda y: y[..., :4],
+        lambda y: y.mean(),
+        lambda y: y.permute(0, 2, 3, 1),
+    ],
+)
+def test_another_shape_is_refused(schedule, change):
+    broken = parameterization(lambda x_0, noise, t, s: change(noise), lambda y, x_t, t, s: y, "broken")
+    with pytest.raises(UserError, match="broken: compute_training_target returned shape"):
+        probe_output_channels(broken, 3, 8, schedule)

@@ -1,0 +1,250 @@
+"""Random numbers by what they are for: no order, no slicing, no neighbour and no global stream can change one."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as some
+from scipy import stats
+
+from targetwise.randomness import BLOCK, TrainingStreams, sampling_noise, stream
+
+SHAPE = (2, 3, 4)  # C, H, W; all different, so that a wrong axis shows
+BATCH, IMAGES = 80, 333
+
+
+def streams(seed=0, **changes):
+    options = {
+        "images": IMAGES,
+        "global_batch": BATCH,
+        "timesteps": 1000,
+        "image_shape": SHAPE,
+        "horizontal_flip": True,
+    }
+    return TrainingStreams(seed, **{**options, **changes})
+
+
+def same(one, two, part=slice(None)):
+    """Return whether ``one`` is the part ``part`` of ``two``, in every field."""
+    return all(
+        np.array_equal(getattr(one, field), getattr(two, field)[part])
+        for field in ("indices", "flips", "timesteps", "noise")
+    )
+
+
+# --- one step ------------------------------------------------------------------------------------------------------
+
+
+def test_a_step_has_the_shapes_and_types_it_promises():
+    draw = streams().draw(3)
+    assert draw.indices.shape == draw.flips.shape == draw.timesteps.shape == (BATCH,)
+    assert draw.noise.shape == (BATCH, *SHAPE)
+    assert (draw.indices.dtype, draw.flips.dtype, draw.timesteps.dtype, draw.noise.dtype) == (
+        np.int64,
+        np.bool_,
+        np.int64,
+        np.float32,
+    )
+
+
+@given(step=some.integers(0, 50), cut=some.tuples(some.integers(0, BATCH - 1), some.integers(1, BATCH)))
+def test_a_slice_is_the_slice_of_the_whole(step, cut):
+    """How many processes share a batch, and how, changes nothing."""
+    first, count = cut[0], min(cut[1], BATCH - cut[0])
+    part = streams().draw(step, first, count)
+    assert len(part.indices) == len(part.noise) == count
+    assert same(part, streams().draw(step), slice(first, first + count))
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4, 5, 16])
+def test_processes_together_draw_the_global_batch(processes):
+    share = BATCH // processes
+    parts = [streams().draw(7, rank * share, share) for rank in range(processes)]
+    whole = streams().draw(7)
+    for field in ("indices", "flips", "timesteps", "noise"):
+        joined = np.concatenate([getattr(part, field) for part in parts])
+        np.testing.assert_array_equal(joined, getattr(whole, field))
+
+
+@pytest.mark.parametrize(("first", "count"), [(-1, 2), (0, 0), (BATCH, 1), (BATCH - 1, 2), (0, BATCH + 1), (5, -1)])
+def test_a_slice_beyond_the_batch_is_refused(first, count):
+    with pytest.raises(ValueError, match="not a slice"):
+        streams().draw(0, first, count)
+
+
+def test_neither_order_nor_repetition_nor_a_restart_matters():
+    one = streams()
+    forwards = [one.draw(step) for step in range(12)]
+    backwards = [one.draw(step) for step in reversed(range(12))][::-1]
+    fresh = [streams().draw(step) for step in range(12)]
+    for step in range(12):
+        assert same(forwards[step], backwards[step])
+        assert same(forwards[step], fresh[step])
+        assert same(forwards[step], one.draw(step))
+
+
+def test_no_global_stream_is_read_or_moved():
+    np.random.seed(1)  # noqa: NPY002
+    random.seed(1)
+    torch.manual_seed(1)
+    before = np.random.get_state()[1].copy(), random.getstate(), torch.get_rng_state()  # noqa: NPY002
+    first = streams().draw(5), sampling_noise(0, 0, 3, 2, SHAPE)
+    after = np.random.get_state()[1], random.getstate(), torch.get_rng_state()  # noqa: NPY002
+    assert np.array_equal(before[0], after[0])
+    assert before[1] == after[1]
+    assert torch.equal(before[2], after[2])
+    np.random.seed(2)  # noqa: NPY002
+    random.seed(2)
+    torch.manual_seed(2)
+    assert same(streams().draw(5), first[0])
+    assert np.array_equal(sampling_noise(0, 0, 3, 2, SHAPE), first[1])
+
+
+def test_seeds_and_steps_differ_in_everything():
+    draws = [streams(seed).draw(step) for seed in (0, 1) for step in (0, 1)]
+    for i, one in enumerate(draws):
+        for two in draws[:i]:
+            for field in ("indices", "flips", "timesteps", "noise"):
+                assert not np.array_equal(getattr(one, field), getattr(two, field)), field
+
+
+def test_without_flips_all_else_is_the_same():
+    with_flips, without = streams().draw(4), streams(horizontal_flip=False).draw(4)
+    assert with_flips.flips.any()
+    assert not without.flips.any()
+    assert np.array_equal(with_flips.timesteps, without.timesteps)
+    assert np.array_equal(with_flips.noise, without.noise)
+    assert np.array_equal(with_flips.indices, without.indices)
+
+
+def test_the_numbers_are_these():
+    """A golden draw: a change of generator, key or order makes every earlier cell another experiment."""
+    draw = streams(7).draw(3)
+    assert draw.indices[:5].tolist() == [9, 221, 132, 144, 248]
+    assert draw.timesteps[:5].tolist() == [226, 140, 699, 389, 708]
+    assert draw.noise[40, 1, 2].tolist() == pytest.approx([0.368102, -0.728280, 1.663848, -0.057901], abs=1e-6)
+    assert sampling_noise(7, 1, 5, 1, SHAPE)[0, 1, 2].tolist() == pytest.approx(
+        [0.085450, -1.237127, -1.993058, -0.313503], abs=1e-6
+    )
+
+
+# --- epochs --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("images", "batch"), [(320, 80), (IMAGES, BATCH), (80, 80), (81, 80), (7, 2), (1, 1)])
+def test_an_epoch_takes_each_image_at_most_once_and_leaves_out_the_rest(images, batch):
+    made = streams(images=images, global_batch=batch)
+    steps = images // batch
+    seen = []
+    for epoch in range(3):
+        taken = np.concatenate([made.draw(epoch * steps + step).indices for step in range(steps)])
+        assert len(taken) == steps * batch
+        assert len(set(taken.tolist())) == len(taken)
+        assert 0 <= taken.min() <= taken.max() < images
+        seen.append(taken.tolist())
+    if images > 10:
+        assert seen[0] != seen[1] != seen[2]
+
+
+def test_every_image_has_its_turn():
+    """What an epoch leaves out must not be the same in all epochs."""
+    made = streams(images=100, global_batch=80)
+    taken = {index for step in range(12) for index in made.draw(step).indices.tolist()}
+    assert taken == set(range(100))
+
+
+def test_a_batch_larger_than_the_data_is_refused():
+    with pytest.raises(ValueError, match="a batch of 80 cannot be drawn from 79 images"):
+        streams(images=79)
+
+
+# --- distributions -------------------------------------------------------------------------------------------------
+
+
+def test_noise_is_standard_normal_and_of_one_piece():
+    noise = np.stack([streams().draw(step).noise for step in range(40)])  # (steps, B, C, H, W)
+    flat = noise.astype(np.float64).ravel()
+    assert flat.mean() == pytest.approx(0, abs=4 / np.sqrt(flat.size))
+    assert flat.var() == pytest.approx(1, abs=4 * np.sqrt(2 / flat.size))
+    assert stats.kstest(flat, "norm").pvalue > 1e-3
+    # Every number of its own: no block, image, channel or step repeats another.
+    assert len(np.unique(flat)) > 0.99 * flat.size
+
+
+def test_blocks_of_noise_are_not_correlated():
+    noise = np.concatenate([streams().draw(step).noise.reshape(BATCH, -1) for step in range(60)], axis=1)
+    first, second = noise[:BLOCK].astype(np.float64), noise[BLOCK : 2 * BLOCK].astype(np.float64)
+    for shift in range(BLOCK):
+        r = np.corrcoef(first.ravel(), np.roll(second, shift, axis=0).ravel())[0, 1]
+        assert abs(r) < 5 / np.sqrt(first.size)
+
+
+def test_noise_knows_neither_time_step_nor_flip():
+    draws = [streams().draw(step) for step in range(60)]
+    noise = np.concatenate([draw.noise.reshape(BATCH, -1).mean(axis=1) for draw in draws])
+    for field in ("timesteps", "flips", "indices"):
+        other = np.concatenate([getattr(draw, field) for draw in draws]).astype(float)
+        assert abs(np.corrcoef(noise, other)[0, 1]) < 4.5 / np.sqrt(len(noise)), field
+
+
+def test_time_steps_are_uniform_on_all_of_them():
+    T = 10
+    counts = np.bincount(
+        np.concatenate([streams(timesteps=T).draw(step).timesteps for step in range(100)]), minlength=T
+    )
+    assert len(counts) == T
+    assert stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_half_of_the_images_are_flipped():
+    flips = np.concatenate([streams().draw(step).flips for step in range(100)])
+    assert flips.mean() == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(len(flips)))
+
+
+# --- keys ----------------------------------------------------------------------------------------------------------
+
+
+def test_purposes_and_keys_give_different_streams():
+    keys = [("step", 0, 1), ("epoch", 0, 1), ("noise", 0, 1), ("noise", 1, 0), ("step", 1, 0), ("noise", 0, 1, 2)]
+    first = {key: stream(*key).integers(0, 2**62) for key in keys}
+    assert len(set(first.values())) == len(keys)
+    for key, value in first.items():
+        assert stream(*key).integers(0, 2**62) == value
+
+
+@pytest.mark.parametrize("key", [(-1,), (2**32,), (0, 1, 2, 3)])
+def test_a_key_that_numpy_would_confuse_with_another_is_refused(key):
+    """SeedSequence pads with zeros and splits at 32 bits."""
+    with pytest.raises(ValueError, match="not a key"):
+        stream("step", *key)
+
+
+# --- sampling ------------------------------------------------------------------------------------------------------
+
+
+def test_a_samples_noise_is_its_own():
+    whole = sampling_noise(0, 0, 0, 10, SHAPE)
+    assert whole.shape == (10, *SHAPE)
+    assert whole.dtype == np.float32
+    for first, count in ((0, 1), (3, 4), (9, 1)):
+        assert np.array_equal(sampling_noise(0, 0, first, count, SHAPE), whole[first : first + count])
+
+
+def test_draws_and_seeds_are_not_correlated():
+    reference = sampling_noise(0, 0, 0, 500, SHAPE).ravel()
+    for other in (sampling_noise(0, 1, 0, 500, SHAPE), sampling_noise(1, 0, 0, 500, SHAPE)):
+        assert abs(np.corrcoef(reference, other.ravel())[0, 1]) < 4.5 / np.sqrt(reference.size)
+    assert abs(np.corrcoef(reference[:-24], reference[24:])[0, 1]) < 4.5 / np.sqrt(reference.size)
+
+
+def test_sampling_noise_is_standard_normal():
+    flat = sampling_noise(3, 1, 0, 2000, SHAPE).astype(np.float64).ravel()
+    assert stats.kstest(flat, "norm").pvalue > 1e-3
+
+
+def test_training_and_sampling_share_no_noise():
+    trained = {value for step in range(5) for value in streams().draw(step).noise.ravel()[:100].tolist()}
+    sampled = set(sampling_noise(0, 0, 0, 20, SHAPE).ravel().tolist())
+    assert len(trained & sampled) <= 2  # fp32 has few enough values for chance

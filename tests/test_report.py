@@ -1,0 +1,421 @@
+"""The report says what its data say, and no more; built on a small tree of made-up results."""
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from markupsafe import Markup
+from PIL import Image
+
+from targetwise import cells, data, figures, report
+from targetwise.answer import number
+from targetwise.files import sha256_of_array, write_json, write_text
+from targetwise.report import duration, tiny
+
+DIGEST = "0" * 64
+ENVIRONMENT = {
+    "versions": {"python": "3.11.7", "torch": "2.0"},
+    "machine": {"host": "node1", "system": "Linux x86_64", "cpu": "CPU", "cores": 2},
+    "code": {"commit": "c" * 40, "modified": True},
+}
+#: Three seeds each; every pair is far apart against its scatter.
+APART = {"epsilon": [60, 61, 62.5], "v": [40, 41, 42], "x0": [50, 51.5, 52]}
+#: The means differ, and the seeds scatter more.
+MIXED = {"epsilon": [60, 40, 50], "v": [41, 60, 52], "x0": [50, 45, 61]}
+
+
+class Page(HTMLParser):
+    """A page's text, and what its tags are and load."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags, self.loads, self.links, self.ids, self.references = [], [], [], [], []
+        self.text, self.silent = "", 0
+        self.feed(html)
+        self.text = " ".join(self.text.split())
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.silent += tag in ("style", "svg")
+        for key, value in attributes:
+            if key == "href" and tag == "a":
+                self.links.append(value)
+            elif key == "xlink:href":
+                self.references.append(value.removeprefix("#"))
+            elif key in ("src", "href", "srcset", "data", "poster", "action"):
+                self.loads.append(value)
+            elif key == "id":
+                self.ids.append(value)
+            elif value:
+                self.references += re.findall(r"url\(#([^)]*)\)", value)
+
+    def handle_endtag(self, tag):
+        self.silent -= tag in ("style", "svg")
+
+    def handle_data(self, text):
+        if not self.silent:
+            self.text += f" {text}"
+
+
+@pytest.fixture
+def config(study, project, request, monkeypatch):
+    """The demo's study in an empty project; drawing takes most of the time, so only ``drawn`` tests do it."""
+    study["sampling"]["images"] = 40
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(figures, "inline", lambda figure, alternative, name: Markup('<svg role="img"></svg>'))
+    return study
+
+
+@pytest.fixture
+def drawn():
+    """Ask for real figures."""
+
+
+def row(cell, value, reason=None, marks=(), what="cell"):
+    return {
+        "what": what,
+        "cell": cell and vars(cell),
+        "draw": 0 if what == "cell" else None,
+        "file": None,
+        "status": "diverged" if value is None else "finished",
+        "reason": reason,
+        "metric": "FD (odd features)",
+        "value": value,
+        "kid": None if value is None else 0.5,
+        "n": 40,
+        "mode": "native",
+        "path": "clean-fid",
+        "extractor": "odd",
+        "extractor_sha256": "e" * 64,
+        "reference": "digits train",
+        "reference_sha256": "f" * 64,
+        "reference_n": 1285,
+        "samples_sha256": DIGEST,
+        "model_sha256": DIGEST,
+        "sampler": "ddim-50",
+        "marks": list(marks),
+        "seconds": 2.0,
+        "environment": ENVIRONMENT,
+    }
+
+
+def make_cell(config, name, seed, value, *, scale="tiny", reason=None, marks=()):
+    """Write what the jobs of one cell would have written; a value of None is a diverged cell."""
+    cell = cells.Cell(config["study"], name, scale, seed)
+    status = "diverged" if value is None else "finished"
+    random = np.random.default_rng(seed)
+    images = random.integers(0, 256, (0 if value is None else 40, 8, 8, 1), dtype=np.uint8)
+    samples = cell.folder / "samples/ddim-50/draw0.npz"
+    samples.parent.mkdir(parents=True)
+    np.savez(samples, images)
+    facts = {"status": status, "reason": reason, "seconds": 30.0, "environment": ENVIRONMENT}
+    write_json(
+        samples.with_suffix(".json"),
+        {
+            **facts,
+            "draw": 0,
+            "images": len(images),
+            "samples_sha256": sha256_of_array(images),
+            "model_sha256": DIGEST,
+        },
+    )
+    write_json(
+        cell.folder / "training.json",
+        {
+            **facts,
+            "steps": 40,
+            "final_loss": None if value is None else 0.25,
+            "clipped_share": 0.125,
+            "model_sha256": DIGEST,
+            "finished_at": 1_700_000_000.0 + seed,
+        },
+    )
+    last = "null" if value is None else "0.25"
+    lines = [
+        '{"step": 20, "loss": 0.5, "clipped_share": 0.25}',
+        f'{{"step": 40, "loss": {last}, "clipped_share": 0.0}}',
+    ]
+    write_text(cell.folder / "train.jsonl", "".join(f"{line}\n" for line in lines))
+    write_json(cell.folder / "fid/ddim-50/draw0.json", row(cell, value, reason, marks))
+
+
+def make_grid(config, values, **options):
+    config["grid"]["parameterizations"] = list(values)
+    for name, by_seed in values.items():
+        for seed, value in enumerate(by_seed):
+            make_cell(config, name, seed, value, **options)
+
+
+def make_check(config, name):
+    write_json(
+        Path("results") / config["study"] / name / "check.json",
+        {
+            "target": name,
+            "loss_space": name,
+            "weighting": "constant",
+            "round_trip": {
+                "fp64": {"largest_error": 4.2e-14, "at_t": 989},
+                "bf16": {"largest_error": 1.0, "at_t": 986},
+            },
+            "gain_to_x0": {"largest": 157.4, "at_t": 999},
+            "ill_conditioned": {"gain_above": 10.0, "steps": 326, "ranges": [[674, 999]]},
+            "curve": {"t": [0, 500, 999], "gain_to_x0": [0.01, 1, 157.4], "weight_in_x0_space": [9000.0, 1.0, 0.0]},
+        },
+    )
+
+
+def render(config) -> str:
+    return report.render(config, Path("results") / config["study"])
+
+
+def headline(html: str) -> str:
+    return re.search(r'<p class="answer">(.*?)</p>', html, re.DOTALL).group(1)
+
+
+def test_a_winner_is_named_with_its_evidence(config):
+    make_grid(config, APART)
+    html = render(config)
+    assert headline(html) == (
+        "v (41.00) gives the lowest FD (odd features), and its differences from x0 (51.17) and epsilon (61.17) are "
+        "resolved over 3 seeds."
+    )
+    text = Page(html).text
+    assert "v is below epsilon by 20.17 ( 95 % interval" in text.replace("(95", "( 95")
+    assert "does predicting epsilon, v or x0 give the lower FD (odd features)" in text
+    assert re.search(r"v 41\.00 1\.00 3 0 0 none", text)
+    assert "epsilon − v +20.17 +19.45 to +20.88" in text
+
+
+def test_what_is_not_resolved_is_not_claimed(config):
+    make_grid(config, MIXED)
+    html = render(config)
+    assert headline(html).startswith("No difference in FD (odd features) is resolved: every interval includes 0")
+    assert "does not show that they are equal" in headline(html)
+    assert "gives the lowest" not in Page(html).text
+    assert "shown to be the lowest" not in Page(html).text
+
+
+def test_a_lowest_mean_without_every_difference_resolved_is_no_winner(config):
+    make_grid(config, {"epsilon": [90, 91, 92], "v": [40, 42, 41], "x0": [42, 41, 41.5]})
+    html = render(config)
+    assert headline(html).startswith("No parameterization is shown to have the lowest FD (odd features)")
+    text = Page(html).text
+    resolved, unresolved = text.split("Resolved:")[1].split("Not resolved:")
+    assert "v is below epsilon" in resolved and "x0 is below epsilon" in resolved
+    assert "v − x0 = −0.50" in unresolved
+
+
+def test_two_parameterizations_are_compared_in_the_singular(config):
+    make_grid(config, {"epsilon": [60, 61, 62.5], "v": [40, 41, 42]})
+    assert headline(render(config)) == (
+        "v (41.00) gives a lower FD (odd features) than epsilon (61.17), and the difference is resolved over 3 seeds."
+    )
+
+
+def test_one_seed_gives_no_interval(config):
+    config["grid"]["seeds"] = [0]
+    make_grid(config, {"epsilon": [60], "v": [40]})
+    html = render(config)
+    assert headline(html) == (
+        "Whether any difference is real cannot be said, because there is one seed. Lowest first, the FD (odd "
+        "features) is v (40.00) and epsilon (60.00)."
+    )
+    assert "epsilon − v = +20.00 (one seed in common, so no interval)" in Page(html).text
+    assert "is wide" not in html
+
+
+def test_one_parameterization_is_compared_with_nothing(config):
+    make_grid(config, {"v": [40, 41, 42]})
+    html = render(config)
+    assert headline(html).startswith("Only v (41.00) was measured; nothing else is in the grid")
+    assert "what FD (odd features) does predicting v give?" in Page(html).text
+    assert "Paired differences" not in html
+
+
+def test_diverged_cells_are_named_and_qualify_the_winner(config):
+    make_grid(config, APART | {"v": [40, 41]})
+    make_cell(config, "v", 2, None, reason="the loss was not finite at step 37")
+    html = render(config)
+    assert headline(html).endswith("are resolved over 2 seeds; but 1 of its 3 seeds diverged.")
+    assert "Diverged: v-tiny-2: the loss was not finite at step 37" in Page(html).text
+    assert "judged by the runs that went well" in html
+    assert "8 of 9 cells finished" in html
+
+
+def test_a_parameterization_that_always_diverges_is_not_compared(config):
+    config["grid"]["parameterizations"] = ["epsilon", "x0"]
+    for seed in range(3):
+        make_cell(config, "epsilon", seed, 60 + seed)
+        make_cell(config, "x0", seed, None, reason="the loss was not finite at step 3")
+    html = render(config)
+    assert headline(html).startswith("Only epsilon (61.00) was measured; nothing else has a value")
+    assert html.count("no samples") == 1
+
+
+def test_who_was_not_compared_is_said(config):
+    make_grid(config, {"epsilon": [60, 61, 62.5], "v": [40, 41, 42], "x0": []})
+    assert headline(render(config)) == (
+        "Provisional, with 6 of 9 cells finished. v (41.00) gives a lower FD (odd features) than epsilon (61.17), "
+        "and the difference is resolved over 3 seeds. x0 has no value."
+    )
+
+
+def test_missing_cells_are_named_and_the_answer_is_provisional(config):
+    make_grid(config, APART | {"x0": [50]})
+    html = render(config)
+    assert headline(html).startswith("Provisional, with 7 of 9 cells finished. ")
+    assert "x0-tiny-1: results/digits/x0/tiny/seed1/fid/ddim-50/draw0.json was not made" in html
+    assert re.search(r"x0 50\.00 – 1 0 2 none", Page(html).text)
+
+
+def test_a_cell_without_all_its_draws_is_missing(config):
+    config["sampling"]["draws"] = 2
+    make_grid(config, {"epsilon": [60, 61], "v": [40, 41]})
+    html = render(config)
+    assert "0 of 6 cells finished" in html
+    assert "epsilon-tiny-0: results/digits/epsilon/tiny/seed0/fid/ddim-50/draw1.json was not made" in html
+
+
+def test_nothing_done_is_a_page_too(config):
+    html = render(config)
+    assert headline(html) == "There is no answer, because no parameterization has a value."
+    assert "0 of 9 cells finished" in html
+    assert "Not checked yet: epsilon, v and x0." in html
+
+
+@pytest.mark.parametrize(
+    ("large", "expected"),
+    [
+        (APART, "v gives the lowest FD (odd features) at each of the 2 scales, and its differences"),
+        (
+            {"epsilon": APART["v"], "v": APART["x0"], "x0": APART["epsilon"]},
+            "The scales do not all say the same: v gives the lowest FD (odd features) at tiny; "
+            "epsilon gives the lowest FD (odd features) at large.",
+        ),
+        (MIXED, "at large no parameterization is shown to be the lowest."),
+    ],
+)
+def test_scales_are_summed_up(config, large, expected):
+    config["grid"]["scales"] = ["tiny", "large"]
+    make_grid(config, APART)
+    make_grid(config, large, scale="large")
+    html = render(config)
+    assert expected in headline(html)
+    assert html.count("<h4>Scale large</h4>") == 2
+    config["scales"]["large"]["global_batch"] = 256
+    assert "64 (tiny) and 256 (large) images" in Page(render(config)).text
+
+
+def test_every_number_that_needs_a_mark_shows_it(config):
+    make_grid(config, APART, marks=["fewer than 2,048 samples"])
+    text = Page(render(config)).text
+    assert "Marked on 9 of 9 values: fewer than 2,048 samples." in text
+    assert re.search(r"v 41\.00 1\.00 3 0 0 fewer than 2,048 samples", text)
+
+
+def test_floor_and_ceiling_appear_where_they_were_measured(config, drawn):
+    make_grid(config, APART)
+    assert "untrained" not in render(config)
+    write_json(Path("results/digits/floor.json"), row(None, 10.25, what="floor"))
+    cell = cells.Cell("digits", "v", "tiny", 0)
+    write_json(Path("results/digits/v/tiny/ceiling.json"), row(cell, 1853.1, what="ceiling"))
+    html = render(config)
+    assert "real 10.25" in html and "untrained 1,853" in html and "held-out real images (10.25)" in html
+    config["bounds"] = False
+    assert "real 10.25" not in render(config)
+
+
+def test_samples_of_one_seed_lie_beside_each_other_unsmoothed(config):
+    make_grid(config, {"epsilon": [60, 61], "v": [40]})
+    data.prepare("digits", {"kind": "digits"}, Path("data/digits"))
+    html = render(config)
+    assert re.findall(r'<span class="muted">(.*?)</span>', html) == ["seed 0", "seed 0", "training set"]
+    sheets = [source for source in Page(html).loads if source.startswith("data:image/png;base64,")]
+    assert len(sheets) == 3
+    first = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
+    real = data.load(Path("data/digits"), "train").images
+    for source, images in zip(sheets, (first, first, real), strict=True):
+        picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))))
+        tenth = picture[68:132, 68:132]  # second row, second column: 8 × 8 for each pixel, 4 between images
+        assert (tenth == images[9].repeat(8, axis=0).repeat(8, axis=1)).all()
+
+
+def test_the_check_is_reported(config):
+    make_grid(config, {"epsilon": [60, 61], "v": [40, 41]})
+    make_check(config, "epsilon")
+    text = Page(render(config)).text
+    assert "epsilon epsilon epsilon constant 4.2 × 10⁻¹⁴ 1 157.4 at t = 999 t = 674 to 999" in text
+    assert "Not checked yet: v." in text
+
+
+def test_origins_are_told(config):
+    make_grid(config, {"epsilon": [60, 61], "v": [40, 41]})
+    text = Page(render(config)).text
+    assert f"commit {'c' * 40} , with uncommitted changes (12 jobs)" in text
+    assert "node1, CPU, 2 cores, Linux x86_64 (12 jobs)" in text
+    assert "train 2 min 0 s (4 jobs); sample 2 min 0 s (4 jobs); measure 8 s (4 jobs)" in text
+    assert "first cell done 2023-11-14 22:13 UTC" in text
+    assert "extractor odd (native)" in text and "e" * 64 in text
+
+
+def test_versions_that_differ_stand_out(config):
+    make_grid(config, {"epsilon": [60], "v": [40]})
+    path = Path("results/digits/v/tiny/seed0/training.json")
+    path.write_text(path.read_text().replace('"torch": "2.0"', '"torch": "2.1"'))
+    assert '<strong class="bad-text">2.0 and 2.1</strong>' in render(config)
+
+
+def test_the_page_loads_nothing_and_is_well_formed(config, drawn):
+    make_grid(config, APART | {"x0": [50, 51]})
+    make_cell(config, "x0", 2, None, reason="the loss was not finite at step 37")
+    for name in APART:
+        make_check(config, name)
+    html = render(config)
+    page = Page(html)
+    assert not {"script", "link", "iframe", "object", "embed", "base"} & set(page.tags)
+    assert page.loads and all(source.startswith("data:image/png;base64,") for source in page.loads)
+    assert not re.search(r"@import|url\((?!#)", html)
+    assert len(page.ids) == len(set(page.ids))
+    assert page.references and set(page.references) <= set(page.ids)
+    assert "table.csv" in page.links and "v/tiny/seed0/training.json" in page.links
+    assert not any("://" in link or link.startswith("/") for link in page.links)
+    assert not re.search(r"\b(nan|None|inf|built-in)\b", page.text)
+    assert page.tags.count("svg") == html.count('role="img"') == 1 + 1 + 3 + 1 + 2
+    assert page.tags.count("figcaption") == page.tags.count("figure") == 5
+
+
+def test_the_same_files_give_the_same_page(config, drawn):
+    make_grid(config, APART)
+    for name in APART:
+        make_check(config, name)
+    assert render(config) == render(config)
+
+
+def test_odd_text_is_escaped(config):
+    make_grid(config, {"epsilon": [60, 61], "v": [40]}, marks=["<b>few & odd</b>"])
+    make_cell(config, "v", 1, None, reason="<script>alert('x')</script>")
+    html = render(config)
+    assert "<script" not in html and "<b>" not in html
+    assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;" in html
+    assert "&lt;b&gt;few &amp; odd&lt;/b&gt;" in html
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1853.08, "1,853"), (157.41, "157.4"), (44.7304, "44.73"), (-2.5, "−2.50"), (0.00213, "0.0021"), (0.0, "0.00")],
+)
+def test_numbers_are_written_for_reading(value, text):
+    assert number(value) == text
+
+
+def test_what_is_not_known_is_a_dash():
+    assert number(None) == number(float("nan")) == "–"
+
+
+def test_durations_and_errors_are_written_for_reading():
+    assert [duration(seconds) for seconds in (41.2, 903, 26_400)] == ["41 s", "15 min 3 s", "7 h 20 min"]
+    assert [tiny(error) for error in (0, 0.0234, 4.218e-14)] == ["0", "0.023", "4.2 × 10⁻¹⁴"]

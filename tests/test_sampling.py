@@ -1,0 +1,386 @@
+"""Sampling, against DDIM written out here, against diffusers, and against data whose exact denoiser is known."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import EXAMPLE, LINEAR, TARGETS, some_images
+from diffusers import DDIMScheduler
+from safetensors.torch import save_file
+
+from targetwise import cells, sampling
+from targetwise.errors import UserError
+from targetwise.files import read_json, sha256_of_file, write_json
+from targetwise.parameterization import load
+from targetwise.randomness import sampling_noise
+from targetwise.sampling import Denoiser, denoise, draw_images, load_samples, sample, to_uint8
+from targetwise.schedule import at, diffusers_options, make_schedule
+
+SHAPE = (2, 4, 4)
+
+
+def options(**changes):
+    clean = {"steps": 50, "spacing": "leading", "clip": False, "last_alpha_is_one": True, "images": 8, "batch": 3}
+    return {**EXAMPLE["sampling"], "clipped_epsilon": False, "widen_output": True, **clean, **changes}
+
+
+class Exact:
+    """Stands for a trained network: x_0 from a formula of (x_t, t)."""
+
+    def __init__(self, x_0, diffusion=LINEAR):
+        self.variant = {"diffusion": diffusion}
+        self.device = torch.device("cpu")
+        self.image_shape = SHAPE
+        self.asked = []
+        self._x_0 = x_0
+
+    def x_0(self, x_t, timesteps, **_):
+        self.asked.append(timesteps.tolist())
+        return self._x_0(x_t, timesteps)
+
+
+def gaussian(mean, deviation, target="x0"):
+    """Return the best denoiser of data N(mean, deviation²), which speaks through a parameterization's two functions.
+
+    E[x_0 | x_t] = mean + s²a/(s²a² + b²)·(x_t − a·mean), and E[ε | x_t] = (x_t − a·E[x_0 | x_t])/b.
+    """
+    schedule, target = make_schedule(LINEAR, dtype=torch.float64), load(target)
+
+    def x_0(x_t, timesteps):
+        a, b = at(schedule, timesteps)
+        best = mean + deviation**2 * a / (deviation**2 * a**2 + b**2) * (x_t - a * mean)
+        output = target.compute_training_target(best, (x_t - a * best) / b, timesteps, schedule)
+        return target.predict_x0(output, x_t, timesteps, schedule)
+
+    return Exact(x_0)
+
+
+def wild(x_t, timesteps):
+    """A function that is nothing like a denoiser, so that no error of the loop can hide."""
+    return torch.tanh(1.7 * x_t + timesteps.view(-1, 1, 1, 1) / 300) * 1.3
+
+
+def ddim(x_0, x, *, steps, clip, last_alpha_is_one, spacing, clipped_epsilon=False):
+    """Song et al. 2021, eq. 12 with η = 0, written out."""
+    alpha_bar = make_schedule(LINEAR, dtype=torch.float64)["alphas_cumprod"]
+    stride = 1000 // steps
+    last = 1.0 if last_alpha_is_one else float(alpha_bar[0])
+    first = 999 if spacing == "trailing" else (steps - 1) * stride
+    for t in range(first, first - steps * stride, -stride):
+        a, b = float(alpha_bar[t]) ** 0.5, float(1 - alpha_bar[t]) ** 0.5
+        estimate = x_0(x, torch.full((len(x),), t))
+        noise = (x - a * estimate) / b
+        if clip:
+            estimate = estimate.clamp(-1, 1)
+        if clipped_epsilon:
+            noise = (x - a * estimate) / b
+        next_alpha = float(alpha_bar[t - stride]) if t >= stride else last
+        x = next_alpha**0.5 * estimate + (1 - next_alpha) ** 0.5 * noise
+    return x
+
+
+# --- the loop ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [1, 10, 50])
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+@pytest.mark.parametrize("clip", [True, False])
+@pytest.mark.parametrize("last_alpha_is_one", [True, False])
+@pytest.mark.parametrize("clipped_epsilon", [True, False])
+def test_the_loop_is_ddim(steps, spacing, clip, last_alpha_is_one, clipped_epsilon):
+    chosen = {
+        "steps": steps,
+        "spacing": spacing,
+        "clip": clip,
+        "last_alpha_is_one": last_alpha_is_one,
+        "clipped_epsilon": clipped_epsilon,
+    }
+    noise = 2 * some_images(4)[1]
+    mine = denoise(Exact(wild), noise, options(**chosen))
+    torch.testing.assert_close(mine, ddim(wild, noise, **chosen), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("clip", [True, False])
+def test_the_loop_is_that_of_diffusers_with_an_epsilon_network(clip):
+    """diffusers' own handling of prediction_type epsilon, against ours: epsilon.py, then prediction_type sample."""
+    schedule, epsilon = make_schedule(LINEAR, dtype=torch.float64), load("epsilon")
+    theirs = DDIMScheduler(**diffusers_options(LINEAR), prediction_type="epsilon", clip_sample=clip)
+    theirs.set_timesteps(50)
+    x = noise = some_images(4)[1]
+    for t in theirs.timesteps:
+        x = theirs.step(wild(x, t.expand(len(x))), t, x, eta=0.0).prev_sample
+
+    def through_epsilon(x_t, timesteps):
+        return epsilon.predict_x0(wild(x_t, timesteps), x_t, timesteps, schedule)
+
+    mine = denoise(Exact(through_epsilon), noise, options(clip=clip))
+    torch.testing.assert_close(mine, x, rtol=1e-5, atol=1e-5)
+
+
+def test_the_network_is_asked_at_the_protocols_steps():
+    asked = Exact(wild)
+    denoise(asked, some_images(3)[1], options())
+    assert asked.asked == [[t] * 3 for t in range(980, -1, -20)]
+    asked = Exact(wild)
+    denoise(asked, some_images(1)[1], options(spacing="trailing"))
+    assert [t for (t,) in asked.asked] == list(range(999, 0, -20))
+
+
+def test_the_reference_tasks_last_step_stands_still():
+    """protocol.md, section 1: leading, and the last ᾱ not 1: 49 steps act, and noise of deviation 0.01 stays."""
+    seen = []
+
+    def remember(x_t, timesteps):
+        seen.append(x_t)
+        return gaussian(0.0, 0.5)._x_0(x_t, timesteps)
+
+    noise = some_images(64)[1]
+    quirky = denoise(Exact(remember), noise, options(last_alpha_is_one=False))
+    torch.testing.assert_close(quirky, seen[-1], rtol=1e-5, atol=1e-6)
+    clean = denoise(gaussian(0.0, 0.5), noise, options())
+    best = gaussian(0.0, 0.5)._x_0(seen[-1], torch.zeros(64, dtype=torch.int64))
+    torch.testing.assert_close(clean, best, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("clip", [True, False])
+def test_clipping_bounds_the_last_image(clip):
+    bright = denoise(Exact(lambda x_t, t: torch.full_like(x_t, 1.5)), some_images(4)[1], options(clip=clip))
+    assert bright.max().item() == pytest.approx(1.0 if clip else 1.5, abs=1e-6)
+
+
+def test_the_input_is_left_alone():
+    noise = some_images(2)[1]
+    before = noise.clone()
+    denoise(Exact(wild), noise, options())
+    assert torch.equal(noise, before)
+
+
+# --- ground truth --------------------------------------------------------------------------------------------------
+
+
+def spread(deviation, steps):
+    """Return by what DDIM multiplies the noise for data N(0, deviation²): a product, for every step is linear."""
+    alpha_bar = make_schedule(LINEAR, dtype=torch.float64)["alphas_cumprod"].numpy()
+    stride, product = 1000 // steps, 1.0
+    for t in range((steps - 1) * stride, -1, -stride):
+        now, then = alpha_bar[t], alpha_bar[t - stride] if t >= stride else 1.0
+        total = deviation**2 * now + 1 - now
+        product *= np.sqrt(then) * deviation**2 * np.sqrt(now) / total + np.sqrt(1 - then) * np.sqrt(1 - now) / total
+    return product
+
+
+@pytest.mark.parametrize("steps", [10, 50])
+def test_the_exact_denoiser_gives_the_spread_that_algebra_predicts(steps):
+    noise = some_images(16)[1]
+    images = denoise(gaussian(0.0, 0.5), noise, options(steps=steps))
+    torch.testing.assert_close(images, spread(0.5, steps) * noise, rtol=1e-4, atol=1e-5)
+
+
+def test_with_all_steps_the_exact_denoiser_gives_the_datas_mean_and_spread():
+    assert spread(0.5, 1000) == pytest.approx(0.5, rel=0.005)
+    noise = some_images(400, seed=3)[1]
+    images = denoise(gaussian(0.2, 0.5), noise, options(steps=1000))
+    assert images.mean().item() == pytest.approx(0.2, abs=4 * 0.5 / noise.numel() ** 0.5 + 0.005)
+    assert images.std().item() == pytest.approx(0.5, rel=0.03)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_one_denoiser_gives_the_same_images_in_every_parameterization(target):
+    """What is compared is what networks learn, never how their output is read."""
+    noise = some_images(8)[1]
+    expected = denoise(gaussian(0.1, 0.4, "x0"), noise, options())
+    torch.testing.assert_close(denoise(gaussian(0.1, 0.4, target), noise, options()), expected, rtol=1e-6, atol=1e-6)
+
+
+# --- levels --------------------------------------------------------------------------------------------------------
+
+
+def test_levels_come_back_exactly():
+    levels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    images = levels.float() / 127.5 - 1
+    assert np.array_equal(to_uint8(images, "round")[0, :, :, 0], levels[0, 0].numpy())
+
+
+def test_rounding_is_to_the_nearest_and_truncating_darkens():
+    images = torch.tensor([-1.0, -1 + 0.4 / 127.5, -1 + 0.6 / 127.5, 0.0, 1 - 0.4 / 127.5, 1.0]).view(1, 1, 2, 3)
+    assert to_uint8(images, "round").ravel().tolist() == [0, 0, 1, 128, 255, 255]
+    assert to_uint8(images, "truncate").ravel().tolist() == [0, 0, 0, 127, 254, 255]
+    even = torch.linspace(-1, 1, 100_001).view(1, 1, 1, -1)
+    darker = to_uint8(even, "round").mean() - to_uint8(even, "truncate").mean()
+    assert darker == pytest.approx(0.5, abs=0.01)
+
+
+def test_what_lies_outside_is_clipped_and_does_not_wrap_around():
+    images = torch.tensor([-9.0, -1.001, 1.001, 9.0]).view(1, 1, 2, 2)
+    for quantization in ("round", "truncate"):
+        assert to_uint8(images, quantization).ravel().tolist() == [0, 0, 255, 255]
+
+
+def test_axes_are_put_last():
+    images = torch.zeros(2, 3, 4, 5)
+    images[1, 2, 3, 4] = 1
+    array = to_uint8(images, "round")
+    assert array.shape == (2, 4, 5, 3)
+    assert array.dtype == np.uint8
+    assert array[1, 3, 4, 2] == 255
+    assert (array == 255).sum() == 1
+
+
+# --- draws ---------------------------------------------------------------------------------------------------------
+
+
+def draw(number=0, **changes):
+    return draw_images(gaussian(0.0, 0.5), options(**changes), number, "test")
+
+
+@pytest.mark.parametrize("batch", [1, 5, 7, 8, 100])
+def test_a_sample_does_not_depend_on_the_batch(batch):
+    assert np.array_equal(draw(batch=batch), draw(batch=3))
+
+
+def test_more_samples_leave_the_first_as_they_were():
+    assert np.array_equal(draw(images=20)[:8], draw(images=8))
+
+
+def test_draws_and_seeds_differ_and_are_not_correlated():
+    images = {
+        key: draw(key[0], seed=key[1], images=200, batch=200, steps=10).astype(float).ravel()
+        for key in [(0, 0), (1, 0), (0, 1)]
+    }
+    for other in ((1, 0), (0, 1)):
+        assert abs(np.corrcoef(images[0, 0], images[other])[0, 1]) < 5 / np.sqrt(images[other].size)
+
+
+def test_a_sample_starts_from_the_noise_of_its_index():
+    noise = torch.from_numpy(sampling_noise(0, 1, 0, 8, SHAPE))
+    expected = to_uint8(spread(0.5, 50) * noise, "round").astype(int)
+    assert np.abs(draw(1).astype(int) - expected).max() <= 1
+
+
+def test_no_global_stream_is_read():
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    first = draw()
+    torch.manual_seed(2)
+    np.random.seed(2)  # noqa: NPY002
+    assert np.array_equal(draw(), first)
+
+
+def test_values_that_are_not_finite_make_no_images():
+    """As uint8 a NaN would look like a grey or black pixel."""
+    broken = Exact(lambda x_t, t: torch.where(t.view(-1, 1, 1, 1) == 500, torch.nan, x_t))
+    assert len(draw_images(broken, options(), 0, "test")) == 0
+
+
+# --- a real network ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def specification(study):
+    study["scales"]["tiny"] = {"channels": [32], "attention": [], "layers_per_block": 1}
+    study["parameterizations"]["v"] = {"target": "v"}
+    return cells.specifications(study)[cells.Cell("digits", "v", "tiny", 0).folder / "cell.json"]
+
+
+@pytest.fixture
+def trained(specification, images, tmp_path):
+    """A cell's folder after training, with weights that are only initial."""
+    denoiser = Denoiser(specification, images, load("v"), torch.device("cpu"))
+    weights = {name: value.contiguous() for name, value in denoiser.model.state_dict().items()}
+    save_file(weights, tmp_path / "model.safetensors")
+    facts = {"status": "finished", "reason": None, "model_sha256": sha256_of_file(tmp_path / "model.safetensors")}
+    write_json(tmp_path / "training.json", facts)
+    return tmp_path
+
+
+def test_a_real_networks_samples_do_not_depend_on_the_batch(specification, images):
+    """Kernels may sum in another order for another batch, so the last bit of a level may move, and no more."""
+    denoiser = Denoiser(specification, images, load("v"), torch.device("cpu"))
+    whole = draw_images(denoiser, options(images=6, batch=6, steps=10), 0, "test")
+    single = draw_images(denoiser, options(images=6, batch=1, steps=10), 0, "test")
+    assert whole.shape == (6, 8, 8, 1)
+    assert np.abs(whole.astype(int) - single.astype(int)).max() <= 1
+    assert len({image.tobytes() for image in whole}) == 6
+
+
+def test_dropout_and_the_like_are_off_and_no_gradient_is_kept(specification, images):
+    denoiser = Denoiser(specification, images, load("v"), torch.device("cpu"))
+    assert not denoiser.model.training
+    assert not denoise(denoiser, torch.zeros(1, 1, 8, 8), options(steps=2)).requires_grad
+
+
+def test_a_draw_is_written_with_its_facts(specification, images, trained):
+    output = trained / "samples" / "draw1.npz"
+    sample(specification, options(steps=2), images, trained, 1, output)
+    array, facts = load_samples(output), read_json(output.with_suffix(".json"))
+    assert array.shape == (8, 8, 8, 1)
+    assert array.dtype == np.uint8
+    assert (facts["draw"], facts["images"], facts["status"], facts["reason"]) == (1, 8, "finished", None)
+    assert facts["model_sha256"] == sha256_of_file(trained / "model.safetensors")
+    again = trained / "again.npz"
+    sample(specification, options(steps=2), images, trained, 1, again)
+    assert np.array_equal(load_samples(again), array)
+
+
+def test_a_diverged_cell_has_no_samples_and_a_reason(specification, images, trained):
+    write_json(
+        trained / "training.json",
+        {"status": "diverged", "reason": "the loss was not finite at step 3", "model_sha256": "0" * 64},
+    )
+    sample(specification, options(), images, trained, 0, trained / "draw0.npz")
+    assert load_samples(trained / "draw0.npz").shape == (0, 8, 8, 1)
+    facts = read_json(trained / "draw0.json")
+    assert (facts["status"], facts["reason"]) == ("diverged", "the loss was not finite at step 3")
+
+
+def test_weights_that_are_not_those_of_the_training_are_refused(specification, images, trained):
+    (trained / "model.safetensors").write_bytes(b"something else")
+    with pytest.raises(UserError, match=r"model\.safetensors is not the file that .*training\.json tells of"):
+        sample(specification, options(), images, trained, 0, trained / "draw0.npz")
+    assert not list(trained.glob("draw0*"))
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "other network"])
+def test_weights_that_do_not_load_are_named(specification, images, trained, damage):
+    path = trained / "model.safetensors"
+    denoiser = Denoiser(specification, images, load("v"), torch.device("cpu"))
+    if damage == "missing":
+        path.unlink()
+    elif damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-100])
+    else:
+        save_file({"x": torch.zeros(1)}, path)
+    with pytest.raises(UserError, match=r"model\.safetensors cannot be loaded") as caught:
+        denoiser.load(path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "changed", "no array"])
+def test_samples_that_are_damaged_are_named(specification, images, trained, damage):
+    path = trained / "draw0.npz"
+    sample(specification, options(steps=2), images, trained, 0, path)
+    if damage == "missing":
+        path.unlink()
+    elif damage == "truncated":
+        path.write_bytes(path.read_bytes()[:100])
+    elif damage == "changed":
+        np.savez(path, load_samples(path) ^ 1)
+    else:
+        np.savez(path, other=np.zeros(1))
+    with pytest.raises(UserError, match=r"draw0\.npz is (missing or damaged|not what .*draw0\.json tells of)"):
+        load_samples(path)
+
+
+def test_objects_are_never_unpickled(specification, images, trained):
+    path = trained / "draw0.npz"
+    sample(specification, options(steps=2), images, trained, 0, path)
+    np.savez(path, np.array([SimpleNamespace()], dtype=object))
+    with pytest.raises(UserError, match="damaged"):
+        load_samples(path)
+
+
+def test_the_scheduler_is_made_of_the_variants_path():
+    made = sampling.make_scheduler({**LINEAR, "schedule": "cosine", "timesteps": 100}, options(steps=10))
+    expected = make_schedule({**LINEAR, "schedule": "cosine", "timesteps": 100})["alphas_cumprod"]
+    assert torch.equal(made.alphas_cumprod, expected)

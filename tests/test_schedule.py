@@ -1,0 +1,87 @@
+"""The noise path, against diffusers, against closed forms and against the numbers of record."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import LINEAR, some_images
+from diffusers import DDPMScheduler
+
+from targetwise.loss import signal_to_noise
+from targetwise.schedule import BETA_SCHEDULES, add_noise, at, diffusers_options, make_schedule
+
+
+def betas(kind, T, first, last):
+    """Return β_t from the papers' formulas, fp64."""
+    if kind == "linear":  # Ho et al. 2020, section 4
+        return np.linspace(first, last, T)
+    if kind == "scaled_linear":  # Rombach et al. 2022
+        return np.linspace(first**0.5, last**0.5, T) ** 2
+    f = np.cos((np.arange(T + 1) / T + 0.008) / 1.008 * math.pi / 2) ** 2  # Nichol & Dhariwal 2021, eq. 17
+    return np.minimum(1 - f[1:] / f[:-1], 0.999)
+
+
+@pytest.mark.parametrize("kind", BETA_SCHEDULES)
+@pytest.mark.parametrize("T", [1000, 100])
+def test_the_values_are_the_papers(kind, T):
+    made = make_schedule({**LINEAR, "schedule": kind, "timesteps": T}, dtype=torch.float64)
+    expected = np.cumprod(1 - betas(kind, T, 1e-4, 0.02))
+    # diffusers multiplies 1,000 numbers in fp32, and where β is 0.999 the rounding of 1 − β is magnified as much.
+    np.testing.assert_allclose(made["alphas_cumprod"].numpy(), expected, rtol=6e-5, atol=0)
+
+
+@pytest.mark.parametrize("kind", BETA_SCHEDULES)
+def test_every_bit_is_that_of_diffusers_training_scheduler(kind):
+    diffusion = {**LINEAR, "schedule": kind}
+    theirs = DDPMScheduler(**diffusers_options(diffusion))
+    ours = make_schedule(diffusion)
+    assert torch.equal(ours["alphas_cumprod"], theirs.alphas_cumprod)
+    x_0, noise = (tensor.float() for tensor in some_images(64))
+    timesteps = torch.from_numpy(np.random.default_rng(1).integers(0, 1000, 64))
+    assert torch.equal(add_noise(x_0, noise, timesteps, ours), theirs.add_noise(x_0, noise, timesteps))
+
+
+@pytest.mark.parametrize("kind", BETA_SCHEDULES)
+def test_the_path_preserves_variance_and_only_loses_signal(kind):
+    made = make_schedule({**LINEAR, "schedule": kind}, dtype=torch.float64)
+    a, b = made["sqrt_alpha"], made["sqrt_one_minus_alpha"]
+    torch.testing.assert_close(a**2 + b**2, torch.ones_like(a), rtol=0, atol=1e-15)
+    torch.testing.assert_close(a**2, made["alphas_cumprod"], rtol=1e-15, atol=0)
+    assert (a.diff() < 0).all()
+    assert (b.diff() > 0).all()
+    assert a.min() > 0
+    assert a.max() < 1
+
+
+def test_the_numbers_of_record(schedule):
+    """protocol.md, section 2."""
+    snr = signal_to_noise(schedule)
+    assert len(snr) == 1000
+    assert int((snr.log().abs()).argmin()) == 258
+    assert snr[258] == pytest.approx(1, abs=0.01)
+    assert schedule["alphas_cumprod"][999] == pytest.approx(4.04e-5, abs=0.005e-5)
+    assert schedule["alphas_cumprod"][0] == pytest.approx(1 - 1e-4, abs=1e-7)
+
+
+def test_each_image_gets_its_own_step(schedule):
+    x_0, noise = some_images(3)
+    timesteps = torch.tensor([999, 0, 258])
+    x_t = add_noise(x_0, noise, timesteps, schedule)
+    for i, t in enumerate(timesteps.tolist()):
+        a, b = schedule["sqrt_alpha"][t], schedule["sqrt_one_minus_alpha"][t]
+        assert torch.equal(x_t[i], a * x_0[i] + b * noise[i])
+    a, b = at(schedule, timesteps)
+    assert a.shape == b.shape == (3, 1, 1, 1)
+
+
+def test_a_variants_constants_come_along_in_the_right_type():
+    made = make_schedule(LINEAR, {"sigma_data": 0.5, "gamma": 5}, dtype=torch.float64)
+    assert made["sigma_data"] == 0.5
+    assert made["gamma"].shape == ()
+    assert {value.dtype for value in made.values()} == {torch.float64}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_type_is_as_asked(dtype):
+    assert {value.dtype for value in make_schedule(LINEAR, {"k": 1.0}, dtype=dtype).values()} == {dtype}

@@ -1,0 +1,359 @@
+"""From rows to the answer: against scipy, against an example done by hand, and for grids that are partly done."""
+
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+from scipy import stats
+
+from targetwise import cells, rows, statistics
+from targetwise.errors import UserError
+from targetwise.files import read_json, write_json
+from targetwise.statistics import COMPARABLE, TABLE_COLUMNS, pairs, summary, table
+
+# --- the paired differences ----------------------------------------------------------------------------------------
+
+
+def frame(values, scale="tiny"):
+    """Return a table of {parameterization: {seed: value, or [values of draws], or None, or 'diverged'}}."""
+    records = []
+    for name, by_seed in values.items():
+        for seed, drawn in by_seed.items():
+            for draw, value in enumerate(drawn if isinstance(drawn, list) else [drawn]):
+                finished = isinstance(value, int | float)
+                records.append(
+                    {
+                        "parameterization": name,
+                        "scale": scale,
+                        "seed": seed,
+                        "draw": draw,
+                        "status": "finished" if finished else (value or "missing"),
+                        "value": float(value) if finished else math.nan,
+                        "clipped_share": 0.5 if finished else math.nan,
+                    }
+                )
+    return pd.DataFrame.from_records(records, columns=list(TABLE_COLUMNS)).astype(TABLE_COLUMNS)
+
+
+def only(rows):
+    assert len(rows) == 1
+    return rows.iloc[0]
+
+
+def test_an_example_done_by_hand():
+    """Differences 1, 2, 3: mean 2, deviation 1, t(0.975; 2) = 4.302653, half width 4.302653/√3 = 2.484138."""
+    pair = only(pairs(frame({"v": {0: 11, 1: 22, 2: 33}, "x0": {0: 10, 1: 20, 2: 30}})))
+    assert (pair["scale"], pair["a"], pair["b"], pair["seeds"]) == ("tiny", "v", "x0", 3)
+    assert pair["difference"] == pytest.approx(2, abs=1e-12)
+    assert pair["deviation"] == pytest.approx(1, abs=1e-12)
+    assert pair["low"] == pytest.approx(2 - 2.484138, abs=1e-6)
+    assert pair["high"] == pytest.approx(2 + 2.484138, abs=1e-6)
+    assert pair["p_value"] == pytest.approx(0.0741799, abs=1e-6)  # t = 2√3 on 2 degrees of freedom
+    assert pair["verdict"] == "not resolved"
+
+
+numbers = some.floats(-100, 100).map(lambda value: round(value, 3))
+
+
+@given(some.lists(some.tuples(numbers, numbers), min_size=2, max_size=8))
+def test_the_interval_and_p_are_scipys(values):
+    a, b = (np.array(column) for column in zip(*values, strict=True))
+    pair = only(pairs(frame({"one": dict(enumerate(a)), "two": dict(enumerate(b))})))
+    if np.ptp(a - b) < 1e-9:
+        return
+    expected = stats.ttest_rel(a, b)
+    interval = expected.confidence_interval(0.95)
+    assert pair["p_value"] == pytest.approx(expected.pvalue, rel=1e-6, abs=1e-12)
+    assert (pair["low"], pair["high"]) == pytest.approx((interval.low, interval.high), rel=1e-6, abs=1e-9)
+    assert (pair["verdict"] != "not resolved") == (expected.pvalue < 0.05)
+
+
+def test_the_lower_value_wins_whichever_comes_first():
+    low, high = {0: 10.0, 1: 11.0, 2: 12.0}, {0: 20.1, 1: 21.0, 2: 21.9}
+    first = only(pairs(frame({"good": low, "bad": high})))
+    assert (first["verdict"], first["difference"] < 0) == ("good", True)
+    second = only(pairs(frame({"bad": high, "good": low})))
+    assert (second["verdict"], second["difference"] > 0) == ("good", True)
+    assert second["difference"] == -first["difference"]
+    assert (second["low"], second["high"]) == (-first["high"], -first["low"])
+
+
+def test_pairing_removes_what_the_seeds_share():
+    """Seeds differ by 100, the two by 1 ± 0.01: unpaired nobody would see it."""
+    shared = {seed: 100.0 * seed for seed in range(4)}
+    other = {seed: value + 1 + 0.01 * (-1) ** seed for seed, value in shared.items()}
+    assert only(pairs(frame({"a": shared, "b": other})))["verdict"] == "a"
+    assert stats.ttest_ind(list(shared.values()), list(other.values())).pvalue > 0.9
+
+
+def test_seeds_are_paired_by_number_not_by_place():
+    one, two = {0: 1.0, 1: 5.0, 2: 9.0}, {2: 9.5, 0: 1.5, 1: 5.5}
+    pair = only(pairs(frame({"a": one, "b": two})))
+    assert pair["difference"] == -0.5
+    assert pair["deviation"] == 0
+
+
+def test_differences_that_are_all_equal():
+    same = only(pairs(frame({"a": {0: 1, 1: 2}, "b": {0: 1, 1: 2}})))
+    assert (same["difference"], same["p_value"], same["verdict"]) == (0, 1, "not resolved")
+    shifted = only(pairs(frame({"a": {0: 1, 1: 2}, "b": {0: 3, 1: 4}})))
+    assert (shifted["difference"], shifted["p_value"], shifted["verdict"]) == (-2, 0, "a")
+    assert (shifted["low"], shifted["high"]) == (-2, -2)
+
+
+def test_one_seed_resolves_nothing():
+    pair = only(pairs(frame({"a": {0: 1}, "b": {0: 1000}})))
+    assert (pair["seeds"], pair["difference"], pair["verdict"]) == (1, -999, "too few seeds")
+    assert all(math.isnan(pair[key]) for key in ("deviation", "low", "high", "p_value"))
+
+
+def test_only_seeds_that_both_have_count():
+    a = {0: 1.0, 1: 2.0, 2: None, 3: "diverged", 4: 7.0}
+    b = {0: 2.0, 1: 4.0, 2: 3.0, 3: 4.0, 4: None}
+    pair = only(pairs(frame({"a": a, "b": b})))
+    assert (pair["seeds"], pair["difference"]) == (2, -1.5)
+
+
+def test_nothing_in_common_is_told():
+    for b in ({0: None, 1: None}, {0: "diverged", 1: "diverged"}):
+        pair = only(pairs(frame({"a": {0: 1.0, 1: 2.0}, "b": b})))
+        assert (pair["seeds"], pair["verdict"]) == (0, "too few seeds")
+        assert math.isnan(pair["difference"])
+
+
+def test_draws_are_averaged_before_anything_else():
+    """Draws of one model are not independent of it: four draws of two seeds are two observations, not eight."""
+    drawn = {"a": {0: [1.0, 3.0], 1: [2.0, 4.0]}, "b": {0: [0.0, 2.0], 1: [0.0, 5.0]}}
+    averaged = {"a": {0: 2.0, 1: 3.0}, "b": {0: 1.0, 1: 2.5}}
+    pd.testing.assert_frame_equal(pairs(frame(drawn)), pairs(frame(averaged)))
+    columns = ["mean", "deviation", "seeds"]
+    pd.testing.assert_frame_equal(summary(frame(drawn))[columns], summary(frame(averaged))[columns])
+
+
+def test_a_cell_counts_only_with_all_its_draws():
+    """Else a seed measured once would be compared with a seed measured twice."""
+    values = {"a": {0: [1.0, 1.0], 1: [5.0, None]}, "b": {0: [2.0, 2.0], 1: [2.0, 2.0]}}
+    assert only(pairs(frame(values)))["seeds"] == 1
+    a = summary(frame(values)).iloc[0]
+    assert (a["mean"], a["seeds"], a["missing"]) == (1.0, 1, 1)
+
+
+def test_every_pair_at_every_scale_once():
+    both = pd.concat(
+        frame({name: {0: i, 1: i} for i, name in enumerate("cab")}, scale) for scale in ("small", "large")
+    )
+    found = pairs(both)
+    expected = [(scale, *pair) for scale in ("small", "large") for pair in itertools.combinations("cab", 2)]
+    assert list(zip(found["scale"], found["a"], found["b"], strict=True)) == expected
+
+
+def test_scales_do_not_mix():
+    both = pd.concat([frame({"a": {0: 1}, "b": {0: 2}}, "small"), frame({"a": {1: 1}, "b": {1: 9}}, "large")])
+    assert pairs(both)["seeds"].tolist() == [1, 1]
+    assert pairs(both)["difference"].tolist() == [-1, -8]
+    assert summary(both)["mean"].tolist() == [1, 2, 1, 9]
+
+
+def test_one_parameterization_has_no_pairs():
+    found = pairs(frame({"a": {0: 1, 1: 2}}))
+    assert len(found) == 0
+    assert {"a", "b", "verdict"} <= set(found.columns)
+
+
+# --- the summary ---------------------------------------------------------------------------------------------------
+
+
+def test_mean_and_spread_over_seeds():
+    found = summary(frame({"v": {0: 1, 1: 2, 2: 6}, "x0": {0: 4.0, 1: None, 2: "diverged"}}))
+    assert found["parameterization"].tolist() == ["v", "x0"]
+    v, x0 = found.iloc[0], found.iloc[1]
+    assert (v["mean"], v["deviation"], v["seeds"]) == (3, pytest.approx(math.sqrt(7)), 3)
+    assert (x0["mean"], x0["seeds"], x0["missing"], x0["diverged"]) == (4, 1, 1, 1)
+    assert math.isnan(x0["deviation"])
+    assert v["clipped_share"] == 0.5
+
+
+def test_a_grid_of_which_nothing_is_done_has_a_summary_all_the_same():
+    nothing = frame({"v": {0: None, 1: None}, "x0": {0: None, 1: "diverged"}})
+    found = summary(nothing)
+    assert found["seeds"].tolist() == [0, 0]
+    assert found["missing"].tolist() == [2, 1]
+    assert found["mean"].isna().all()
+    assert only(pairs(nothing))["verdict"] == "too few seeds"
+
+
+# --- the table -----------------------------------------------------------------------------------------------------
+
+MODEL = "a" * 64
+
+
+@pytest.fixture
+def finished(project, study, monkeypatch):
+    """A grid of v and x0 with two seeds and two draws, all of it measured."""
+    monkeypatch.setattr(rows, "check_row", lambda row, where: None)  # the row's own schema has its own tests
+    study["grid"].update(parameterizations=["v", "x0"], seeds=[0, 1])
+    study["sampling"]["draws"] = 2
+    for cell in cells.grid(study):
+        write_json(
+            cell.folder / "training.json",
+            {"steps": 9, "final_loss": 0.25, "clipped_share": 0.5, "model_sha256": MODEL},
+        )
+        for draw in (0, 1):
+            write_row(study, cell, draw)
+    return study
+
+
+def row_file(study, cell, draw):
+    return cell.folder / "fid" / cells.sampler_name(study) / f"draw{draw}.json"
+
+
+def write_row(study, cell, draw, **changes):
+    row = {
+        "cell": {
+            "study": cell.study,
+            "parameterization": cell.parameterization,
+            "scale": cell.scale,
+            "seed": cell.seed,
+        },
+        "draw": draw,
+        "status": "finished",
+        "reason": None,
+        "metric": "FD",
+        "value": 10.0 + cell.seed + draw,
+        "kid": 0.1,
+        "n": 512,
+        "mode": "m",
+        "path": "clean-fid",
+        "sampler": cells.sampler_name(study),
+        "marks": ["one", "two"],
+        "extractor_sha256": "e" * 64,
+        "reference_sha256": "r" * 64,
+        "samples_sha256": "s" * 64,
+        "model_sha256": MODEL,
+    }
+    write_json(row_file(study, cell, draw), {**row, **changes})
+
+
+def test_the_table_has_a_row_for_every_cell_and_draw(finished):
+    found = table(finished)
+    assert list(found.columns) == list(TABLE_COLUMNS)
+    keys = found[["parameterization", "scale", "seed", "draw"]].itertuples(index=False, name=None)
+    assert list(keys) == [(p, "tiny", s, d) for p in ("v", "x0") for s in (0, 1) for d in (0, 1)]
+    assert (found["status"] == "finished").all()
+    assert found["value"].tolist() == [10, 11, 11, 12] * 2
+    assert found["steps"].tolist() == [9] * 8
+    assert found["final_loss"].tolist() == [0.25] * 8
+    assert found["marks"].tolist() == ["one; two"] * 8
+    assert summary(found)["mean"].tolist() == [11, 11]
+
+
+def test_the_table_is_the_same_after_a_trip_through_csv(finished, tmp_path):
+    found = table(finished)
+    found.to_csv(tmp_path / "table.csv", index=False)
+    back = pd.read_csv(tmp_path / "table.csv")
+    assert back["value"].tolist() == found["value"].tolist()
+    pd.testing.assert_frame_equal(pairs(back), pairs(found))
+
+
+def test_a_cell_that_was_not_made_is_named(finished):
+    cell = cells.find(finished, "v-tiny-1")
+    row_file(finished, cell, 1).unlink()
+    found = table(finished)
+    missing = only(found[found["status"] == "missing"])
+    assert (missing["parameterization"], missing["seed"], missing["draw"]) == ("v", 1, 1)
+    assert missing["reason"] == f"{row_file(finished, cell, 1)} was not made"
+    assert math.isnan(missing["value"])
+    assert (found["status"] == "finished").sum() == 7
+
+
+def test_nothing_made_is_a_table_all_the_same(project, study):
+    found = table(study)
+    assert len(found) == len(cells.grid(study))
+    assert (found["status"] == "missing").all()
+    assert found["n"].isna().all()
+
+
+def test_what_lies_on_disk_and_is_not_in_the_grid_is_left_out(finished):
+    finished["grid"]["seeds"] = [1]
+    assert set(table(finished)["seed"]) == {1}
+
+
+def test_a_diverged_cell_is_in_the_table_with_its_reason(finished):
+    cell = cells.find(finished, "x0-tiny-0")
+    for draw in (0, 1):
+        write_row(
+            finished, cell, draw, status="diverged", reason="the loss was not finite", value=None, kid=None, n=0
+        )
+    found = table(finished)
+    diverged = found[found["status"] == "diverged"]
+    assert len(diverged) == 2
+    assert set(diverged["reason"]) == {"the loss was not finite"}
+    assert diverged["value"].isna().all()
+    assert summary(found).set_index("parameterization").loc["x0", "diverged"] == 1
+    assert only(pairs(found))["seeds"] == 1
+
+
+@pytest.mark.parametrize("column", COMPARABLE)
+def test_rows_that_measure_different_things_are_refused_by_name(finished, column):
+    """Never mix what is not one scale (protocol.md, section 3)."""
+    other = 511 if column == "n" else "other"
+    write_row(finished, cells.find(finished, "x0-tiny-1"), 0, **{column: other})
+    with pytest.raises(UserError) as caught:
+        table(finished)
+    message = str(caught.value)
+    assert f"because {column} differs" in message
+    assert f"x0-tiny-1 draw 0 has {other}" in message
+    assert "v-tiny-0 draw 0 has" in message
+    assert len(message.splitlines()) == 1
+
+
+def test_what_makes_rows_comparable_is_in_the_table():
+    assert set(COMPARABLE) <= set(TABLE_COLUMNS)
+    assert {"metric", "mode", "n", "extractor_sha256", "reference_sha256"} <= set(COMPARABLE)
+
+
+def test_a_row_of_another_cell_is_refused(finished):
+    """A file that was copied to the wrong place must not count."""
+    v, x0 = cells.find(finished, "v-tiny-0"), cells.find(finished, "x0-tiny-0")
+    write_json(row_file(finished, v, 0), read_json(row_file(finished, x0, 0)))
+    with pytest.raises(UserError, match=r"v/tiny/seed0/\S+draw0\.json tells of another cell"):
+        table(finished)
+
+
+def test_a_row_of_another_draw_is_refused(finished):
+    v = cells.find(finished, "v-tiny-0")
+    write_json(row_file(finished, v, 0), read_json(row_file(finished, v, 1)))
+    with pytest.raises(UserError, match="tells of another cell or draw"):
+        table(finished)
+
+
+def test_a_row_of_an_earlier_model_counts_as_missing(finished):
+    """A cell that was trained anew and not measured since; its old number belongs to other weights."""
+    write_row(finished, cells.find(finished, "v-tiny-0"), 0, model_sha256="b" * 64)
+    found = table(finished)
+    missing = only(found[found["status"] == "missing"])
+    assert missing["reason"].endswith("was measured on an earlier model of this cell")
+    assert math.isnan(missing["value"])
+
+
+def test_a_damaged_row_is_named(finished):
+    path = row_file(finished, cells.find(finished, "v-tiny-0"), 0)
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(UserError, match=r"draw0\.json is damaged"):
+        table(finished)
+
+
+def test_a_row_that_is_not_whole_is_refused(project, study):
+    """With the real schema."""
+    cell = cells.grid(study)[0]
+    write_row(study, cell, 0)
+    with pytest.raises(UserError, match="not a whole row"):
+        table(study)
+
+
+def test_the_confidence_is_what_the_columns_say():
+    assert statistics.CONFIDENCE == 0.95
