@@ -40,6 +40,15 @@ rule all:
         expand(rules.track.output, study=STUDY["study"]),
 
 
+onstart:
+    # What the cluster does not have is said now, not by a job that waits for ever.
+    if workflow.executor_plugin.name == "slurm":
+        try:
+            cluster.require_fit(cluster.profile_file(sys.argv, os.environ), STUDY["grid"]["scales"])
+        except UserError as error:
+            sys.exit(f"error: {error}")
+
+
 onerror:
     # What is there already is an answer too: the partial table names what is missing.
     shell(f"targetwise table --configfile results/{STUDY['study']}/study.json || true")

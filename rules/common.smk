@@ -1,11 +1,12 @@
 """Configuration, schema, cells; every other rule file uses what is defined here and nothing else."""
 
 import json
+import os
 import sys
 from glob import glob
 
 try:
-    from targetwise import cells, slurm
+    from targetwise import cells, cluster, slurm
     from targetwise.config import parameterization_file, validate, variant
     from targetwise.errors import UserError
 except ModuleNotFoundError as error:

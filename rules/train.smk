@@ -54,5 +54,5 @@ rule train:
         save_every=lambda wildcards, resources: STUDY["training"]["save_every_seconds"],
     shell:
         "{params.launch} workflow/scripts/train.py --specification {input.specification:q}"
-        " --save-every-seconds {params.save_every} {params.budget}"
+        " --save-every-seconds {params.save_every} --wait {params.budget}"
         " > {log} 2>&1"

@@ -126,7 +126,7 @@ def round_trip(target: Parameterization, schedule: Schedule) -> Tensor:
         _require_finite(estimate, f"{what} predict_x0", len(schedule["sqrt_alpha"]))
         if changed:
             raise UserError(f"{what} its functions change their arguments in place; they must leave them alone")
-    error = (estimate.double() - before[0].double()).abs().view(len(schedule["sqrt_alpha"]), -1).amax(dim=1)
+    error = (estimate.double() - x_0.double()).abs().view(len(schedule["sqrt_alpha"]), -1).amax(dim=1)
     return error.nan_to_num(nan=NOT_FINITE, posinf=NOT_FINITE)
 
 

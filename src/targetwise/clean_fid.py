@@ -8,6 +8,7 @@ import io
 import warnings
 
 import numpy as np
+from scipy import linalg
 
 from targetwise.errors import UserError
 
@@ -44,8 +45,10 @@ def frechet_distance(
 
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            # It prints when it adds a ridge; how it calls scipy is why we hold scipy below 1.18.
+            # It prints when it adds a ridge; scipy warns that it is called in the old way, and of singular
+            # covariances, which the row's marks tell of in words.
             warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore", linalg.LinAlgWarning)
             return float(distance(mean, covariance, other_mean, other_covariance))
     except ValueError as error:
         raise UserError(f"clean-fid's square root failed ({error}); metric.path: fast does not need it") from error

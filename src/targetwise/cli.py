@@ -20,6 +20,8 @@ def _main() -> None:
         ("check", check, "validate the configuration and prove every parameterization of the grid sound"),
         ("table", table, "make the table of a grid that is partly done, naming what is missing"),
         ("track", track, "bring MLflow into agreement with the results"),
+        ("status", status, "show where every cell stands; reads files only"),
+        ("doctor", doctor, "say what is missing for a run here or on the cluster, with a remedy for each"),
     ):
         verb = verbs.add_parser(name, help=explanation, description=explanation.capitalize() + ".")
         verb.add_argument(
@@ -30,9 +32,14 @@ def _main() -> None:
             metavar="FILE",
             help="laid over config.yaml, as for snakemake, e.g. config/digits.yaml",
         )
+        if function is status:
+            verb.add_argument("--watch", type=float, nargs="?", const=10.0, metavar="SECONDS", help="again and again")
+        if function is doctor:
+            verb.add_argument("--profile", type=Path, default=Path("slurm"), help="a Snakemake profile's folder")
         verb.set_defaults(function=function)
-    arguments = parser.parse_args()
-    arguments.function(config.load(arguments.configfile))
+    arguments = vars(parser.parse_args())
+    run, overlays = arguments.pop("function"), arguments.pop("configfile")
+    run(config.load(overlays), **arguments)
 
 
 def check(study: dict[str, Any]) -> None:
@@ -74,3 +81,25 @@ def track(study: dict[str, Any]) -> None:
 
     done = tracking.import_study(study)
     print(", ".join(f"{len(names)} {what}" for what, names in done.items()))
+
+
+def status(study: dict[str, Any], watch: float | None) -> None:
+    """Print where every cell stands."""
+    from targetwise import status as standing
+
+    if watch:
+        standing.watch(study, watch)
+    else:
+        print(standing.render(standing.standings(study)))
+
+
+def doctor(study: dict[str, Any], profile: Path) -> None:
+    """Print what was found, as it is found; what is wrong makes the exit code 1."""
+    from targetwise import doctor as examination
+
+    wrong = 0
+    for finding in examination.examine(study, profile):
+        print(f"{finding.state:<6} {finding.what:<10} {finding.words}", flush=True)
+        wrong += finding.state == "wrong"
+    if wrong:
+        raise errors.UserError(f"{wrong} of these must be mended before a run")

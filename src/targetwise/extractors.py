@@ -20,7 +20,7 @@ from targetwise.progress import Progress
 
 #: Made by workflow/resources/make_digits_features.py; distances are comparable only with these very weights.
 DIGITS_WEIGHTS = Path("workflow/resources/digits_features.safetensors")
-DIGITS_WEIGHTS_SHA256 = "0658b7af2b0e66222d49163e2ce655feae0b41669589fcfbec602fb5737e01cf"
+DIGITS_WEIGHTS_SHA256 = "4257ef9f6657722c2282828b2afa5a7fdbe1d8e711f4d468e1ae6bbba73798c7"
 
 #: Images at a time: what a core's cache and a card's memory like. Changes speed only.
 INCEPTION_BATCH = {"cpu": 16, "cuda": 256}
@@ -54,7 +54,7 @@ class Extractor:
 
     @torch.inference_mode()
     def features(self, images: np.ndarray, device: torch.device, what: str = "") -> np.ndarray:
-        """Return the features of ``images`` (N, H, W, C) uint8, (N, D) fp32, showing progress if ``what`` names it."""
+        """Return the features of ``images`` (N, H, W, C) uint8, (N, D) fp32; with ``what``, progress is shown."""
         parts = []
         with Progress(what, len(images), "image", silent=not what) as progress:
             for first in range(0, len(images), self.batch):
@@ -64,12 +64,11 @@ class Extractor:
         return np.concatenate(parts)
 
 
-class DigitsClassifier(nn.Module):
-    """A small classifier of 8×8 digits; its 32 values before the last layer are the features."""
+class DigitsFeatures(nn.Sequential):
+    """The body of a small classifier of 8×8 digits: (B, 8, 8, 1) uint8 to 32 features of variance 1."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
+        super().__init__(
             nn.Conv2d(1, 16, 3, padding=1),
             nn.SiLU(),
             nn.Conv2d(16, 32, 3, stride=2, padding=1),
@@ -77,17 +76,11 @@ class DigitsClassifier(nn.Module):
             nn.Flatten(),
             nn.Linear(32 * 4 * 4, 32),
         )
-        self.head = nn.Sequential(nn.SiLU(), nn.Linear(32, 10))
-
-    def features(self, images: Tensor) -> Tensor:
-        """Return (B, 32) features of images (B, 8, 8, 1) uint8."""
-        features: Tensor = self.layers(images.permute(0, 3, 1, 2).float() / 127.5 - 1)
-        return features
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return (B, 10) class scores of images (B, 8, 8, 1) uint8."""
-        scores: Tensor = self.head(self.features(images))
-        return scores
+        """Return (B, 32) features."""
+        features: Tensor = super().forward(images.permute(0, 3, 1, 2).float() / 127.5 - 1)
+        return features
 
 
 def _digits(device: torch.device, path: str) -> Extractor:
@@ -99,14 +92,14 @@ def _digits(device: torch.device, path: str) -> Extractor:
             f"{DIGITS_WEIGHTS} has SHA-256 {digest}, but {DIGITS_WEIGHTS_SHA256} is declared; "
             f"`git checkout {DIGITS_WEIGHTS}` brings it back"
         )
-    classifier = DigitsClassifier()
-    classifier.load_state_dict(load_file(DIGITS_WEIGHTS))
-    classifier.eval().to(device)
+    network = DigitsFeatures()
+    network.load_state_dict(load_file(DIGITS_WEIGHTS))
+    network.eval().to(device)
 
     def function(images: Tensor) -> Tensor:
         if images.shape[1:] != (8, 8, 1):
             raise UserError(f"the digits extractor takes images of 8×8×1, not {'×'.join(map(str, images.shape[1:]))}")
-        return classifier.features(images)
+        return network(images)
 
     return Extractor("digits", "FD (digits features)", "native", path, digest, 512, function)
 

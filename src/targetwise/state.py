@@ -34,6 +34,10 @@ KEPT = 2
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS)
 
 
+class InUseError(UserError):
+    """Another process holds the folder; the message says which."""
+
+
 class StateFolder:
     """The states of one computation, which ``key`` identifies: another key's states are never used."""
 
@@ -87,7 +91,7 @@ class StateFolder:
         Both a file lock and a heartbeat are used, because some cluster file systems have no working locks.
 
         Raises:
-            UserError: if another process holds it; the message says which.
+            InUseError: if another process holds it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o666)
@@ -136,11 +140,11 @@ class StateFolder:
         except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
             return None
 
-    def _held(self) -> UserError:
+    def _held(self) -> InUseError:
         beat = self._read_heartbeat() or {}
         job = f", job {beat['job']}" if beat.get("job") else ""
         holder = f"host {beat.get('host', '?')}, process {beat.get('process', '?')}{job}"
-        return UserError(f"{self.path} is in use by another trainer ({holder}); wait for it or end it first")
+        return InUseError(f"{self.path} is in use by another trainer ({holder}); wait for it or end it first")
 
     def _wait_for_silence(self) -> None:
         """Return once no other process beats; its clock is not trusted, only whether the file moves."""

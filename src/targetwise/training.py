@@ -6,10 +6,11 @@ and resumed ends with the weights of the run that was not.
 
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from targetwise.errors import StoppedEarlyError, UserError
 from targetwise.files import (
     atomic,
     canonical_json,
+    read_json,
     read_json_lines,
     sha256_of_file,
     sha256_of_text,
@@ -33,12 +35,15 @@ from targetwise.files import (
 from targetwise.progress import Progress
 from targetwise.provenance import environment
 from targetwise.randomness import StepDraw
-from targetwise.state import StateFolder
+from targetwise.state import InUseError, StateFolder
 from targetwise.stopping import Stop
 from targetwise.trainer import Trainer
 
 #: Several processes agree on stopping every this many steps.
 AGREE_EVERY = 10
+
+#: Between two looks at a cell that another trainer has.
+WAIT_SECONDS = 2.0
 
 #: The share of the time that saving state may take.
 SAVING_SHARE = 0.01
@@ -52,6 +57,7 @@ def train(
     save_every_seconds: float,
     stop: Stop,
     world: World = ALONE,
+    wait: bool = False,
 ) -> dict[str, Any]:
     """Train one cell to its end, from its last saved state if there is one, and publish the result.
 
@@ -63,6 +69,7 @@ def train(
         save_every_seconds: between two saved states.
         stop: says when to stop early.
         world: the processes that train the cell together.
+        wait: whether to wait while another trainer has the cell (only one process can), and to take over its result.
 
     Returns:
         The content of ``training.json`` (nothing in processes other than the main one). A training whose loss is
@@ -80,18 +87,48 @@ def train(
     what = f"train {cell['parameterization']}-{cell['scale']}-{cell['seed']}"
 
     states = StateFolder(folder / "state", key)
-    with states.locked() if world.is_main else nullcontext():
-        trainer = Trainer(specification, images, target, loss_space, device, world)
-        log = TrainingLog(folder / "state" / "train.jsonl")
-        _resume(trainer, log, states, world)
-        began = time.monotonic()
-        savings = Savings(states, save_every_seconds, began)
-        divergence = _run(trainer, log, savings, stop, what)
-        if not world.is_main:
-            return {}
-        outcome = _publish(trainer, log, folder, specification, divergence, savings, key)
+    with _held(states, stop, wait and world.size == 1) if world.is_main else nullcontext(False) as waited:
+        outcome = _published(folder, key) if waited else None
+        if outcome is None:
+            trainer = Trainer(specification, images, target, loss_space, device, world)
+            log = TrainingLog(folder / "state" / "train.jsonl")
+            _resume(trainer, log, states, world)
+            began = time.monotonic()
+            savings = Savings(states, save_every_seconds, began)
+            divergence = _run(trainer, log, savings, stop, what)
+            if not world.is_main:
+                return {}
+            outcome = _publish(trainer, log, folder, specification, divergence, savings, key)
     states.remove()
     return outcome
+
+
+@contextmanager
+def _held(states: StateFolder, stop: Stop, wait: bool) -> Iterator[bool]:
+    """Hold the cell's state for the length of the block; yield whether another trainer had to be waited for."""
+    waited = False
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(states.locked())
+                break
+            except InUseError as error:
+                if not wait:
+                    raise
+                if stop:
+                    raise StoppedEarlyError(f"{error}; {stop.reason} while waiting") from None
+                if not waited:
+                    print(f"waiting: {error}", file=sys.stderr, flush=True)
+                waited = True
+            time.sleep(WAIT_SECONDS)
+        yield waited
+
+
+def _published(folder: Path, key: str) -> dict[str, Any] | None:
+    """Return the outcome that another trainer of the very same cell has published meanwhile."""
+    path = folder / "training.json"
+    outcome: dict[str, Any] | None = read_json(path) if path.exists() else None
+    return outcome if outcome and outcome["key"] == key else None
 
 
 def _resume(trainer: Trainer, log: "TrainingLog", states: StateFolder, world: World) -> None:

@@ -1,7 +1,7 @@
-"""A private SLURM of one machine for the tests: real daemons and real jobs, its own ports, nothing outside its folder.
+"""A private SLURM of one machine for the tests: real daemons, real jobs, its own ports, nothing outside its folder.
 
-Debian's `slurm-wlm` is enough. `auth/none` needs no munge; two empty files stand in for two GPUs per node; and finished
-jobs are written down in `jobs.txt`, because there is no accounting, as on many small clusters.
+Debian's `slurm-wlm` is enough. `auth/none` needs no munge, two empty files stand in for two GPUs per node, and
+finished jobs are written down in `jobs.txt`: there is no accounting, as on many small clusters.
 """
 
 import getpass
@@ -51,7 +51,7 @@ KillWait=10
 MinJobAge=600
 JobRequeue=1
 {nodes}
-PartitionName=gpu Nodes={names} Default=NO MaxTime=1-00:00:00 State=UP
+PartitionName=batch Nodes={names} Default=NO MaxTime=1-00:00:00 State=UP
 PartitionName=cpu Nodes={names} Default=YES MaxTime=02:00:00 State=UP
 """
 
@@ -78,8 +78,8 @@ SRUN = """#!/bin/sh
 SLURM_CONF={folder}/slurm.conf exec {program} "$@"
 """
 
-#: The driver asks for states ever more seldom (after 1, 11, 21 … seconds), which suits jobs of hours. Here its question
-#: is answered when a job has ended, or after 40 seconds. While there is a file `outage`, it is not answered at all.
+#: The driver asks for states ever more seldom (after 1, 11, 21 … seconds), which suits jobs of hours. Here its
+#: question is answered when a job has ended, or after 40 seconds. While there is a file `outage`, it is not at all.
 SQUEUE = """#!/bin/sh
 case "$*" in *--states=all*) ;; *) exec {program} "$@" ;; esac
 for run; do :; done
@@ -102,9 +102,9 @@ echo "$states"
 
 
 class Cluster:
-    """`nodes` nodes on this machine, two GPUs each; the partitions `gpu` (a day) and `cpu` (two hours)."""
+    """`nodes` nodes on this machine, two GPUs each; the partitions `batch` (a day) and `cpu` (two hours)."""
 
-    def __init__(self, folder: Path, nodes: int = 1) -> None:
+    def __init__(self, folder: Path, nodes: int = 2) -> None:
         self.folder = folder
         self.names = [f"node{index + 1}" for index in range(nodes)]
         self.daemons: list[subprocess.Popen[bytes]] = []
@@ -147,11 +147,6 @@ class Cluster:
         records = [dict(re.findall(r"(\S+?)=(\S*)", line)) for line in shown]
         return {record["JobId"]: record for record in records if "JobId" in record}
 
-    def of(self, rule: str) -> list[dict[str, str]]:
-        """Return the records of a rule's jobs (a group's name too), oldest first; the plugin writes it as comment."""
-        found = [record for record in self.jobs().values() if re.match(rf"rule_{rule}\b", record.get("Comment", ""))]
-        return sorted(found, key=lambda record: int(record["JobId"]))
-
     def completed(self) -> list[dict[str, str]]:
         """Return the lines of SLURM's own book of finished jobs."""
         path = self.folder / "jobs.txt"
@@ -160,7 +155,9 @@ class Cluster:
 
     def forget(self) -> None:
         """End every job, so that the next test finds the cluster as it was."""
-        self.command("scontrol", "update", f"nodename={','.join(self.names)}", "state=resume")
+        for name in self.names:
+            if "DRAIN" in self.command("scontrol", "--oneliner", "show", "node", name):
+                self.command("scontrol", "update", f"nodename={name}", "state=resume")
         waiting = [job for job, _ in self.queue()]
         if waiting:
             self.command("scancel", *waiting)

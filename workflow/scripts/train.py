@@ -21,13 +21,22 @@ def main() -> None:
     parser.add_argument("--save-every-seconds", type=float, default=300.0, help="how much work a kill may cost")
     parser.add_argument("--time-budget", type=float, metavar="SECONDS", help="stop in time, saved, with exit code 75")
     parser.add_argument("--margin", type=float, default=120.0, metavar="SECONDS", help="kept free for saving")
+    parser.add_argument("--wait", action="store_true", help="wait while another trainer has the cell")
     arguments = parser.parse_args()
     stop = Stop(arguments.time_budget, arguments.margin).listen()
     specification = files.read_json(arguments.specification)
     images = data.load(Path("data") / specification["data"]["dataset"], "train")
     folder = arguments.specification.parent
     with joined() as world:
-        train(specification, images, folder, save_every_seconds=arguments.save_every_seconds, stop=stop, world=world)
+        train(
+            specification,
+            images,
+            folder,
+            save_every_seconds=arguments.save_every_seconds,
+            stop=stop,
+            world=world,
+            wait=arguments.wait,
+        )
 
 
 if __name__ == "__main__":

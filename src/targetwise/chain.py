@@ -1,0 +1,112 @@
+"""One cell from data to number in one process, without Snakemake: for a borrowed GPU, or a machine with little on it.
+
+Writes the files that the pipeline's rules write, where they write them, and does only what is missing, so a chain
+that was cut off goes on, and Snakemake finds nothing left to do for the cell.
+"""
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from targetwise import cells, check, config, data, fid, inception, parameterization, reference
+from targetwise.cells import Cell
+from targetwise.errors import UserError
+from targetwise.files import read_json, write_json
+from targetwise.rows import read_row, write_row
+from targetwise.sampling import sample
+from targetwise.stopping import Stop
+from targetwise.training import train
+
+DATA = Path("data")
+
+
+def load(name: str) -> tuple[config.Config, Cell]:
+    """Return the configuration and the cell of e.g. ``reference/epsilon-small-42``.
+
+    The study is ``config/<study>.yaml`` laid over ``config.yaml``, or ``config.yaml`` itself.
+
+    Raises:
+        UserError: if there is no such study or cell.
+    """
+    study, _, cell = name.partition("/")
+    overlay = Path("config") / f"{study}.yaml"
+    loaded = config.load([overlay] if overlay.exists() else [])
+    if loaded["study"] != study or not cell:
+        known = sorted(path.stem for path in Path("config").glob("*.yaml"))
+        raise UserError(f"'{name}' is not STUDY/CELL, as in reference/epsilon-small-42; studies: {', '.join(known)}")
+    return loaded, cells.find(loaded, cell)
+
+
+def run(study: Mapping[str, Any], cell: Cell, stop: Stop) -> list[dict[str, Any]]:
+    """Do what is missing of one cell and return its rows, a draw each.
+
+    Args:
+        study: the whole configuration.
+        cell: of its grid.
+        stop: says when to stop early; only training asks, the other stages are short or go on from their parts.
+
+    Raises:
+        StoppedEarlyError: if the training was asked to stop; its state is saved.
+        UserError: if something does not fit.
+    """
+    cells.write_specifications(study)
+    images, reference_path = _prepare(study)
+    folder = cell.folder
+    specification = read_json(folder / "cell.json")
+    options = read_json(folder.parents[2] / "sampling.json")
+    _check(study, cell)
+    _say(f"training {cell.name}")
+    outcome = train(
+        specification, images, folder, save_every_seconds=study["training"]["save_every_seconds"], stop=stop
+    )
+    rows = []
+    for draw in range(study["sampling"]["draws"]):
+        samples = folder / "samples" / cells.sampler_name(study) / f"draw{draw}.npz"
+        facts = read_json(samples.with_suffix(".json")) if samples.with_suffix(".json").exists() else {}
+        if (facts.get("model_sha256"), facts.get("sampling")) != (outcome["model_sha256"], options):
+            _say(f"sampling draw {draw}")
+            sample(specification, options, images, folder, draw, samples)
+            facts = read_json(samples.with_suffix(".json"))
+        path = folder / "fid" / cells.sampler_name(study) / f"draw{draw}.json"
+        wanted = (facts["samples_sha256"], reference.load_reference(reference_path).facts["images_sha256"])
+        row = read_row(path) if path.exists() else {}
+        if (row.get("samples_sha256"), row.get("reference_sha256")) != wanted:
+            _say(f"measuring draw {draw}")
+            row = fid.measure_draw(specification, samples, reference_path)
+            write_row(path, row)
+        rows.append(row)
+    return rows
+
+
+def _prepare(study: Mapping[str, Any]) -> tuple[data.Images, Path]:
+    """Bring data set, weights and reference; return the training images and the reference's path."""
+    name = study["data"]["dataset"]
+    if not (DATA / name / "manifest.json").exists():
+        _say(f"preparing {name}")
+        data.prepare(name, study["datasets"][name], DATA / name)
+    metric = study["metric"]
+    if metric["extractor"] in study["weights"] and not inception.WEIGHTS.with_suffix(".json").exists():
+        _say("preparing the extractor's weights")
+        inception.prepare(study["weights"][metric["extractor"]]["sources"])
+    path = DATA / name / "reference" / f"{cells.reference_name(study)}.npz"
+    if not path.with_suffix(".json").exists():
+        _say("extracting the reference's features")
+        asked = metric["reference"]
+        selection = reference.Selection(name, asked["split"], asked.get("first"), metric["extractor"], metric["path"])
+        reference.make(selection, path)
+    return data.load(DATA / name, "train"), path
+
+
+def _check(study: Mapping[str, Any], cell: Cell) -> None:
+    path = cell.folder.parents[1] / "check.json"
+    variant = config.variant(study, cell.parameterization)
+    target = parameterization.load(variant["target"])
+    loss_space = parameterization.load(variant["loss_space"])
+    precisions = sorted(set(study["training"]["precision"].values()))
+    write_json(path, check.check(target, loss_space, variant, precisions))
+
+
+def _say(what: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)

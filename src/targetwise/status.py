@@ -1,0 +1,204 @@
+"""Where every cell of a grid stands, read from its files: during a run or after it, on a cluster or a laptop."""
+
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from targetwise import cells
+from targetwise.cells import Cell
+from targetwise.config import parameterization_file, variant
+from targetwise.files import canonical_json, sha256_of_file, sha256_of_text
+
+STATES = ("done", "running", "waiting", "failed", "diverged")
+
+#: state.py beats every 5 seconds; clocks of two machines may differ by some more.
+FRESH_SECONDS = 60.0
+
+#: How an ended job's last words begin if it is to go on later (errors.py).
+RESUMABLE = ("stopped:", "interrupted", "waiting:")
+
+TAIL_BYTES = 8192
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One cell's state, one of :data:`STATES`, and what more there is to say of it."""
+
+    cell: Cell
+    state: str
+    detail: str = ""
+
+
+def standings(config: Mapping[str, Any]) -> list[Standing]:
+    """Return where each cell of the grid stands, in the grid's order; nothing but files is asked."""
+    specifications = cells.specifications(config)
+    digests = _Digests(config)
+    sampler, draws = cells.sampler_name(config), range(config["sampling"]["draws"])
+    now = time.time()
+    return [
+        _standing(
+            cell, specifications[cell.folder / "cell.json"], digests, [f"{sampler}/draw{d}" for d in draws], now
+        )
+        for cell in cells.grid(config)
+    ]
+
+
+def render(found: Iterable[Standing]) -> str:
+    """Return the grid's table, a line for every cell of which there is more to say, and the sum."""
+    found = list(found)
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    for standing in found:
+        key = standing.cell.parameterization, standing.cell.scale
+        counts.setdefault(key, Counter())[standing.state] += 1
+    rows = [["parameterization", "scale", *STATES]]
+    rows += [[*key, *(str(count[state] or "·") for state in STATES)] for key, count in counts.items()]
+    told = [[each.cell.name, each.state, each.detail] for each in found if each.detail]
+    total = Counter(each.state for each in found)
+    summary = ", ".join(f"{total[state]} {state}" for state in STATES if total[state])
+    return "\n".join(
+        [*_aligned(rows), "", *_aligned(told), *([""] if told else []), f"{len(found)} cells: {summary}"]
+    )
+
+
+def watch(config: Mapping[str, Any], every: float) -> None:
+    """Print the table again and again, until no cell can move any more."""
+    while True:
+        found = standings(config)
+        clear = "\x1b[H\x1b[2J" if sys.stdout.isatty() else ""
+        print(f"{clear}{render(found)}\n{time.strftime('%H:%M:%S')}, again every {every:g} s", flush=True)
+        if not any(each.state in ("running", "waiting") for each in found):
+            return
+        time.sleep(every)
+
+
+class _Digests:
+    """The digests of a study's images and parameterizations, which belong to each cell's key (training.py)."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config = config
+        manifest = _read_json(Path("data") / config["data"]["dataset"] / "manifest.json")
+        self.images = manifest["splits"]["train"]["sha256"] if manifest else None
+        self.files: dict[str, list[str]] = {}
+
+    def key(self, name: str, specification: Mapping[str, Any]) -> str:
+        if name not in self.files:
+            resolved = variant(self.config, name)
+            paths = [parameterization_file(resolved[part]) for part in ("target", "loss_space")]
+            self.files[name] = [sha256_of_file(path) for path in paths]
+        return sha256_of_text(canonical_json([specification, *self.files[name], self.images]))
+
+
+def _standing(
+    cell: Cell, specification: Mapping[str, Any], digests: _Digests, draws: list[str], now: float
+) -> Standing:
+    outcome = _read_json(cell.folder / "training.json")
+    if outcome is None or outcome.get("key") != digests.key(cell.parameterization, specification):
+        return _in_training(cell, specification["training"], now, trained_otherwise=outcome is not None)
+    if outcome["status"] == "diverged":
+        return Standing(cell, "diverged", outcome["reason"])
+    for draw in draws:
+        row = _read_json(cell.folder / "fid" / f"{draw}.json")
+        if row is None or row.get("model_sha256") != outcome["model_sha256"]:
+            return _in_measuring(cell, draw.replace("/", "-"), now)
+    return Standing(cell, "done")
+
+
+def _in_training(cell: Cell, options: Mapping[str, Any], now: float, *, trained_otherwise: bool) -> Standing:
+    state = cell.folder / "state"
+    if _age(state / "heartbeat.json", now) < FRESH_SECONDS:
+        return Standing(cell, "running", _progress(state, options))
+    if trained_otherwise:
+        # A job's first act is to delete the outputs, so the log is still that of the training that made them.
+        return Standing(cell, "waiting", "trained, but configuration, parameterization or data changed since")
+    words = _last_words(cell.folder / "log/train.log", since=_written(cell.folder / "cell.json"))
+    if words and not words.startswith(RESUMABLE):
+        return Standing(cell, "failed", words)
+    saved = max((path.stem.rpartition("-")[2] for path in _listed(state, ".sha256")), default="")
+    return Standing(cell, "waiting", f"step {int(saved)} of {options['steps']} is saved" if saved else "")
+
+
+def _in_measuring(cell: Cell, draw: str, now: float) -> Standing:
+    for stage in ("fid", "sample"):
+        log = cell.folder / f"log/{stage}-{draw}.log"
+        words = _last_words(log, since=_written(cell.folder / "training.json"))
+        if words and _age(log, now) < FRESH_SECONDS and not words.startswith("error:"):
+            return Standing(cell, "running", f"{stage}: {words}")
+        finished = stage == "sample" and (cell.folder / f"samples/{draw.replace('-draw', '/draw')}.json").exists()
+        if words and not finished and not words.startswith(RESUMABLE):
+            return Standing(cell, "failed", f"{stage}: {words}")
+    return Standing(cell, "waiting", "trained, not yet measured")
+
+
+def _progress(state: Path, options: Mapping[str, Any]) -> str:
+    beat = _read_json(state / "heartbeat.json") or {}
+    who = f"host {beat.get('host', '?')}" + (f", job {beat['job']}" if beat.get("job") else "")
+    try:
+        line = json.loads(_tail(state / "train.jsonl").splitlines()[-1])
+    except (IndexError, ValueError):
+        return f"began ({who})"
+    steps, rate = options["steps"], line["images_per_second"]
+    left = (steps - line["step"]) * options["global_batch"] / rate if rate else float("inf")
+    return f"step {line['step']} of {steps}, {rate:.0f} images/s, {_duration(left)} left ({who})"
+
+
+def _duration(seconds: float) -> str:
+    if seconds == float("inf"):
+        return "?"
+    minutes = seconds / 60
+    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+def _last_words(log: Path, since: float) -> str:
+    """Return the last line of a log that is not older than ``since``; an older one tells of another cell.json."""
+    if _written(log) < since:
+        return ""
+    lines = [line.strip("\0 \r") for line in _tail(log).splitlines()]
+    return next((line for line in reversed(lines) if line), "")
+
+
+def _tail(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - TAIL_BYTES))
+            return file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """Return a file's content; None while it is not there or not whole."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return content
+
+
+def _written(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _age(path: Path, now: float) -> float:
+    return now - _written(path)
+
+
+def _listed(folder: Path, ending: str) -> list[Path]:
+    try:
+        return [path for path in folder.iterdir() if path.name.endswith(ending)]
+    except OSError:
+        return []
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
