@@ -8,7 +8,7 @@ SNAKEMAKE := $(RUN) snakemake --cores all
 LOCK := uv pip compile --universal --python-version 3.11 --no-emit-index-url --generate-hashes --quiet \
 	--custom-compile-command "make lock" --extra workflow --extra dev
 
-.PHONY: help demo test lint lock
+.PHONY: help demo test test-slurm lint lock
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 — /p' $(MAKEFILE_LIST)
@@ -19,7 +19,10 @@ demo: $(READY) ## the whole pipeline on handwritten digits; ends with the path o
 	@echo "report: $(CURDIR)/results/digits/report.html"
 
 test: $(READY) lint ## format, lint, types, unit tests, one tiny real run
-	$(RUN) pytest -m "not slow"
+	$(RUN) pytest -m "not slow and not slurm"
+
+test-slurm: $(READY) ## the cluster section on a private SLURM, through everything that goes wrong (needs slurm-wlm)
+	$(RUN) pytest tests/slurm -m "not slow"
 
 lint: $(READY)
 	$(RUN) ruff format --check .

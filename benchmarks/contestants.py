@@ -113,9 +113,11 @@ class PlainOutput(nn.Module):
 
     @property
     def downsample_factor(self) -> int:
+        """Return what image sizes must be a multiple of."""
         return 8
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, *unused: object) -> torch.Tensor:
+        """Return the network's output for noisy images ``x`` and time steps ``t``."""
         return self.model(x, t).sample
 
 

@@ -1,6 +1,7 @@
 """How a command ends: one line that says what to do, and an exit code that a scheduler can read."""
 
 import errno
+import os
 import subprocess
 import sys
 
@@ -79,11 +80,14 @@ def test_our_own_mistakes_keep_their_traceback(error):
     assert caught.value is error
 
 
-def test_a_reader_that_leaves_gets_no_traceback():
-    """`targetwise table | head -1` must end quietly."""
-    code = "import sys; from targetwise import errors; errors.run(lambda: [print('x' * 99) for _ in range(9999)])"
-    program = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    program.stdout.readline()
+@pytest.mark.parametrize("lines", [1, 9999])
+def test_a_reader_that_leaves_gets_no_traceback(lines):
+    """`targetwise table | true` must end quietly, also when all output fits the buffer."""
+    code = f"from targetwise import errors; errors.run(lambda: [print('x' * 99) for _ in range({lines})])"
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    program = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=buffered
+    )
     program.stdout.close()
     assert program.stderr.read() == b""
     program.stderr.close()

@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from targetwise import bounds, data, fid, reference, rows
+from targetwise import bounds, data, fid, reference, rows, sampling
 from targetwise.errors import UserError
-from targetwise.files import read_json, sha256_of_array, write_json
+from targetwise.files import read_json, sha256_of_array, sha256_of_file, write_json
 from targetwise.reference import Selection, load_reference
 
 ROOT = Path(__file__).parent.parent
@@ -108,6 +108,33 @@ def test_diverged_cell_has_a_row_without_a_number(digits, tmp_path):
     assert (row["status"], row["value"], row["kid"], row["n"]) == ("diverged", None, None, 0)
     with pytest.raises(UserError, match="not a whole row"):
         rows.write_row(tmp_path / "row.json", {**row, "value": 3.0})
+
+
+def test_samples_that_are_not_finite_give_a_diverged_row_and_no_number(digits, tmp_path, monkeypatch):
+    """As uint8 they would look like images."""
+
+    class Denoiser:
+        image_shape, device, load = (1, 8, 8), CPU, staticmethod(lambda path: None)
+
+    def denoise(denoiser, noise, options):
+        images = torch.zeros_like(noise)
+        images[-1, 0, 3, 3] = float("nan")
+        return images
+
+    monkeypatch.setattr(sampling, "Denoiser", lambda *arguments: Denoiser())
+    monkeypatch.setattr(sampling, "denoise", denoise)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    digest = sha256_of_file(tmp_path / "model.safetensors")
+    write_json(tmp_path / "training.json", {"status": "finished", "reason": None, "model_sha256": digest})
+    variant = {"target": "v"}
+    specification = {"data": {"dataset": "digits"}, "training": {"threads": 1}, "cell": CELL, "variant": variant}
+    options = {"images": 70, "batch": 32, "seed": 0, "quantization": "round"}
+    draw = tmp_path / "ddim-50/draw0.npz"
+    sampling.sample(specification, options, data.load(digits / "digits", "train"), tmp_path, 0, draw)
+    row = fid.measure_draw(specification, draw, digits / "reference.npz")
+    rows.write_row(tmp_path / "row.json", row)
+    assert (row["status"], row["value"], row["n"]) == ("diverged", None, 0)
+    assert row["reason"] == "the sampled images are not finite"
 
 
 def test_marks_name_what_a_reader_must_know(digits, real_digits):

@@ -58,7 +58,8 @@ def check(study: dict[str, Any]) -> None:
         print(
             f"{name}: inverts to {found['round_trip']['fp64']['largest_error']:.1e} in fp64 and "
             f"{found['round_trip']['fp32']['largest_error']:.1e} in fp32; an output error reaches x0 up to "
-            f"{gain['largest']:.3g} times (t = {gain['at_t']}), over {ill['gain_above']:.0f} times at {ill['steps']} steps"
+            f"{gain['largest']:.3g} times (t = {gain['at_t']}), over {ill['gain_above']:.0f} times at {ill['steps']} "
+            "steps"
         )
 
 

@@ -165,21 +165,23 @@ def _problems(request: Request, cluster: Mapping[str, Partition]) -> Iterator[st
 
 
 def _evaluated(value: Any, scale: str) -> Any:
-    """Return what Snakemake makes of a profile's value: a Python expression, if it is one."""
+    """Return what Snakemake makes of a profile's value: an expression's value; None if it cannot be known."""
     if not isinstance(value, str):
         return value
     text = os.path.expandvars(value)
     try:
         return eval(text, {"wildcards": SimpleNamespace(scale=scale), "attempt": 1})  # noqa: S307 (as Snakemake does)
+    except (NameError, SyntaxError):
+        return text  # plain words, as Snakemake takes them
     except Exception:
-        return text
+        return None  # it depends on more than the scale
 
 
 def _minutes(value: Any) -> float:
     """Return the minutes of ``90``, ``"8h"`` or ``"1d 12h"``; 0 if it cannot be read."""
     if isinstance(value, str) and not value.strip().isdecimal():
-        parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smhdw])", value.lower())
-        return sum(float(number) * MINUTES[unit] for number, unit in parts)
+        parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smhdw])[a-z]*,?\s*|(.)", value.lower())
+        return 0 if any(rest for *_, rest in parts) else sum(float(n) * MINUTES[unit] for n, unit, _ in parts)
     return float(value or 0)
 
 

@@ -32,6 +32,7 @@ def run(main: Callable[[], None]) -> None:
     """Run a command's main function; what the user can mend ends in one line and an exit code."""
     try:
         main()
+        sys.stdout.flush()  # here and not when Python ends, where a reader that has left could not be handled
     except StoppedEarlyError as error:
         _leave(f"stopped: {error}", EXIT_TRY_AGAIN)
     except UserError as error:

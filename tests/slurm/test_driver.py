@@ -35,7 +35,7 @@ def test_a_driver_started_beside_its_own_orphans_trains_nothing_twice(new_projec
     assert second.wait(timeout=300) == 0, project.log[-5000:]
 
     assert [job["JobState"] for job in project.jobs("train")] == ["COMPLETED", "COMPLETED"]
-    assert log.read_text(errors="replace").count("300/300 steps") == 1  # one of the two trained
+    assert "steps" not in log.read_text()  # the second job took over what the first one had made
     assert read_json(cell / "training.json")["model_sha256"] == project.uninterrupted(cell, tmp_path)
     assert pd.read_csv(project.folder / "results/cluster/table.csv").status.tolist() == ["finished"]
 

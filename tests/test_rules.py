@@ -1,0 +1,69 @@
+"""What the rule files must not do, and how they start a script."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from targetwise.slurm import launcher, time_budget
+
+ROOT = Path(__file__).parent.parent
+RULE_FILES = sorted([ROOT / "Snakefile", *(ROOT / "rules").rglob("*.smk")])
+
+
+@pytest.mark.parametrize("path", RULE_FILES, ids=lambda path: path.name)
+def test_no_rule_has_retries_of_its_own(path):
+    """Under SLURM they multiply with the profile's, and keep the first time limit."""
+    assert not re.search(r"^\s*retries\s*:", path.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", RULE_FILES, ids=lambda path: path.name)
+def test_no_rule_says_what_it_needs_of_a_machine(path):
+    """Partition, GPUs, memory and time are the profile's."""
+    assert not re.search(r"^\s*resources\s*:", path.read_text(), re.MULTILINE)
+
+
+def test_the_default_profile_leaves_the_cluster_to_the_other():
+    """It is stronger than `--profile slurm`, key by key."""
+    default = yaml.safe_load((ROOT / "profiles/default/config.v9+.yaml").read_text())
+    slurm = yaml.safe_load((ROOT / "slurm/config.v9+.yaml").read_text())
+    shared = {key for key in default if key in slurm and default[key] != slurm[key]}
+    assert shared == set()
+    assert not {"executor", "default-resources", "set-resources", "resources", "cores", "jobs"} & set(default)
+
+
+@pytest.mark.parametrize(
+    ("resources", "start"),
+    [
+        ({}, "python"),
+        ({"gpu": 1, "nodes": 1}, "python"),
+        ({"gpu": 4, "nodes": 1}, "torchrun --standalone --nproc-per-node=4"),
+        ({"gres": "gpu:2"}, "torchrun --standalone --nproc-per-node=2"),
+        ({"gres": "gpu:a100:2"}, "torchrun --standalone --nproc-per-node=2"),
+    ],
+)
+def test_one_process_per_gpu(resources, start):
+    assert launcher(resources) == start
+
+
+def test_several_nodes_meet_at_the_first():
+    start = launcher({"nodes": 2, "gres": "gpu:4", "tasks": 2, "mpi": "srun"})
+    assert start.startswith("srun --nodes=2 --ntasks=2 --ntasks-per-node=1 --gres=gpu:4 bash -c 'exec torchrun ")
+    assert "--nnodes=2 --nproc-per-node=4" in start
+    assert '--rdzv-endpoint="$SLURM_LAUNCH_NODE_IPADDR:' in start and start.endswith('"$@"\' torchrun')
+
+
+@pytest.mark.parametrize(
+    ("minutes", "options"),
+    [
+        (None, ""),
+        (0, ""),
+        ("<TBD>", ""),
+        (1, "--time-budget 60 --margin 12"),
+        (10, "--time-budget 600 --margin 120"),
+        (480, "--time-budget 28800 --margin 120"),
+    ],
+)
+def test_training_is_told_its_time_less_what_saving_needs(minutes, options):
+    assert time_budget({"runtime": minutes}) == options
