@@ -7,16 +7,18 @@ from glob import glob
 
 try:
     from targetwise import cells, cluster, slurm
-    from targetwise.config import parameterization_file, validate, variant
+    from targetwise.config import parameterization_file, require_unique_keys, validate, variant
     from targetwise.errors import UserError
 except ModuleNotFoundError as error:
     sys.exit(f"error: the package '{error.name}' is missing; run `make .venv` and activate .venv")
 
 try:
+    require_unique_keys(workflow.configfiles)
     STUDY = validate(config)
-    # Only the driver writes what the cells are; its jobs make sure that nobody edited the configuration since.
+    # Only the driver writes what the cells are; its jobs make sure that nobody edited the configuration since. A dry
+    # run, or a second driver that is about to be refused, must not change them under a run that is under way.
     if workflow.is_main_process:
-        cells.write_specifications(STUDY)
+        cells.write_specifications(STUDY, replace=not glob(".snakemake/locks/*"))
     else:
         cells.require_specifications(STUDY)
 except UserError as error:

@@ -177,6 +177,27 @@ def test_sampler_change_retrains_nothing(project):
     assert "train" not in jobs and jobs["sample"] == 4 and jobs["fid"] == 4
 
 
+def test_dry_run_of_an_edited_configuration_leaves_a_run_under_way_alone(project):
+    """Its jobs compare the specifications with their configuration, so nobody else may change them."""
+    specification = project / "results/tiny/v/tiny/seed0/cell.json"
+    before = specification.read_bytes()
+    lock = project / ".snakemake/locks/0.input.lock"
+    lock.write_text("")
+    try:
+        done = snakemake(project, "-n", "all", study=edited(project, training={"steps": 13}))
+    finally:
+        lock.unlink()
+    assert done.returncode == 0, done.stderr
+    assert specification.read_bytes() == before
+
+
+def test_key_that_stands_twice_is_named_with_its_line(project):
+    (project / "tests/edit.yaml").write_text("training: {steps: 12}\ntraining: {steps: 13}\n")
+    done = snakemake(project, "-n", "all", study=[*STUDY, "tests/edit.yaml"])
+    assert done.returncode != 0
+    assert re.search(r"^error: .*edit.yaml.*training.*", done.stderr, re.MULTILINE), done.stderr
+
+
 def test_custom_rule_file_is_picked_up(project):
     custom = project / "rules/custom/hello.smk"
     custom.parent.mkdir(exist_ok=True)

@@ -116,10 +116,16 @@ def specifications(config: Mapping[str, Any]) -> dict[Path, dict[str, Any]]:
     return files
 
 
-def write_specifications(config: Mapping[str, Any]) -> None:
-    """Write each specification whose content changed; the others keep their dates."""
+def write_specifications(config: Mapping[str, Any], *, replace: bool = True) -> None:
+    """Write each specification whose content changed; the others keep their dates.
+
+    Args:
+        config: the whole configuration.
+        replace: whether those that exist may change; False while a run that reads them is under way.
+    """
     for path, content in specifications(config).items():
-        write_json_if_changed(path, content)
+        if replace or not path.exists():
+            write_json_if_changed(path, content)
 
 
 def require_specifications(config: Mapping[str, Any]) -> None:

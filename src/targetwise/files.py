@@ -14,19 +14,22 @@ from targetwise.errors import UserError
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; it takes the final name only when the block succeeds.
 
-    The bytes reach the disk before the name does, so that a power cut leaves the old file or the new one.
+    The bytes reach the disk before the name does, so that a power cut leaves the old file or the new one; unless it
+    need not be ``durable``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
         temporary.replace(path)
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -63,7 +66,8 @@ def write_json(path: Path, content: Any) -> None:
 def write_json_if_changed(path: Path, content: Any) -> bool:
     """Write ``content`` only where the file does not already say the same; return whether it was written.
 
-    An unchanged file keeps its date, so that Snakemake reruns nothing for it.
+    An unchanged file keeps its date, so that Snakemake reruns nothing for it. What is written here can be made again
+    at any time, so thousands of files do not wait for the disk.
     """
     text = canonical_json(content)
     try:
@@ -71,7 +75,8 @@ def write_json_if_changed(path: Path, content: Any) -> bool:
             return False
     except (FileNotFoundError, UnicodeDecodeError):
         pass
-    write_text(path, text)
+    with atomic(path, durable=False) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return True
 
 

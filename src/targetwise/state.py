@@ -45,6 +45,7 @@ class StateFolder:
         """Use ``path``; ``key`` is a digest of everything that decides the result."""
         self.path = path
         self.key = key
+        self._is_locked = self._is_finished = False
 
     def save(self, step: int, content: dict[str, Any]) -> None:
         """Write the state after ``step`` steps; the states before the previous one are removed."""
@@ -81,8 +82,11 @@ class StateFolder:
         return None
 
     def remove(self) -> None:
-        """Remove the folder, after the result it led to is published."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Remove the folder, after the result it led to is published; while it is locked, as the lock is given up."""
+        if self._is_locked:
+            self._is_finished = True
+        else:
+            shutil.rmtree(self.path, ignore_errors=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -105,6 +109,9 @@ class StateFolder:
                 if error.errno not in NO_LOCKS:
                     raise
                 locks_work = False
+            if not self._is_of(descriptor):
+                raise self._held()  # its holder has just finished and removed the folder
+            self._is_locked = True
             self._wait_for_silence()
             with self._beating():
                 if not locks_work:
@@ -112,7 +119,18 @@ class StateFolder:
                 self._remove_leftovers()
                 yield
         finally:
+            # Removed while the lock is still held, so that nobody who waits for it loses a folder of their own.
+            self._is_locked = False
+            if self._is_finished:
+                self.remove()
             os.close(descriptor)
+
+    def _is_of(self, descriptor: int) -> bool:
+        """Return whether an open lock file is the one that now lies in the folder."""
+        try:
+            return os.path.samestat(os.fstat(descriptor), (self.path / "lock").stat())
+        except FileNotFoundError:
+            return False
 
     def _paths(self) -> list[Path]:
         return sorted(self.path.glob("step-*.pt"), reverse=True)

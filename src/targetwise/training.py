@@ -99,7 +99,7 @@ def train(
             if not world.is_main:
                 return {}
             outcome = _publish(trainer, log, folder, specification, divergence, savings, key)
-    states.remove()
+        states.remove()
     return outcome
 
 
