@@ -8,7 +8,7 @@ SNAKEMAKE := $(RUN) snakemake --cores all
 LOCK := uv pip compile --universal --python-version 3.11 --no-emit-index-url --generate-hashes --quiet \
 	--custom-compile-command "make lock" --extra workflow --extra dev
 
-.PHONY: help demo test test-slurm lint lock
+.PHONY: help demo test test-slurm test-all cell-gpu lint lock
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 — /p' $(MAKEFILE_LIST)
@@ -24,6 +24,12 @@ test: $(READY) lint ## format, lint, types, unit tests, one tiny real run
 test-slurm: $(READY) ## the cluster section on a private SLURM, through everything that goes wrong (needs slurm-wlm)
 	$(RUN) pytest tests/slurm -m "not slow"
 
+test-all: $(READY) lint ## everything, what takes over a minute included (real CIFAR-10, Inception, long cluster scenarios)
+	$(RUN) pytest
+
+cell-gpu: ## one cell from data to number without Snakemake: make cell-gpu CELL=reference/epsilon-small-42
+	PYTHONPATH=src $(PYTHON) workflow/scripts/cell.py $(CELL)
+
 lint: $(READY)
 	$(RUN) ruff format --check .
 	$(RUN) ruff check .
@@ -31,7 +37,7 @@ lint: $(READY)
 	$(RUN) mypy
 	$(RUN) snakemake --lint
 
-lock: $(READY) ## compile requirements.lock anew from pyproject.toml and constraints.txt
+lock: $(READY) ## compile requirements.lock anew from pyproject.toml
 	$(RUN) $(LOCK) pyproject.toml -o requirements.lock
 
 $(READY): requirements.lock pyproject.toml

@@ -46,6 +46,15 @@ def parameterization_files(wildcards):
     return sorted({str(parameterization_file(resolved[key])) for key in ("target", "loss_space")})
 
 
+def source_folders(wildcards):
+    """Return the folders of one's own images, so that adding or removing a file makes the data set anew."""
+    definition = STUDY["datasets"][wildcards.dataset]
+    if definition["kind"] != "images":
+        return []
+    folder = Path(definition["folder"]).expanduser()
+    return sorted({str(folder), *glob(f"{folder}/**/", recursive=True)})
+
+
 def weights_of(extractor):
     """Return the files of an extractor whose weights are fetched; the digits' lie in the repository."""
     return {"inception": ["data/weights/inception.json", ancient("data/weights/inception.pt")]}.get(extractor, [])

@@ -12,15 +12,9 @@ localrules:
     prepare_weights,
 
 
-def source_folder(wildcards):
-    """Return the folder of one's own images, so that changing it makes the data set anew."""
-    definition = STUDY["datasets"][wildcards.dataset]
-    return definition["folder"] if definition["kind"] == "images" else []
-
-
 rule prepare_data:
     input:
-        folder=source_folder,
+        folders=source_folders,
     output:
         images="data/{dataset}/dataset.npz",
         manifest="data/{dataset}/manifest.json",

@@ -52,6 +52,7 @@ def test_partitions_as_sinfo_shows_them(sinfo):
         ({}, {"runtime": "dict(large='2d').get(wildcards.scale, '8h')"}, "set-resources.train.runtime is 48h"),
         ({}, {"runtime": 1500}, "set-resources.train.runtime is 25h"),
         ({}, {"runtime": "'30h' if wildcards.seed == '1' else '1h'"}, None),  # SLURM's to say
+        ({}, {"slurm_partition": "'cpu' if wildcards.seed == '1' else 'gpu'"}, None),
         ({"mem": "600GB"}, {}, "default-resources.mem is 600000 MB"),
         ({"mem": "600GB"}, {"mem_mb": 1000}, "default-resources.mem is 600000 MB"),
         ({}, {"mem_mb": 513000}, "set-resources.train.mem_mb is 513000 MB"),

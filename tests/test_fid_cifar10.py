@@ -87,15 +87,22 @@ def test_both_paths_and_clean_fids_folder_command_agree(checked, real_data, tmp_
     assert (off / np.linalg.norm(features["clean-fid"], axis=1)).max() < 1e-3
 
 
-def test_fid_grows_with_blur_noise_and_missing_classes(real):
+@pytest.fixture
+def two_threads():
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+def test_fid_grows_with_blur_noise_and_missing_classes(real, two_threads):
     with np.load(real / "data/cifar10/dataset.npz") as archive:
         images, labels = archive["test"], archive["test_labels"]
     random = np.random.default_rng(0)
-    compared, others = images[:COUNT], images[COUNT:]
+    count = 128
+    compared, others = images[:count], images[count:]
     write_dataset(real / "checked", compared, compared)
     whole = make(real, "train", "fast")
     extractor = whole.extractor(CPU)
-    torch.set_num_threads(2)
 
     def value(chosen):
         return FRECHET["fast"](*moments(extractor.features(chosen, CPU)), whole.mean, whole.covariance)
@@ -107,9 +114,9 @@ def test_fid_grows_with_blur_noise_and_missing_classes(real):
         return gaussian_filter(base, (0, sigma, sigma, 0))
 
     def only(classes):
-        return others[labels[COUNT:] < classes][:COUNT]
+        return others[labels[count:] < classes][:count]
 
-    base = others[:COUNT]
+    base = others[:count]
     clean = value(base)
     assert clean < value(noisy(8)) < value(noisy(24))
     assert clean < value(blurred(0.5)) < value(blurred(1.0))

@@ -61,6 +61,8 @@ def train(
 ) -> dict[str, Any]:
     """Train one cell to its end, from its last saved state if there is one, and publish the result.
 
+    A result that is there already, of the very same specification, code files and data, is returned as it is.
+
     Args:
         specification: the content of ``cell.json``.
         images: the training split.
@@ -69,7 +71,7 @@ def train(
         save_every_seconds: between two saved states.
         stop: says when to stop early.
         world: the processes that train the cell together.
-        wait: whether to wait while another trainer has the cell (only one process can), and to take over its result.
+        wait: whether to wait while another trainer has the cell (only one process can).
 
     Returns:
         The content of ``training.json`` (nothing in processes other than the main one). A training whose loss is
@@ -87,8 +89,8 @@ def train(
     what = f"train {cell['parameterization']}-{cell['scale']}-{cell['seed']}"
 
     states = StateFolder(folder / "state", key)
-    with _held(states, stop, wait and world.size == 1) if world.is_main else nullcontext(False) as waited:
-        outcome = _published(folder, key) if waited else None
+    with _held(states, stop, wait and world.size == 1) if world.is_main else nullcontext():
+        outcome = _published(folder, key)
         if outcome is None:
             trainer = Trainer(specification, images, target, loss_space, device, world)
             log = TrainingLog(folder / "state" / "train.jsonl")
@@ -99,13 +101,14 @@ def train(
             if not world.is_main:
                 return {}
             outcome = _publish(trainer, log, folder, specification, divergence, savings, key)
-        states.remove()
+        if world.is_main:
+            states.remove()
     return outcome
 
 
 @contextmanager
-def _held(states: StateFolder, stop: Stop, wait: bool) -> Iterator[bool]:
-    """Hold the cell's state for the length of the block; yield whether another trainer had to be waited for."""
+def _held(states: StateFolder, stop: Stop, wait: bool) -> Iterator[None]:
+    """Hold the cell's state for the length of the block, waiting for another trainer if ``wait``."""
     waited = False
     with ExitStack() as stack:
         while True:
@@ -121,14 +124,17 @@ def _held(states: StateFolder, stop: Stop, wait: bool) -> Iterator[bool]:
                     print(f"waiting: {error}", file=sys.stderr, flush=True)
                 waited = True
             time.sleep(WAIT_SECONDS)
-        yield waited
+        yield
 
 
 def _published(folder: Path, key: str) -> dict[str, Any] | None:
-    """Return the outcome that another trainer of the very same cell has published meanwhile."""
-    path = folder / "training.json"
-    outcome: dict[str, Any] | None = read_json(path) if path.exists() else None
-    return outcome if outcome and outcome["key"] == key else None
+    """Return the outcome of the very same cell, if it lies whole in the folder."""
+    path, model = folder / "training.json", folder / "model.safetensors"
+    if not (path.exists() and model.exists() and (folder / "train.jsonl").exists()):
+        return None
+    outcome: dict[str, Any] = read_json(path)
+    whole = outcome["key"] == key and outcome["model_sha256"] == sha256_of_file(model)
+    return outcome if whole else None
 
 
 def _resume(trainer: Trainer, log: "TrainingLog", states: StateFolder, world: World) -> None:

@@ -30,7 +30,7 @@ def test_jobs_have_the_resources_that_the_profile_asks_for(project):
     tiny, large = sorted(project.jobs("train"), key=lambda job: job["TresPerJob"])
     assert tiny["TresPerJob"] == "gres:gpu:1" and tiny["TimeLimit"] == "04:00:00" and "mem=32000M" in tiny["TRES"]
     assert large["TresPerJob"] == "gres:gpu:2" and large["TimeLimit"] == "1-00:00:00"
-    assert "mem=128000M" in large["TRES"] and "cpu=8" in large["TRES"]
+    assert "mem=125G" in large["TRES"] and "cpu=8" in large["TRES"]  # 128,000 MB, as SLURM writes it
     assert {job["Partition"] for job in project.jobs()} == {"batch"}
 
 

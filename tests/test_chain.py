@@ -1,0 +1,77 @@
+"""One cell without Snakemake: does what is missing, and writes what the pipeline would."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from targetwise import chain, files
+from targetwise.config import merge
+from targetwise.errors import UserError
+from targetwise.stopping import Stop
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    shutil.copy(ROOT / "config.yaml", tmp_path)
+    (tmp_path / "workflow").symlink_to(ROOT / "workflow")
+    text = (ROOT / "tests/tiny.yaml").read_text().replace("study: tiny", "study: short")
+    digits = (ROOT / "config/digits.yaml").read_text()
+    (tmp_path / "config/short.yaml").write_text(yaml.safe_dump(merge(yaml.safe_load(digits), yaml.safe_load(text))))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_cell_from_data_to_number_and_nothing_twice(project, capsys):
+    study, cell = chain.load("short/v-tiny-1")
+    rows = chain.run(study, cell, Stop())
+    assert [row["cell"]["parameterization"] for row in rows] == ["v"]
+    assert rows[0]["value"] > 0 and rows[0]["n"] == 48
+    said = capsys.readouterr().err
+    for stage in (
+        "preparing digits",
+        "reference's features",
+        "training v-tiny-1",
+        "sampling draw 0",
+        "measuring draw 0",
+    ):
+        assert stage in said
+    made = {path: path.stat().st_mtime_ns for path in project.rglob("*") if path.suffix in (".npz", ".safetensors")}
+    row = cell.folder / "fid/ddim-4/draw0.json"
+    assert files.read_json(row) == rows[0]
+
+    again = chain.run(study, cell, Stop())
+    assert again == rows
+    said = capsys.readouterr().err
+    for stage in ("preparing", "features", "sampling", "measuring"):
+        assert stage not in said
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+
+    row.unlink()
+    assert chain.run(study, cell, Stop())[0]["value"] == rows[0]["value"]
+    said = capsys.readouterr().err
+    assert "measuring draw 0" in said and "sampling" not in said
+
+
+@pytest.mark.parametrize("name", ["short", "nothing/v-tiny-1", "short/v-tiny-9", "short/"])
+def test_unknown_cell_is_one_line(project, name):
+    with pytest.raises(UserError, match=r"STUDY/CELL|has no cell"):
+        chain.load(name)
+
+
+def test_stopped_by_its_budget_it_says_so_and_goes_on(project):
+    command = [sys.executable, str(ROOT / "workflow/scripts/cell.py"), "short/epsilon-tiny-0"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run([*command, "--time-budget", "1"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 75, done.stderr
+    assert "the time budget is used up; state saved after step 1 of 12" in done.stderr
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "draw 0: FD (digits features)" in done.stdout
