@@ -1,7 +1,7 @@
 """Targetwise: one diffusion model under many prediction parameterizations, and which differences are real.
 
 snakemake --cores all all                                   the study of config.yaml, here
-snakemake --cores all --configfile config/digits.yaml all   another study
+snakemake --cores all all --configfile config/digits.yaml   another study
 snakemake --profile slurm all                               on a cluster
 """
 

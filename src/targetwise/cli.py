@@ -22,6 +22,7 @@ def _main() -> None:
         ("track", track, "bring MLflow into agreement with the results"),
         ("status", status, "show where every cell stands; reads files only"),
         ("doctor", doctor, "say what is missing for a run here or on the cluster, with a remedy for each"),
+        ("fid", fid, "measure anybody's samples against the study's reference"),
     ):
         verb = verbs.add_parser(name, help=explanation, description=explanation.capitalize() + ".")
         verb.add_argument(
@@ -36,6 +37,12 @@ def _main() -> None:
             verb.add_argument("--watch", type=float, nargs="?", const=10.0, metavar="SECONDS", help="again and again")
         if function is doctor:
             verb.add_argument("--profile", type=Path, default=Path("slurm"), help="a Snakemake profile's folder")
+        if function is fid:
+            verb.add_argument(
+                "file", type=Path, help="npz with arr_0 (uint8, N×H×W×C), or a folder or zip of PNG files"
+            )
+            verb.add_argument("--reference", type=Path, metavar="NPZ", help="by default the study's")
+            verb.add_argument("--output", type=Path, metavar="JSON", help="also write the row there")
         verb.set_defaults(function=function)
     arguments = vars(parser.parse_args())
     run, overlays = arguments.pop("function"), arguments.pop("configfile")
@@ -74,6 +81,21 @@ def table(study: dict[str, Any]) -> None:
     for row in frame[frame["status"] != "finished"].itertuples():
         print(f"{row.status}: {row.parameterization}-{row.scale}-{row.seed} draw {row.draw}: {row.reason}")
     print(path)
+
+
+def fid(study: dict[str, Any], file: Path, reference: Path | None, output: Path | None) -> None:
+    """Print the row of a file of samples: the same number, marks and digests as a cell's."""
+    from targetwise import fid as measuring
+    from targetwise.rows import check_row, write_row
+
+    path = reference or Path("data") / study["data"]["dataset"] / "reference" / f"{cells.reference_name(study)}.npz"
+    if not path.with_suffix(".json").exists():
+        raise errors.UserError(f"{path} does not exist; `snakemake --cores all {path}` makes it")
+    row = measuring.measure_file(file, path)
+    check_row(row, str(file))
+    if output is not None:
+        write_row(output, row)
+    print(files.canonical_json(row), end="")
 
 
 def track(study: dict[str, Any]) -> None:
