@@ -1,32 +1,19 @@
-"""What the tests of the core share: a project of one's own, and parameterizations made on the spot."""
+"""What the tests of the core share: a project of one's own, the demo's configuration, real data."""
 
 import contextlib
 import copy
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers import EXAMPLE, LINEAR, ROOT
 from hypothesis import settings
-from torch import Tensor
 
 from targetwise import config as configuration
 from targetwise import data, inception
 from targetwise.data import Images
 from targetwise.errors import UserError
-from targetwise.parameterization import Parameterization
-from targetwise.schedule import at, make_schedule
-
-ROOT = Path(__file__).parent.parent
-
-#: Every parameterization there is; a new file is tested because it is there.
-TARGETS = sorted(path.stem for path in (ROOT / "workflow/parameterizations").glob("*.py"))
-
-with contextlib.chdir(ROOT):
-    EXAMPLE = configuration.load([Path("config/digits.yaml")])
-
-LINEAR = {"schedule": "linear", "timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
+from targetwise.schedule import make_schedule
 
 # The same examples every time, so that a red test is red for everybody.
 settings.register_profile("targetwise", deadline=None, derandomize=True, database=None, max_examples=40)
@@ -92,29 +79,3 @@ def images():
     """Ten images 8×8×1."""
     array = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 1), dtype=np.uint8)
     return Images(array, np.zeros(10, dtype=np.int64), "0" * 64)
-
-
-def parameterization(compute: Callable, predict: Callable, name: str = "tried") -> Parameterization:
-    """Return a parameterization without a file."""
-    return Parameterization(name, "0" * 64, compute, predict)
-
-
-def affine(p: Callable, q: Callable, name: str = "affine") -> Parameterization:
-    """Return y = p·ε + q·x_0 with its inverse x_0 = (p·x_t − b·y)/D, D = p·a − q·b; p, q take a and b."""
-
-    def compute(x_0: Tensor, noise: Tensor, timesteps: Tensor, schedule: dict[str, Tensor]) -> Tensor:
-        a, b = at(schedule, timesteps)
-        return p(a, b) * noise + q(a, b) * x_0
-
-    def predict(model_output: Tensor, x_t: Tensor, timesteps: Tensor, schedule: dict[str, Tensor]) -> Tensor:
-        a, b = at(schedule, timesteps)
-        return (p(a, b) * x_t - b * model_output) / (p(a, b) * a - q(a, b) * b)
-
-    return parameterization(compute, predict, name)
-
-
-def some_images(count: int, channels: int = 3, size: int = 4, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Return x_0 in [-1, 1] and ε, fp64, (count, channels, size, size)."""
-    random = np.random.default_rng(seed)
-    shape = (count, channels, size, size)
-    return torch.from_numpy(random.uniform(-1, 1, shape)), torch.from_numpy(random.standard_normal(shape))

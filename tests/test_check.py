@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from conftest import LINEAR, TARGETS, affine, parameterization
+from helpers import LINEAR, TARGETS, affine, parameterization
 
 from targetwise.check import LARGE_GAIN, NOT_FINITE, check
 from targetwise.errors import UserError

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import EXAMPLE, LINEAR, ROOT, TARGETS
+from helpers import EXAMPLE, LINEAR, ROOT, TARGETS
 from hypothesis import given
 from hypothesis import strategies as some
 from snakemake.utils import update_config

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import LINEAR, TARGETS, affine, parameterization, some_images
+from helpers import LINEAR, TARGETS, affine, parameterization, some_images
 from hypothesis import given
 from hypothesis import strategies as some
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import LINEAR, TARGETS, affine, parameterization, some_images
+from helpers import LINEAR, TARGETS, affine, parameterization, some_images
 from hypothesis import given
 from hypothesis import strategies as some
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import EXAMPLE, LINEAR, TARGETS, some_images
 from diffusers import DDIMScheduler
+from helpers import EXAMPLE, LINEAR, TARGETS, some_images
 from safetensors.torch import save_file
 
 from targetwise import cells, sampling

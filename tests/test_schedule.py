@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import LINEAR, some_images
 from diffusers import DDPMScheduler
+from helpers import LINEAR, some_images
 
 from targetwise.loss import signal_to_noise
 from targetwise.schedule import BETA_SCHEDULES, add_noise, at, diffusers_options, make_schedule

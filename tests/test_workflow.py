@@ -40,10 +40,10 @@ def project(tmp_path_factory):
     return copy
 
 
-def snakemake(project, *arguments, study=STUDY, options=()):
+def snakemake(project, *arguments, study=STUDY):
     environment = {**os.environ, "PYTHONPATH": str(project / "src"), "OMP_NUM_THREADS": "1"}
     environment.pop("MLFLOW_TRACKING_URI", None)
-    command = ["snakemake", "--cores", "2", *options, *study, "--", *arguments]
+    command = ["snakemake", "--cores", "2", *study, "--", *arguments]
     if "-n" in arguments:
         command = ["snakemake", "-n", *study, "--", *(a for a in arguments if a != "-n")]
     return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=600)
@@ -213,6 +213,7 @@ def test_dataset_made_again_retrains_nothing(project):
     before = outputs(project, "model.safetensors")
     dataset = project / "data/digits/dataset.npz"
     content, made = dataset.read_bytes(), dataset.stat().st_mtime_ns
+    dates = {path: path.stat().st_mtime_ns for path in (dataset, dataset.with_name("manifest.json"))}
     dataset.unlink()
     done = snakemake(project, "data/digits/dataset.npz")
     assert done.returncode == 0, done.stderr[-3000:]
@@ -221,11 +222,11 @@ def test_dataset_made_again_retrains_nothing(project):
     assert done.returncode == 0, done.stderr[-3000:]
     assert outputs(project, "model.safetensors") == before
     assert planned(project) == {}
+    for path, date in dates.items():
+        os.utime(path, ns=(date, date))  # the next test is of another project, whose data set was made once
 
 
 def test_changed_variant_retrains_exactly_its_cells_even_without_snakemakes_records(project):
-    # The data set was made again above, and dates are all that is left without the records.
-    assert snakemake(project, "all", options=["--touch"]).returncode == 0
     shutil.rmtree(project / ".snakemake")
     assert planned(project) == {}
     study = edited(project, parameterizations={"v": {"weighting": "snr"}})

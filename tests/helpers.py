@@ -1,0 +1,49 @@
+"""What the tests of the core share beside fixtures: names, and parameterizations made on the spot."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from targetwise import config as configuration
+from targetwise.parameterization import Parameterization
+from targetwise.schedule import at
+
+ROOT = Path(__file__).parent.parent
+
+#: Every parameterization there is; a new file is tested because it is there.
+TARGETS = sorted(path.stem for path in (ROOT / "workflow/parameterizations").glob("*.py"))
+
+with contextlib.chdir(ROOT):
+    EXAMPLE = configuration.load([Path("config/digits.yaml")])
+
+LINEAR = {"schedule": "linear", "timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
+
+
+def parameterization(compute: Callable, predict: Callable, name: str = "tried") -> Parameterization:
+    """Return a parameterization without a file."""
+    return Parameterization(name, "0" * 64, compute, predict)
+
+
+def affine(p: Callable, q: Callable, name: str = "affine") -> Parameterization:
+    """Return y = p·ε + q·x_0 with its inverse x_0 = (p·x_t − b·y)/D, D = p·a − q·b; p, q take a and b."""
+
+    def compute(x_0: Tensor, noise: Tensor, timesteps: Tensor, schedule: dict[str, Tensor]) -> Tensor:
+        a, b = at(schedule, timesteps)
+        return p(a, b) * noise + q(a, b) * x_0
+
+    def predict(model_output: Tensor, x_t: Tensor, timesteps: Tensor, schedule: dict[str, Tensor]) -> Tensor:
+        a, b = at(schedule, timesteps)
+        return (p(a, b) * x_t - b * model_output) / (p(a, b) * a - q(a, b) * b)
+
+    return parameterization(compute, predict, name)
+
+
+def some_images(count: int, channels: int = 3, size: int = 4, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Return x_0 in [-1, 1] and ε, fp64, (count, channels, size, size)."""
+    random = np.random.default_rng(seed)
+    shape = (count, channels, size, size)
+    return torch.from_numpy(random.uniform(-1, 1, shape)), torch.from_numpy(random.standard_normal(shape))
