@@ -1,6 +1,8 @@
 """What the tests of the core share beside fixtures: names, and parameterizations made on the spot."""
 
 import contextlib
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +23,20 @@ with contextlib.chdir(ROOT):
     EXAMPLE = configuration.load([Path("config/digits.yaml")])
 
 LINEAR = {"schedule": "linear", "timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
+
+
+def copy_working_tree(folder: Path) -> None:
+    """Copy what a clone of the working tree would hold into ``folder``: files that git tracks or does not ignore."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
 
 
 def parameterization(compute: Callable, predict: Callable, name: str = "tried") -> Parameterization:

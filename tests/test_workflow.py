@@ -6,12 +6,11 @@ import os
 import re
 import shutil
 import subprocess
-from pathlib import Path
 
 import pandas as pd
 import pytest
+from helpers import copy_working_tree
 
-ROOT = Path(__file__).parent.parent
 #: What runs again, beside its cells, when one variant is new or changed.
 ONE_VARIANT = {"check_parameterization": 1, "ceiling": 1, "aggregate": 1, "report": 1, "track": 1}
 STUDY = ["--configfile", "config/digits.yaml", "tests/tiny.yaml"]
@@ -21,16 +20,7 @@ STUDY = ["--configfile", "config/digits.yaml", "tests/tiny.yaml"]
 def project(tmp_path_factory):
     """A copy of the working tree, as a clone of it would be, with the pipeline run once."""
     copy = tmp_path_factory.mktemp("clone") / "project"
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    )
-    for name in filter(None, listed.stdout.decode().split("\0")):
-        if (ROOT / name).exists():
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, copy / name)
+    copy_working_tree(copy)
     for command in (
         ["init", "-q"],
         ["add", "-A"],

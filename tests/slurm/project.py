@@ -8,11 +8,10 @@ import time
 from pathlib import Path
 
 from cluster import Cluster
+from helpers import copy_working_tree
 
 from targetwise.files import read_json
 from targetwise.stopping import Stop
-
-ROOT = Path(__file__).parent.parent.parent
 
 #: The partition's name, and GPUs that one node of the tests has: what a person writes into the profile.
 OWN_LINES = {"slurm_partition: gpu": "slurm_partition: batch", "dict(large=4)": "dict(large=2)"}
@@ -73,16 +72,7 @@ class Project:
 
     def __init__(self, folder: Path, cluster: Cluster | None, data: Path | None = None) -> None:
         self.folder, self.cluster = folder, cluster
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            cwd=ROOT,
-            capture_output=True,
-            check=True,
-        )
-        for name in filter(None, listed.stdout.decode().split("\0")):
-            if (ROOT / name).is_file():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, folder / name)
+        copy_working_tree(folder)
         if data:
             shutil.copytree(data, folder / "data")
         for before, after in OWN_LINES.items():

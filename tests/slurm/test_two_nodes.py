@@ -5,7 +5,7 @@ import textwrap
 
 import pytest
 import yaml
-from project import ROOT
+from helpers import ROOT
 
 from targetwise.files import read_json
 
