@@ -44,7 +44,7 @@ onstart:
     # What the cluster does not have is said now, not by a job that waits for ever.
     if workflow.executor_plugin.name == "slurm":
         try:
-            cluster.require_fit(cluster.profile_file(sys.argv, os.environ), STUDY["grid"]["scales"])
+            preflight.require_fit(preflight.profile_file(sys.argv, os.environ), STUDY["grid"]["scales"])
         except UserError as error:
             sys.exit(f"error: {error}")
 

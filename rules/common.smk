@@ -6,8 +6,10 @@ import sys
 from glob import glob
 
 try:
-    from targetwise import cells, cluster, slurm
+    from targetwise import cells
+    from targetwise.cluster import preflight, slurm
     from targetwise.config import parameterization_file, require_unique_keys, validate, variant
+    from targetwise.data.digests import declared
     from targetwise.errors import UserError
 except ModuleNotFoundError as error:
     sys.exit(f"error: the package '{error.name}' is missing; run `make .venv` and activate .venv")
@@ -53,6 +55,12 @@ def source_folders(wildcards):
         return []
     folder = Path(definition["folder"]).expanduser()
     return sorted({str(folder), *glob(f"{folder}/**/", recursive=True)})
+
+
+def manifest_of(dataset):
+    """Return a data set's manifest. Where its digest is declared, in cell.json, making it anew changes nothing."""
+    manifest = f"data/{dataset}/manifest.json"
+    return ancient(manifest) if declared(STUDY["datasets"][dataset], "train") else manifest
 
 
 def weights_of(extractor):

@@ -56,7 +56,7 @@ rule prepare_weights:
 rule reference_stats:
     input:
         images=ancient("data/{dataset}/dataset.npz"),
-        manifest="data/{dataset}/manifest.json",
+        manifest=lambda wildcards: manifest_of(wildcards.dataset),
         weights=lambda wildcards: weights_of(wildcards.extractor),
     output:
         statistics="data/{dataset}/reference/{extractor}-{path}-{split}{first}.npz",

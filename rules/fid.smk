@@ -34,7 +34,7 @@ rule floor:
     input:
         options="results/{study}/metric.json",
         sampling="results/{study}/sampling.json",
-        manifest=f"{DATASET}/manifest.json",
+        manifest=manifest_of(STUDY["data"]["dataset"]),
         images=ancient(f"{DATASET}/dataset.npz"),
         reference=f"{REFERENCE}.json",
         statistics=ancient(f"{REFERENCE}.npz"),
@@ -59,7 +59,7 @@ rule ceiling:
         sampling="results/{study}/sampling.json",
         specification=f"results/{{study}}/{{parameterization}}/{{scale}}/seed{CELLS[0].seed}/cell.json",
         files=parameterization_files,
-        manifest=f"{DATASET}/manifest.json",
+        manifest=manifest_of(STUDY["data"]["dataset"]),
         images=ancient(f"{DATASET}/dataset.npz"),
         reference=f"{REFERENCE}.json",
         statistics=ancient(f"{REFERENCE}.npz"),

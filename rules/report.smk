@@ -18,7 +18,7 @@ rule report:
         samples=of_every_draw("samples/{sampler}/draw{draw}.json"),
         curves=of_every_cell("train.jsonl"),
         training=of_every_cell("training.json"),
-        manifest=f"{DATASET}/manifest.json",
+        manifest=manifest_of(STUDY["data"]["dataset"]),
         dataset=ancient(f"{DATASET}/dataset.npz"),
         checks=expand(
             "results/{{study}}/{parameterization}/check.json",

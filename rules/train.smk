@@ -34,7 +34,7 @@ rule train:
         specification="results/{study}/{parameterization}/{scale}/seed{seed}/cell.json",
         files=parameterization_files,
         check="results/{study}/{parameterization}/check.json",
-        manifest=f"{DATASET}/manifest.json",
+        manifest=manifest_of(STUDY["data"]["dataset"]),
         images=ancient(f"{DATASET}/dataset.npz"),
     output:
         model="results/{study}/{parameterization}/{scale}/seed{seed}/model.safetensors",

@@ -10,10 +10,11 @@ from helpers import EXAMPLE, LINEAR, ROOT
 from hypothesis import settings
 
 from targetwise import config as configuration
-from targetwise import data, inception
-from targetwise.data import Images
+from targetwise.data import store
+from targetwise.data.store import Images
+from targetwise.diffusion.schedule import make_schedule
 from targetwise.errors import UserError
-from targetwise.schedule import make_schedule
+from targetwise.metric import inception
 
 # The same examples every time, so that a red test is red for everybody.
 settings.register_profile("targetwise", deadline=None, derandomize=True, database=None, max_examples=40)
@@ -52,7 +53,7 @@ def real_data(tmp_path_factory):
     try:
         with contextlib.chdir(ROOT):
             study = configuration.load()
-            data.prepare("cifar10", study["datasets"]["cifar10"], root / "data/cifar10")
+            store.prepare("cifar10", study["datasets"]["cifar10"], root / "data/cifar10")
             inception.prepare(study["weights"]["inception"]["sources"], root / "data/weights/inception.pt")
     except UserError as error:
         pytest.skip(f"no real data on this machine: {error}")

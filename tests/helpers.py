@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from targetwise import config as configuration
-from targetwise.parameterization import Parameterization
-from targetwise.schedule import at
+from targetwise.diffusion.parameterization import Parameterization
+from targetwise.diffusion.schedule import at
+from targetwise.files import sha256_of_array, write_json
 
 ROOT = Path(__file__).parent.parent
 
@@ -37,6 +38,15 @@ def copy_working_tree(folder: Path) -> None:
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
+
+
+def write_dataset(folder: Path, images: np.ndarray) -> None:
+    """Write a prepared data set whose two splits are ``images`` (N, H, W, C) uint8, all labelled 0."""
+    folder.mkdir(parents=True)
+    labels = np.zeros(len(images), dtype=np.int64)
+    np.savez(folder / "dataset.npz", train=images, train_labels=labels, test=images, test_labels=labels)
+    digest = sha256_of_array(images)
+    write_json(folder / "manifest.json", {"splits": {split: {"sha256": digest} for split in ("train", "test")}})
 
 
 def parameterization(compute: Callable, predict: Callable, name: str = "tried") -> Parameterization:

@@ -12,7 +12,7 @@ import yaml
 from targetwise import chain, files
 from targetwise.config import merge
 from targetwise.errors import UserError
-from targetwise.stopping import Stop
+from targetwise.training.stopping import Stop
 
 ROOT = Path(__file__).parent.parent
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from helpers import LINEAR, TARGETS, affine, parameterization
 
-from targetwise.check import LARGE_GAIN, NOT_FINITE, check
+from targetwise.diffusion.check import LARGE_GAIN, NOT_FINITE, check
+from targetwise.diffusion.loss import signal_to_noise, weight_in_x0_space
+from targetwise.diffusion.parameterization import load
+from targetwise.diffusion.schedule import BETA_SCHEDULES, at
 from targetwise.errors import UserError
 from targetwise.files import canonical_json
-from targetwise.loss import signal_to_noise, weight_in_x0_space
-from targetwise.parameterization import load
-from targetwise.schedule import BETA_SCHEDULES, at
 
 VARIANT = {"weighting": "constant", "parameters": {}, "diffusion": LINEAR}
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from targetwise import cli, data, errors
-from targetwise.reference import Selection, make
+from targetwise import cli, errors
+from targetwise.data import store
+from targetwise.metric.reference import Selection, make
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ["--configfile", str(ROOT / "config/digits.yaml")]
@@ -36,10 +37,10 @@ def test_check_names_every_parameterization(project, monkeypatch, capsys):
 
 
 def test_fid_measures_a_file_like_a_cell(project, monkeypatch, capsys):
-    data.prepare("digits", {"kind": "digits"}, Path("data/digits"))
+    store.prepare("digits", {"kind": "digits"}, Path("data/digits"))
     reference = Path("data/digits/reference/digits-clean-fid-train.npz")
     make(Selection("digits", "train", None, "digits", "clean-fid"), reference)
-    test = data.load(Path("data/digits"), "test").images
+    test = store.load(Path("data/digits"), "test").images
     np.savez("mine.npz", test)
     capsys.readouterr()
     call(monkeypatch, "fid", "mine.npz", *DIGITS, "--output", "row.json")

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from targetwise import cluster
-from targetwise.cluster import Partition
+from targetwise.cluster import preflight
+from targetwise.cluster.preflight import Partition
 from targetwise.errors import UserError
 
 SINFO = """\
@@ -20,11 +20,11 @@ old|down|infinite|64000|gpu:2
 
 @pytest.fixture
 def sinfo(monkeypatch):
-    monkeypatch.setattr(cluster, "ask", lambda *command: SINFO)
+    monkeypatch.setattr(preflight, "ask", lambda *command: SINFO)
 
 
 def test_partitions_as_sinfo_shows_them(sinfo):
-    found = cluster.partitions()
+    found = preflight.partitions()
     assert found["gpu"] == Partition(True, 1440, 512000, {"a100": 4, "t4": 8})
     assert found["cpu"] == Partition(True, 120, 128000, {})
     assert found["old"] == Partition(False, math.inf, 64000, {"": 2})
@@ -63,13 +63,13 @@ def test_first_problem(sinfo, default, own, problem):
         "default-resources": {"slurm_partition": "gpu", "gpu": 1, "runtime": "8h", "mem": "32GB", **default},
         "set-resources": {"train": own},
     }
-    found = cluster.problems(profile, ["small", "large"], cluster.partitions())
+    found = preflight.problems(profile, ["small", "large"], preflight.partitions())
     assert [line[: len(problem or "")] for line in found[:1]] == ([problem] if problem else [])
 
 
 def test_our_own_profile_fits_an_ordinary_cluster(sinfo):
     profile = yaml.safe_load(Path("slurm/config.v9+.yaml").read_text())
-    assert cluster.problems(profile, ["small", "medium", "large"], cluster.partitions()) == []
+    assert preflight.problems(profile, ["small", "medium", "large"], preflight.partitions()) == []
 
 
 @pytest.mark.parametrize(
@@ -83,14 +83,14 @@ def test_our_own_profile_fits_an_ordinary_cluster(sinfo):
     ],
 )
 def test_profile_that_a_command_line_names(arguments, environment, found):
-    assert cluster.profile_file(arguments, environment) == (Path(found) if found else None)
+    assert preflight.profile_file(arguments, environment) == (Path(found) if found else None)
 
 
 def test_a_missing_command_and_a_failing_one_are_told_apart(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="SLURM's command sinfo is not on this machine"):
-        cluster.ask("sinfo")
+        preflight.ask("sinfo")
     (tmp_path / "sinfo").write_text("#!/bin/sh\necho 'connect failure' >&2\nexit 1\n")
     (tmp_path / "sinfo").chmod(0o755)
     with pytest.raises(UserError, match="SLURM does not answer: `sinfo` says 'connect failure'"):
-        cluster.ask("sinfo")
+        preflight.ask("sinfo")

@@ -16,9 +16,9 @@ from hypothesis import strategies as some
 from snakemake.utils import update_config
 
 from targetwise import config as configuration
+from targetwise.diffusion.sampling import make_scheduler
+from targetwise.diffusion.schedule import make_schedule
 from targetwise.errors import UserError
-from targetwise.sampling import make_scheduler
-from targetwise.schedule import make_schedule
 
 
 def refusal(config):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from targetwise import config, data, datasets
+from targetwise import config
+from targetwise.data import datasets, digests, store
 from targetwise.errors import UserError
 from targetwise.files import read_json, sha256_of_array, sha256_of_file
 
@@ -36,17 +37,17 @@ def own(folder, **options):
 
 def test_digits_are_made_alike_twice(tmp_path):
     for name in ("first", "second"):
-        data.prepare("digits", {"kind": "digits"}, tmp_path / name)
+        store.prepare("digits", {"kind": "digits"}, tmp_path / name)
     for file in ("dataset.npz", "manifest.json"):
         assert sha256_of_file(tmp_path / "first" / file) == sha256_of_file(tmp_path / "second" / file)
-    train, test = data.load(tmp_path / "first", "train"), data.load(tmp_path / "first", "test")
+    train, test = store.load(tmp_path / "first", "train"), store.load(tmp_path / "first", "test")
     assert train.images.shape == (1285, 8, 8, 1) and test.images.shape == (512, 8, 8, 1)
-    assert train.digest == sha256_of_array(train.images) == datasets.DIGITS_DIGESTS["train"]
+    assert train.digest == sha256_of_array(train.images) == digests.DIGITS["train"]
 
 
 def test_manifest_tells_nothing_that_could_change(tmp_path, capsys):
     """Snakemake compares it; where the images came from is in the log."""
-    data.prepare("digits", {"kind": "digits"}, tmp_path)
+    store.prepare("digits", {"kind": "digits"}, tmp_path)
     manifest = read_json(tmp_path / "manifest.json")
     assert set(manifest) == {"dataset", "kind", "file_sha256", "splits"}
     assert set(manifest["splits"]["train"]) == {"shape", "sha256", "labels_sha256"}
@@ -66,8 +67,8 @@ def test_own_images_are_cut_resized_by_the_named_filter_and_split(folder, tmp_pa
 
 
 def test_own_images_prepare_and_load(folder, tmp_path):
-    data.prepare("own", own(folder), tmp_path / "made")
-    assert data.load(tmp_path / "made", "train").images.shape == (8, 8, 8, 3)
+    store.prepare("own", own(folder), tmp_path / "made")
+    assert store.load(tmp_path / "made", "train").images.shape == (8, 8, 8, 3)
     assert read_json(tmp_path / "made/manifest.json")["kind"] == "images"
 
 
@@ -94,7 +95,7 @@ def test_damaged_image_is_named(folder):
 
 
 def test_too_few_images_or_none_are_told(folder, tmp_path):
-    with pytest.raises(UserError, match="holds 12 images, but 11 are to be held out"):
+    with pytest.raises(UserError, match=r"holds 12 images, but 11 are to be held out"):
         datasets.make("own", own(folder, held_out=11))
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty holds no image"):
@@ -111,7 +112,7 @@ def test_hidden_and_other_files_are_no_images(folder):
 
 @pytest.mark.parametrize("damage", ["truncate", "change", "remove"])
 def test_damaged_dataset_is_named(tmp_path, damage):
-    data.prepare("digits", {"kind": "digits"}, tmp_path)
+    store.prepare("digits", {"kind": "digits"}, tmp_path)
     path = tmp_path / "dataset.npz"
     if damage == "truncate":
         path.write_bytes(path.read_bytes()[:1000])
@@ -123,7 +124,7 @@ def test_damaged_dataset_is_named(tmp_path, damage):
         arrays["train"][0, 0, 0] ^= 1
         np.savez(path, **arrays)
     with pytest.raises(UserError, match=r"dataset.npz is .*damaged.*it is made anew"):
-        data.load(tmp_path, "train")
+        store.load(tmp_path, "train")
 
 
 def test_first_images_have_a_digest_of_their_own(images):
@@ -168,3 +169,14 @@ def test_wrong_definitions_stop_before_anything_runs(project, changes, message):
     (project / "edit.yaml").write_text(json.dumps(changes))
     with pytest.raises(UserError, match=message):
         config.load([project / "config/digits.yaml", project / "edit.yaml"])
+
+
+def test_a_cell_takes_the_images_it_declares_and_no_others(tmp_path):
+    store.prepare("digits", {"kind": "digits"}, tmp_path / "digits")
+    specification = {"data": {"dataset": "digits", "train_sha256": digests.DIGITS["train"]}}
+    assert store.training_images(specification, tmp_path).digest == digests.DIGITS["train"]
+    specification["data"]["train_sha256"] = digests.CIFAR10["train"]
+    with pytest.raises(UserError, match=r"holds other images: .* but 47af8b.* is declared for digits"):
+        store.training_images(specification, tmp_path)
+    specification["data"]["train_sha256"] = None
+    assert len(store.training_images(specification, tmp_path).images) == 1285

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from targetwise import cifar10, data
+from targetwise.data import cifar10, store
 from targetwise.errors import UserError
 from targetwise.files import read_json, sha256_of_file
 
@@ -80,7 +80,7 @@ def test_it_is_cifar10(arrays):
 )
 def test_every_version_gives_the_same_bytes_of_the_data_set(version, arrays, real_data, tmp_path):
     path = archive(tmp_path / "copy.tar", version(arrays))
-    data.prepare("cifar10", {"kind": "cifar10", "sources": [{"kind": "file", "path": str(path)}]}, tmp_path / "made")
+    store.prepare("cifar10", {"kind": "cifar10", "sources": [{"kind": "file", "path": str(path)}]}, tmp_path / "made")
     assert sha256_of_file(tmp_path / "made/dataset.npz") == sha256_of_file(real_data / "data/cifar10/dataset.npz")
     assert read_json(tmp_path / "made/manifest.json") == read_json(real_data / "data/cifar10/manifest.json")
 
@@ -137,10 +137,10 @@ def test_wrong_source_is_told_and_the_next_is_tried(arrays, real_data, tmp_path,
     np.savez(tmp_path / "wrong.npz", **{**arrays, "train": arrays["train"][::-1]})
     shutil.copy(real_data / "data/cifar10/dataset.npz", tmp_path / "right.npz")
     sources = [{"kind": "file", "path": str(tmp_path / f"{name}.npz")} for name in ("wrong", "right")]
-    data.prepare("cifar10", {"kind": "cifar10", "sources": sources}, tmp_path / "made")
+    store.prepare("cifar10", {"kind": "cifar10", "sources": sources}, tmp_path / "made")
     told = capsys.readouterr().out
     assert f"not from file {tmp_path}/wrong.npz: the train images have SHA-256" in told
     assert cifar10.DIGESTS["train"] in told and f"accepted from file {tmp_path}/right.npz" in told
     with pytest.raises(UserError, match=r"(?s)could be had from none of its sources.*cifar-10-python.tar.gz"):
-        data.prepare("cifar10", {"kind": "cifar10", "sources": sources[:1]}, tmp_path / "other")
+        store.prepare("cifar10", {"kind": "cifar10", "sources": sources[:1]}, tmp_path / "other")
     assert not (tmp_path / "other").exists()

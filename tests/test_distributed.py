@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import write_dataset
 from safetensors.numpy import load_file
 
 from targetwise import config
 from targetwise.cells import grid, specifications
-from targetwise.distributed import World
+from targetwise.compute.distributed import World
 from targetwise.errors import UserError
-from targetwise.files import sha256_of_array, write_json
+from targetwise.files import read_json, write_json
 
 ROOT = Path(__file__).parent.parent
 STEPS = 50
@@ -28,13 +29,12 @@ def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("distributed")
     (folder / "workflow").symlink_to(ROOT / "workflow")
     images = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1), dtype=np.uint8)
-    labels = np.zeros(64, dtype=np.int64)
-    data = folder / "data" / "digits"
-    data.mkdir(parents=True)
-    np.savez(data / "dataset.npz", train=images, train_labels=labels, test=images, test_labels=labels)
-    digest = sha256_of_array(images)
-    write_json(data / "manifest.json", {"splits": {split: {"sha256": digest} for split in ("train", "test")}})
+    write_dataset(folder / "data/digits", images)
     return folder
+
+
+def images_digest(project):
+    return read_json(project / "data/digits/manifest.json")["splits"]["train"]["sha256"]
 
 
 def make_cell(project, name, **training_options):
@@ -52,7 +52,9 @@ def make_cell(project, name, **training_options):
     finally:
         os.chdir(before)
     folder = project / name
-    write_json(folder / "cell.json", files[grid(study)[0].folder / "cell.json"])
+    specification = files[grid(study)[0].folder / "cell.json"]
+    specification["data"]["train_sha256"] = images_digest(project)
+    write_json(folder / "cell.json", specification)
     write_json(folder / "sampling.json", files[Path("results/digits/sampling.json")])
     return folder
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from targetwise import doctor
 from targetwise.config import load
+from targetwise.operations import doctor
 
 
 @pytest.fixture

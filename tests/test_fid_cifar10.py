@@ -8,10 +8,11 @@ from cleanfid.inception_torchscript import InceptionV3W
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from targetwise import data, fid, reference
-from targetwise.distance import FRECHET, moments
+from targetwise.data import store
 from targetwise.files import sha256_of_array, write_json
-from targetwise.reference import Selection, load_reference
+from targetwise.metric import fid, reference
+from targetwise.metric.distance import FRECHET, moments
+from targetwise.metric.reference import Selection, load_reference
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +44,7 @@ def between(path, first, second):
 def checked(real):
     """The sets of the independent number: drawn by one generator, first from training, then from test images."""
     random = np.random.default_rng(0)
-    train, test = (data.load(real / "data/cifar10", split).images for split in ("train", "test"))
+    train, test = (store.load(real / "data/cifar10", split).images for split in ("train", "test"))
     train, test = train[random.permutation(50000)[:2000]], test[random.permutation(10000)[:2000]]
     write_dataset(real / "checked", train, test)
     return real
@@ -59,7 +60,7 @@ def test_2000_training_against_2000_test_images(checked):
 
 
 def test_both_paths_and_clean_fids_folder_command_agree(checked, real_data, tmp_path):
-    train, test = (data.load(checked / "checked", split).images[:COUNT] for split in ("train", "test"))
+    train, test = (store.load(checked / "checked", split).images[:COUNT] for split in ("train", "test"))
     for name, images in {"train": train, "test": test}.items():
         (tmp_path / name).mkdir()
         for index, image in enumerate(images):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from targetwise import clean_fid, distance
 from targetwise.errors import UserError
+from targetwise.metric import clean_fid, distance
 
 
 def features(n, dimensions, seed=0, scale=1.0, shift=0.0):

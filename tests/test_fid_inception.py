@@ -8,9 +8,10 @@ import torch
 from cleanfid.inception_torchscript import InceptionV3W
 from cleanfid.resize import build_resizer
 
-from targetwise import data, extractors, inception
+from targetwise.data import store
 from targetwise.errors import UserError
 from targetwise.files import read_json
+from targetwise.metric import extractors, inception
 
 CPU = torch.device("cpu")
 
@@ -22,7 +23,7 @@ def weights(real_data):
 
 @pytest.fixture(scope="module")
 def images(real_data):
-    return data.load(real_data / "data/cifar10", "test").images[:24]
+    return store.load(real_data / "data/cifar10", "test").images[:24]
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 
-from targetwise import cells, data, reference
-from targetwise.distance import moments
+from targetwise import cells
+from targetwise.data import store
 from targetwise.errors import UserError
-from targetwise.extractors import Extractor
 from targetwise.files import read_json, sha256_of_array, sha256_of_file
-from targetwise.reference import CHUNK, Selection
+from targetwise.metric import reference
+from targetwise.metric.distance import moments
+from targetwise.metric.extractors import Extractor
+from targetwise.metric.reference import CHUNK, Selection
 
 WHOLE = Selection("digits", "train", None, "digits", "fast")
 PARTS = -(-1285 // CHUNK)
@@ -17,7 +19,7 @@ PARTS = -(-1285 // CHUNK)
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("digits")
-    data.prepare("digits", {"kind": "digits"}, folder / "digits")
+    store.prepare("digits", {"kind": "digits"}, folder / "digits")
     return folder
 
 
@@ -42,7 +44,7 @@ def counted(monkeypatch):
 
 
 def test_reference_is_features_and_their_moments(expected, root):
-    images = data.load(root / "digits", "train")
+    images = store.load(root / "digits", "train")
     features = expected.extractor(reference.choose(1)).features(images.images, reference.choose(1))
     np.testing.assert_allclose(expected.features, features, rtol=1e-5, atol=1e-5)
     mean, covariance = moments(expected.features)
@@ -114,7 +116,7 @@ def test_subset_is_part_of_name_digest_and_facts(expected, root, tmp_path, study
     reference.make(Selection("digits", "train", 300, "digits", "fast"), tmp_path / "made.npz", root=root)
     facts = read_json(tmp_path / "made.json")
     assert (facts["first"], facts["n"]) == (300, 300)
-    assert facts["images_sha256"] == sha256_of_array(data.load(root / "digits", "train").images[:300])
+    assert facts["images_sha256"] == sha256_of_array(store.load(root / "digits", "train").images[:300])
     assert facts["images_sha256"] != expected.facts["images_sha256"]
     with pytest.raises(UserError, match=r"metric\.reference\.first is 2000, but the split has 1285 images"):
         reference.make(Selection("digits", "train", 2000, "digits", "fast"), tmp_path / "big.npz", root=root)

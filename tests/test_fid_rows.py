@@ -11,10 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from targetwise import bounds, data, fid, reference, rows, sampling
+from targetwise.data import store
+from targetwise.diffusion import sampling
 from targetwise.errors import UserError
 from targetwise.files import read_json, sha256_of_array, sha256_of_file, write_json
-from targetwise.reference import Selection, load_reference
+from targetwise.metric import bounds, fid, reference, rows
+from targetwise.metric.reference import Selection, load_reference
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
@@ -24,14 +26,14 @@ CPU = torch.device("cpu")
 def digits(tmp_path_factory):
     """The digits and a reference of 300 of them, made once."""
     root = tmp_path_factory.mktemp("digits")
-    data.prepare("digits", {"kind": "digits"}, root / "digits")
+    store.prepare("digits", {"kind": "digits"}, root / "digits")
     reference.make(Selection("digits", "train", 300, "digits", "fast"), root / "reference.npz", root=root)
     return root
 
 
 @pytest.fixture(scope="session")
 def real_digits(digits):
-    return data.load(digits / "digits", "test").images[:100]
+    return store.load(digits / "digits", "test").images[:100]
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +64,7 @@ def test_row_holds_its_number_and_every_digest(row, digits, real_digits, tmp_pat
     assert row["n"] == 100 and row["reference_n"] == 300 and row["mode"] == "native" and row["path"] == "fast"
     assert row["reference"] == "digits train, first 300"
     assert row["samples_sha256"] == sha256_of_array(real_digits)
-    assert row["reference_sha256"] == sha256_of_array(data.load(digits / "digits", "train").images[:300])
+    assert row["reference_sha256"] == sha256_of_array(store.load(digits / "digits", "train").images[:300])
     assert row["marks"] == []
     assert 0 < row["value"] < 40
 
@@ -130,7 +132,7 @@ def test_samples_that_are_not_finite_give_a_diverged_row_and_no_number(digits, t
     specification = {"data": {"dataset": "digits"}, "training": {"threads": 1}, "cell": CELL, "variant": variant}
     options = {"images": 70, "batch": 32, "seed": 0, "quantization": "round"}
     draw = tmp_path / "ddim-50/draw0.npz"
-    sampling.sample(specification, options, data.load(digits / "digits", "train"), tmp_path, 0, draw)
+    sampling.sample(specification, options, store.load(digits / "digits", "train"), tmp_path, 0, draw)
     row = fid.measure_draw(specification, draw, digits / "reference.npz")
     rows.write_row(tmp_path / "row.json", row)
     assert (row["status"], row["value"], row["n"]) == ("diverged", None, 0)
@@ -142,7 +144,7 @@ def test_marks_name_what_a_reader_must_know(digits, real_digits):
     assert row_of(real_digits[:32], digits)["marks"] == []
     twice = np.concatenate([real_digits[:40], real_digits[:3]])
     assert row_of(twice, digits)["marks"] == ["3 of 43 images are copies of others"]
-    itself = data.load(digits / "digits", "train").images[:300]
+    itself = store.load(digits / "digits", "train").images[:300]
     row = row_of(itself, digits)
     assert row["marks"] == ["the images are the reference itself"]
     assert abs(row["value"]) < 1e-3
@@ -162,7 +164,7 @@ def test_images_of_another_shape_are_refused(digits):
 
 
 def test_features_by_another_path_are_refused(digits, real_digits):
-    from targetwise import extractors
+    from targetwise.metric import extractors
 
     compared = load_reference(digits / "reference.npz")
     other = extractors.load("digits", CPU, "clean-fid")
@@ -177,7 +179,7 @@ def test_cell_is_not_measured_against_another_data_set(digits, tmp_path):
 
 
 def test_floor_needs_enough_held_out_images(digits):
-    held_out = data.load(digits / "digits", "test")
+    held_out = store.load(digits / "digits", "test")
     compared = load_reference(digits / "reference.npz")
     row = bounds.floor(held_out, 100, compared)
     assert (row["what"], row["n"], row["cell"]) == ("floor", 100, None)

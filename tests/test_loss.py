@@ -9,7 +9,7 @@ from helpers import LINEAR, TARGETS, affine, parameterization, some_images
 from hypothesis import given
 from hypothesis import strategies as some
 
-from targetwise.loss import (
+from targetwise.diffusion.loss import (
     X0_WEIGHTS,
     Objective,
     multiplier,
@@ -17,8 +17,8 @@ from targetwise.loss import (
     slope_of_target,
     weight_in_x0_space,
 )
-from targetwise.parameterization import load
-from targetwise.schedule import BETA_SCHEDULES, add_noise, at, make_schedule
+from targetwise.diffusion.parameterization import load
+from targetwise.diffusion.schedule import BETA_SCHEDULES, add_noise, at, make_schedule
 
 each_target = pytest.mark.parametrize("name", TARGETS)
 each_pair = pytest.mark.parametrize(("target", "space"), [(t, s) for t in TARGETS for s in TARGETS])

@@ -7,8 +7,8 @@ import torch
 from helpers import ROOT
 
 from targetwise import config as configuration
+from targetwise.diffusion.network import build
 from targetwise.errors import UserError
-from targetwise.network import build
 
 TINY = {"channels": [32, 64], "attention": [1], "layers_per_block": 1}
 SHAPE = {"in_channels": 1, "out_channels": 1, "image_size": 8}

@@ -6,9 +6,9 @@ from helpers import LINEAR, TARGETS, affine, parameterization, some_images
 from hypothesis import given
 from hypothesis import strategies as some
 
+from targetwise.diffusion.parameterization import load, load_file, probe_output_channels
+from targetwise.diffusion.schedule import BETA_SCHEDULES, add_noise, at, make_schedule
 from targetwise.errors import UserError
-from targetwise.parameterization import load, load_file, probe_output_channels
-from targetwise.schedule import BETA_SCHEDULES, add_noise, at, make_schedule
 
 #: p and q of y = p·ε + q·x_0, from the table of the protocol. A new file needs no entry; with one it is tested more.
 ALGEBRA = {

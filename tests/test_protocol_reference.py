@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from targetwise import cells, check, config, parameterization, training
-from targetwise.data import Images
+from targetwise import cells, config
+from targetwise.data.store import Images
+from targetwise.diffusion import check, parameterization
+from targetwise.diffusion.network import build
+from targetwise.diffusion.sampling import Denoiser, denoise, make_scheduler, to_uint8
+from targetwise.diffusion.schedule import make_schedule
 from targetwise.files import sha256_of_array
-from targetwise.network import build
-from targetwise.sampling import Denoiser, denoise, make_scheduler, to_uint8
-from targetwise.schedule import make_schedule
-from targetwise.stopping import Stop
+from targetwise.training import loop
+from targetwise.training.stopping import Stop
 
 ROOT = Path(__file__).parent.parent
 
@@ -267,7 +269,7 @@ def test_submission_runs_unchanged(submission):
     array = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)
     images = Images(array, np.zeros(16, dtype=np.int64), sha256_of_array(array))
     cell.folder.mkdir(parents=True)
-    outcome = training.train(specification, images, cell.folder, save_every_seconds=1e9, stop=Stop())
+    outcome = loop.train(specification, images, cell.folder, save_every_seconds=1e9, stop=Stop())
     assert outcome["status"] == "finished" and outcome["steps"] == 3
 
     denoiser = Denoiser(specification, images, target, torch.device("cpu"))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 from scipy import stats
 
-from targetwise.randomness import BLOCK, TrainingStreams, sampling_noise, stream
+from targetwise.diffusion.randomness import BLOCK, TrainingStreams, sampling_noise, stream
 
 SHAPE = (2, 3, 4)  # C, H, W; all different, so that a wrong axis shows
 BATCH, IMAGES = 80, 333

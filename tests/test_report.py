@@ -11,10 +11,12 @@ import pytest
 from markupsafe import Markup
 from PIL import Image
 
-from targetwise import cells, data, figures, report
-from targetwise.answer import number
+from targetwise import cells
+from targetwise.data import store
 from targetwise.files import sha256_of_array, write_json, write_text
-from targetwise.report import duration, tiny
+from targetwise.report import figures, page
+from targetwise.report.answer import number
+from targetwise.report.page import duration, tiny
 
 DIGEST = "0" * 64
 ENVIRONMENT = {
@@ -169,7 +171,7 @@ def make_check(config, name):
 
 
 def render(config) -> str:
-    return report.render(config, Path("results") / config["study"])
+    return page.render(config, Path("results") / config["study"])
 
 
 def headline(html: str) -> str:
@@ -331,13 +333,13 @@ def test_floor_and_ceiling_appear_where_they_were_measured(config, drawn):
 
 def test_samples_of_one_seed_lie_beside_each_other_unsmoothed(config):
     make_grid(config, {"epsilon": [60, 61], "v": [40]})
-    data.prepare("digits", {"kind": "digits"}, Path("data/digits"))
+    store.prepare("digits", {"kind": "digits"}, Path("data/digits"))
     html = render(config)
     assert re.findall(r'<span class="muted">(.*?)</span>', html) == ["seed 0", "seed 0", "training set"]
     sheets = [source for source in Page(html).loads if source.startswith("data:image/png;base64,")]
     assert len(sheets) == 3
     first = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
-    real = data.load(Path("data/digits"), "train").images
+    real = store.load(Path("data/digits"), "train").images
     for source, images in zip(sheets, (first, first, real), strict=True):
         picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))))
         tenth = picture[68:132, 68:132]  # second row, second column: 8 × 8 for each pixel, 4 between images

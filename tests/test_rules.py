@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from targetwise.slurm import launcher, time_budget
+from targetwise.cluster.slurm import launcher, time_budget
 
 ROOT = Path(__file__).parent.parent
 RULE_FILES = sorted([ROOT / "Snakefile", *(ROOT / "rules").rglob("*.smk")])

@@ -8,8 +8,8 @@ import torch
 from diffusers import DDPMScheduler
 from helpers import LINEAR, some_images
 
-from targetwise.loss import signal_to_noise
-from targetwise.schedule import BETA_SCHEDULES, add_noise, at, diffusers_options, make_schedule
+from targetwise.diffusion.loss import signal_to_noise
+from targetwise.diffusion.schedule import BETA_SCHEDULES, add_noise, at, diffusers_options, make_schedule
 
 
 def betas(kind, T, first, last):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from targetwise import sources
+from targetwise.data import sources
 from targetwise.errors import UserError
 
 CONTENT = bytes(range(256)) * 4096  # a mebibyte

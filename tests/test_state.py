@@ -14,9 +14,9 @@ import time
 import pytest
 import torch
 
-from targetwise import state
 from targetwise.errors import UserError
-from targetwise.state import StateFolder
+from targetwise.training import state
+from targetwise.training.state import StateFolder
 
 KEY = "k" * 64
 
@@ -234,7 +234,7 @@ def test_removal_leaves_nothing(folder):
 
 HOLDER = """
 import sys
-from targetwise import state
+from targetwise.training import state
 state.BEAT_SECONDS = 0.03
 with state.StateFolder(state.Path(sys.argv[1]), "k" * 64).locked():
     print("holding", flush=True)

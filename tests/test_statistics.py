@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as some
 from scipy import stats
 
-from targetwise import cells, rows, statistics
+from targetwise import cells
 from targetwise.errors import UserError
 from targetwise.files import read_json, write_json
-from targetwise.statistics import COMPARABLE, TABLE_COLUMNS, pairs, summary, table
+from targetwise.metric import rows
+from targetwise.report import statistics
+from targetwise.report.statistics import COMPARABLE, TABLE_COLUMNS, pairs, summary, table
 
 # --- the paired differences ----------------------------------------------------------------------------------------
 

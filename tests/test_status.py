@@ -6,9 +6,10 @@ import time
 
 import pytest
 
-from targetwise import cells, files, status
+from targetwise import cells, files
 from targetwise.config import load
 from targetwise.files import canonical_json, sha256_of_file, sha256_of_text, write_json
+from targetwise.operations import status
 
 
 @pytest.fixture

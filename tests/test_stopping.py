@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from targetwise.stopping import SIGNALS, Stop
+from targetwise.training.stopping import SIGNALS, Stop
 
 
 @pytest.fixture

@@ -13,15 +13,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import write_dataset
 
-from targetwise import config, parameterization, training
+from targetwise import config
 from targetwise.cells import grid, specifications
-from targetwise.data import Images
+from targetwise.data.store import Images
+from targetwise.diffusion import parameterization
 from targetwise.errors import StoppedEarlyError, UserError
 from targetwise.files import read_json, sha256_of_array, sha256_of_file, write_json
-from targetwise.state import StateFolder
-from targetwise.stopping import Stop
-from targetwise.trainer import Trainer
+from targetwise.training import loop
+from targetwise.training.state import StateFolder
+from targetwise.training.stopping import Stop
+from targetwise.training.trainer import Trainer
 
 ROOT = Path(__file__).parent.parent
 STEPS = 10
@@ -50,7 +53,7 @@ def specification(name="v", seed=0, **training_options):
 
 def run(spec, images, folder, stop=None, save_every=1e9):
     folder.mkdir(parents=True, exist_ok=True)
-    return training.train(spec, images, folder, save_every_seconds=save_every, stop=Stop() if stop is None else stop)
+    return loop.train(spec, images, folder, save_every_seconds=save_every, stop=Stop() if stop is None else stop)
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +143,7 @@ def test_killed_in_the_middle_of_publishing_goes_on(uninterrupted, images, tmp_p
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(training, "write_json", fail)
+        patched.setattr(loop, "write_json", fail)
         with pytest.raises(KeyboardInterrupt):
             run(specification(), images, tmp_path, save_every=0)
     assert not (tmp_path / "training.json").exists()
@@ -150,23 +153,16 @@ def test_killed_in_the_middle_of_publishing_goes_on(uninterrupted, images, tmp_p
 
 def test_killed_with_sigkill_again_and_again(tmp_path, images):
     """The real script, killed at random moments while it saves after every step, most of them while it writes."""
-    data = tmp_path / "data" / "digits"
-    data.mkdir(parents=True)
-    arrays = {
-        "train": images.images,
-        "train_labels": images.labels,
-        "test": images.images,
-        "test_labels": images.labels,
-    }
-    np.savez(data / "dataset.npz", **arrays)
-    write_json(data / "manifest.json", {"splits": {split: {"sha256": images.digest} for split in ("train", "test")}})
+    write_dataset(tmp_path / "data/digits", images.images)
+    spec = specification(steps=40)
+    spec["data"]["train_sha256"] = images.digest
     (tmp_path / "workflow").symlink_to(ROOT / "workflow")
     digests = []
     randomness = random.Random(1)
     for kills in (0, 3):
         folder = tmp_path / f"cell{kills}"
         folder.mkdir()
-        write_json(folder / "cell.json", specification(steps=40))
+        write_json(folder / "cell.json", spec)
         command = [
             sys.executable,
             str(ROOT / "workflow/scripts/train.py"),
@@ -262,10 +258,10 @@ def test_time_budget_stops_in_time_with_the_state_saved(uninterrupted, images, t
 
 def test_saving_takes_a_hundredth_of_the_time_at_most(images, tmp_path, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(training.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
     states = StateFolder(tmp_path, "key")
     monkeypatch.setattr(states, "save", lambda step, content: clock.__setitem__(0, clock[0] + 8.0))
-    savings = training.Savings(states, 300.0, 0.0)
+    savings = loop.Savings(states, 300.0, 0.0)
     trainer = Trainer(specification(), images, *[parameterization.load("v")] * 2, torch.device("cpu"))
     clock[0] = 299.0
     assert not savings.due()

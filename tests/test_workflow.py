@@ -144,6 +144,26 @@ def test_git_sees_no_change(project):
     assert status.stdout == ""
 
 
+def test_dataset_made_again_retrains_nothing(project):
+    before = outputs(project, "model.safetensors")
+    dataset = project / "data/digits/dataset.npz"
+    content, made = dataset.read_bytes(), dataset.stat().st_mtime_ns
+    dataset.unlink()
+    done = snakemake(project, "data/digits/dataset.npz")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert dataset.read_bytes() == content and dataset.stat().st_mtime_ns > made
+    done = snakemake(project, "all")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert outputs(project, "model.safetensors") == before
+    assert planned(project) == {}
+    (project / ".snakemake").rename(project / "records")
+    try:
+        assert planned(project) == {}, "neither when Snakemake's records are lost as well"
+    finally:
+        shutil.rmtree(project / ".snakemake")
+        (project / "records").rename(project / ".snakemake")
+
+
 def test_changed_variant_is_known_without_snakemakes_records(project):
     """Dates are all that is left then, so this comes before anything has rewritten a specification."""
     (project / ".snakemake").rename(project / "records")
@@ -204,20 +224,6 @@ def test_custom_rule_file_is_picked_up(project):
     finally:
         custom.unlink()
     assert done.returncode == 0 and "rule hello" in done.stdout + done.stderr
-
-
-def test_dataset_made_again_retrains_nothing(project):
-    before = outputs(project, "model.safetensors")
-    dataset = project / "data/digits/dataset.npz"
-    content, made = dataset.read_bytes(), dataset.stat().st_mtime_ns
-    dataset.unlink()
-    done = snakemake(project, "data/digits/dataset.npz")
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert dataset.read_bytes() == content and dataset.stat().st_mtime_ns > made
-    done = snakemake(project, "all")
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert outputs(project, "model.safetensors") == before
-    assert planned(project) == {}
 
 
 def test_changed_variant_retrains_exactly_its_cells(project):

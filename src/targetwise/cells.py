@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from targetwise.config import variant
+from targetwise.data.digests import declared
 from targetwise.errors import UserError, nearest
 from targetwise.files import read_json, write_json_if_changed
 
@@ -88,6 +89,7 @@ def specifications(config: Mapping[str, Any]) -> dict[Path, dict[str, Any]]:
             **config["metric"],
         },
     }
+    dataset = config["datasets"][config["data"]["dataset"]]
     variants = {name: variant(config, name) for name in config["grid"]["parameterizations"]}
     for name, resolved in variants.items():
         files[study / name / "variant.json"] = {
@@ -110,7 +112,7 @@ def specifications(config: Mapping[str, Any]) -> dict[Path, dict[str, Any]]:
             },
             "variant": variants[cell.parameterization],
             "network": scale,
-            "data": config["data"],
+            "data": {**config["data"], "train_sha256": declared(dataset, "train")},
             "training": training,
         }
     return files

@@ -10,16 +10,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from targetwise import cells, check, config, data, fid, inception, parameterization, reference
+from targetwise import cells, config
 from targetwise.cells import Cell
+from targetwise.data import store
+from targetwise.data.store import Images
+from targetwise.diffusion import check
+from targetwise.diffusion.sampling import sample
 from targetwise.errors import UserError
 from targetwise.files import read_json, write_json
-from targetwise.rows import read_row, write_row
-from targetwise.sampling import sample
-from targetwise.stopping import Stop
-from targetwise.training import train
-
-DATA = Path("data")
+from targetwise.metric import fid, inception, reference
+from targetwise.metric.rows import read_row, write_row
+from targetwise.training.loop import train
+from targetwise.training.stopping import Stop
 
 
 def load(name: str) -> tuple[config.Config, Cell]:
@@ -56,7 +58,8 @@ def run(study: Mapping[str, Any], cell: Cell, stop: Stop) -> list[dict[str, Any]
     folder = cell.folder
     specification = read_json(folder / "cell.json")
     options = read_json(folder.parents[2] / "sampling.json")
-    _check(study, cell)
+    variant = folder.parents[1]
+    write_json(variant / "check.json", check.check_files(read_json(variant / "variant.json")))
     _say(f"training {cell.name}")
     outcome = train(
         specification, images, folder, save_every_seconds=study["training"]["save_every_seconds"], stop=stop
@@ -80,32 +83,23 @@ def run(study: Mapping[str, Any], cell: Cell, stop: Stop) -> list[dict[str, Any]
     return rows
 
 
-def _prepare(study: Mapping[str, Any]) -> tuple[data.Images, Path]:
+def _prepare(study: Mapping[str, Any]) -> tuple[Images, Path]:
     """Bring data set, weights and reference; return the training images and the reference's path."""
     name = study["data"]["dataset"]
-    if not (DATA / name / "manifest.json").exists():
+    if not (store.ROOT / name / "manifest.json").exists():
         _say(f"preparing {name}")
-        data.prepare(name, study["datasets"][name], DATA / name)
+        store.prepare(name, study["datasets"][name], store.ROOT / name)
     metric = study["metric"]
     if metric["extractor"] in study["weights"] and not inception.WEIGHTS.with_suffix(".json").exists():
         _say("preparing the extractor's weights")
         inception.prepare(study["weights"][metric["extractor"]]["sources"])
-    path = DATA / name / "reference" / f"{cells.reference_name(study)}.npz"
+    path = store.ROOT / name / "reference" / f"{cells.reference_name(study)}.npz"
     if not path.with_suffix(".json").exists():
         _say("extracting the reference's features")
         asked = metric["reference"]
         selection = reference.Selection(name, asked["split"], asked.get("first"), metric["extractor"], metric["path"])
         reference.make(selection, path)
-    return data.load(DATA / name, "train"), path
-
-
-def _check(study: Mapping[str, Any], cell: Cell) -> None:
-    path = cell.folder.parents[1] / "check.json"
-    variant = config.variant(study, cell.parameterization)
-    target = parameterization.load(variant["target"])
-    loss_space = parameterization.load(variant["loss_space"])
-    precisions = sorted(set(study["training"]["precision"].values()))
-    write_json(path, check.check(target, loss_space, variant, precisions))
+    return store.load(store.ROOT / name, "train"), path
 
 
 def _say(what: str) -> None:

@@ -1,10 +1,41 @@
 """The command line: what one asks of a study outside its run."""
 
 import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from targetwise import __version__, cells, config, errors, files
+
+Study = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One word after ``targetwise``: what it does with a study, and the arguments it takes."""
+
+    function: Callable[..., None]
+    explanation: str
+    arguments: Sequence[tuple[tuple[Any, ...], dict[str, Any]]]
+
+
+VERBS: dict[str, Verb] = {}
+
+
+def argument(*names: str, **options: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return what ``argparse.add_argument`` takes."""
+    return names, options
+
+
+def verb(explanation: str, *arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> Callable[..., Any]:
+    """Make a function the verb of its name."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        VERBS[function.__name__] = Verb(function, explanation, arguments)
+        return function
+
+    return register
 
 
 def main() -> None:
@@ -16,16 +47,9 @@ def _main() -> None:
     parser = argparse.ArgumentParser(prog="targetwise", description=__doc__)
     parser.add_argument("--version", action="version", version=f"targetwise {__version__}")
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
-    for name, function, explanation in (
-        ("check", check, "validate the configuration and prove every parameterization of the grid sound"),
-        ("table", table, "make the table of a grid that is partly done, naming what is missing"),
-        ("track", track, "bring MLflow into agreement with the results"),
-        ("status", status, "show where every cell stands; reads files only"),
-        ("doctor", doctor, "say what is missing for a run here or on the cluster, with a remedy for each"),
-        ("fid", fid, "measure anybody's samples against the study's reference"),
-    ):
-        verb = verbs.add_parser(name, help=explanation, description=explanation.capitalize() + ".")
-        verb.add_argument(
+    for name, each in VERBS.items():
+        subparser = verbs.add_parser(name, help=each.explanation, description=each.explanation.capitalize() + ".")
+        subparser.add_argument(
             "--configfile",
             type=Path,
             nargs="+",
@@ -33,34 +57,24 @@ def _main() -> None:
             metavar="FILE",
             help="laid over config.yaml, as for snakemake, e.g. config/digits.yaml",
         )
-        if function is status:
-            verb.add_argument("--watch", type=float, nargs="?", const=10.0, metavar="SECONDS", help="again and again")
-        if function is doctor:
-            verb.add_argument("--profile", type=Path, default=Path("slurm"), help="a Snakemake profile's folder")
-        if function is fid:
-            verb.add_argument(
-                "file", type=Path, help="npz with arr_0 (uint8, N×H×W×C), or a folder or zip of PNG files"
-            )
-            verb.add_argument("--reference", type=Path, metavar="NPZ", help="by default the study's")
-            verb.add_argument("--output", type=Path, metavar="JSON", help="also write the row there")
-        verb.set_defaults(function=function)
+        for names, options in each.arguments:
+            subparser.add_argument(*names, **options)
+        subparser.set_defaults(function=each.function)
     arguments = vars(parser.parse_args())
     run, overlays = arguments.pop("function"), arguments.pop("configfile")
     run(config.load(overlays), **arguments)
 
 
-def check(study: dict[str, Any]) -> None:
+@verb("validate the configuration and prove every parameterization of the grid sound")
+def check(study: Study) -> None:
     """Print what the grid is and how well each parameterization is conditioned."""
-    from targetwise import check as checking
-    from targetwise import parameterization
+    from targetwise.diffusion import check as checking
 
     count = len(cells.grid(study))
     print(f"study {study['study']}: {count} cells × {study['sampling']['draws']} draws; the configuration is sound")
+    specifications = cells.specifications(study)
     for name in study["grid"]["parameterizations"]:
-        variant = config.variant(study, name)
-        target = parameterization.load(variant["target"])
-        loss_space = parameterization.load(variant["loss_space"])
-        found = checking.check(target, loss_space, variant, [])
+        found = checking.check_files(specifications[cells.RESULTS / study["study"] / name / "variant.json"])
         gain, ill = found["gain_to_x0"], found["ill_conditioned"]
         print(
             f"{name}: inverts to {found['round_trip']['fp64']['largest_error']:.1e} in fp64 and "
@@ -70,9 +84,10 @@ def check(study: dict[str, Any]) -> None:
         )
 
 
-def table(study: dict[str, Any]) -> None:
+@verb("make the table of a grid that is partly done, naming what is missing")
+def table(study: Study) -> None:
     """Write and print the table of what is there; the full table is the pipeline's."""
-    from targetwise import statistics
+    from targetwise.report import statistics
 
     frame = statistics.table(study)
     path = cells.RESULTS / study["study"] / "table.partial.csv"
@@ -83,12 +98,19 @@ def table(study: dict[str, Any]) -> None:
     print(path)
 
 
-def fid(study: dict[str, Any], file: Path, reference: Path | None, output: Path | None) -> None:
+@verb(
+    "measure anybody's samples against the study's reference",
+    argument("file", type=Path, help="npz with arr_0 (uint8, N×H×W×C), or a folder or zip of PNG files"),
+    argument("--reference", type=Path, metavar="NPZ", help="by default the study's"),
+    argument("--output", type=Path, metavar="JSON", help="also write the row there"),
+)
+def fid(study: Study, file: Path, reference: Path | None, output: Path | None) -> None:
     """Print the row of a file of samples: the same number, marks and digests as a cell's."""
-    from targetwise import fid as measuring
-    from targetwise.rows import check_row, write_row
+    from targetwise.data import store
+    from targetwise.metric import fid as measuring
+    from targetwise.metric.rows import check_row, write_row
 
-    path = reference or Path("data") / study["data"]["dataset"] / "reference" / f"{cells.reference_name(study)}.npz"
+    path = reference or store.ROOT / study["data"]["dataset"] / "reference" / f"{cells.reference_name(study)}.npz"
     if not path.with_suffix(".json").exists():
         raise errors.UserError(f"{path} does not exist; `snakemake --cores all {path}` makes it")
     row = measuring.measure_file(file, path)
@@ -98,17 +120,22 @@ def fid(study: dict[str, Any], file: Path, reference: Path | None, output: Path 
     print(files.canonical_json(row), end="")
 
 
-def track(study: dict[str, Any]) -> None:
+@verb("bring MLflow into agreement with the results")
+def track(study: Study) -> None:
     """Import the finished cells into MLflow."""
-    from targetwise import tracking
+    from targetwise.records import tracking
 
     done = tracking.import_study(study)
     print(", ".join(f"{len(names)} {what}" for what, names in done.items()))
 
 
-def status(study: dict[str, Any], watch: float | None) -> None:
+@verb(
+    "show where every cell stands; reads files only",
+    argument("--watch", type=float, nargs="?", const=10.0, metavar="SECONDS", help="again and again"),
+)
+def status(study: Study, watch: float | None) -> None:
     """Print where every cell stands."""
-    from targetwise import status as standing
+    from targetwise.operations import status as standing
 
     if watch:
         standing.watch(study, watch)
@@ -116,9 +143,13 @@ def status(study: dict[str, Any], watch: float | None) -> None:
         print(standing.render(standing.standings(study)))
 
 
-def doctor(study: dict[str, Any], profile: Path) -> None:
+@verb(
+    "say what is missing for a run here or on the cluster, with a remedy for each",
+    argument("--profile", type=Path, default=Path("slurm"), help="a Snakemake profile's folder"),
+)
+def doctor(study: Study, profile: Path) -> None:
     """Print what was found, as it is found; what is wrong makes the exit code 1."""
-    from targetwise import doctor as examination
+    from targetwise.operations import doctor as examination
 
     wrong = 0
     for finding in examination.examine(study, profile):

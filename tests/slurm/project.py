@@ -11,7 +11,7 @@ from cluster import Cluster
 from helpers import copy_working_tree
 
 from targetwise.files import read_json
-from targetwise.stopping import Stop
+from targetwise.training.stopping import Stop
 
 #: The partition's name, and GPUs that one node of the tests has: what a person writes into the profile.
 OWN_LINES = {"slurm_partition: gpu": "slurm_partition: batch", "dict(large=4)": "dict(large=2)"}
@@ -163,13 +163,13 @@ class Project:
 
     def uninterrupted(self, cell: Path, tmp_path: Path) -> str:
         """Train the cell here in one go and return the digest of its weights."""
-        from targetwise import data
-        from targetwise.training import train
+        from targetwise.data import store
+        from targetwise.training.loop import train
 
         before = Path.cwd()
         os.chdir(self.folder)
         try:
-            images = data.load(Path("data/digits"), "train")
+            images = store.load(Path("data/digits"), "train")
             outcome = train(read_json(cell / "cell.json"), images, tmp_path, save_every_seconds=1e9, stop=Stop())
         finally:
             os.chdir(before)

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from targetwise.datasets import digits
-from targetwise.extractors import DigitsFeatures
+from targetwise.data.datasets import digits
 from targetwise.files import sha256_of_file
+from targetwise.metric.extractors import DigitsFeatures
 
 OUTPUT = Path(__file__).with_name("digits_features.safetensors")
 EPOCHS, BATCH, LEARNING_RATE = 60, 64, 2e-3

@@ -7,7 +7,8 @@
 import argparse
 from pathlib import Path
 
-from targetwise import errors, files, statistics
+from targetwise import errors, files
+from targetwise.report import statistics
 
 
 def main() -> None:

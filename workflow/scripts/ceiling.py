@@ -8,8 +8,10 @@
 import argparse
 from pathlib import Path
 
-from targetwise import bounds, data, errors, files, rows
-from targetwise.reference import load_reference
+from targetwise import errors, files
+from targetwise.data import store
+from targetwise.metric import bounds, rows
+from targetwise.metric.reference import load_reference
 
 
 def main() -> None:
@@ -20,7 +22,7 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path)
     arguments = parser.parse_args()
     specification, options = files.read_json(arguments.specification), files.read_json(arguments.sampling)
-    images = data.load(Path("data") / specification["data"]["dataset"], "train")
+    images = store.training_images(specification)
     row = bounds.ceiling(specification, options, images, load_reference(arguments.reference))
     rows.write_row(arguments.output, row)
 

@@ -8,7 +8,7 @@ Needs torch, diffusers, numpy, scipy, safetensors and clean-fid only. Cut off, i
 import argparse
 
 from targetwise import chain, errors
-from targetwise.stopping import Stop
+from targetwise.training.stopping import Stop
 
 
 def main() -> None:

@@ -7,7 +7,8 @@
 import argparse
 from pathlib import Path
 
-from targetwise import check, errors, files, parameterization
+from targetwise import errors, files
+from targetwise.diffusion import check
 
 
 def main() -> None:
@@ -15,11 +16,7 @@ def main() -> None:
     parser.add_argument("--specification", required=True, type=Path, help="variant.json")
     parser.add_argument("--output", required=True, type=Path)
     arguments = parser.parse_args()
-    variant = files.read_json(arguments.specification)
-    target = parameterization.load(variant["target"])
-    loss_space = parameterization.load(variant["loss_space"])
-    precisions = sorted(set(variant["precision"].values()))
-    files.write_json(arguments.output, check.check(target, loss_space, variant, precisions))
+    files.write_json(arguments.output, check.check_files(files.read_json(arguments.specification)))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@
 import argparse
 from pathlib import Path
 
-from targetwise import errors, fid, files, rows
+from targetwise import errors, files
+from targetwise.metric import fid, rows
 
 
 def main() -> None:

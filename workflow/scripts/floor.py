@@ -7,8 +7,10 @@
 import argparse
 from pathlib import Path
 
-from targetwise import bounds, data, errors, files, rows
-from targetwise.reference import load_reference
+from targetwise import errors, files
+from targetwise.data import store
+from targetwise.metric import bounds, rows
+from targetwise.metric.reference import load_reference
 
 
 def main() -> None:
@@ -18,7 +20,7 @@ def main() -> None:
     parser.add_argument("--reference", required=True, type=Path, help="the reference's .npz")
     parser.add_argument("--output", required=True, type=Path)
     arguments = parser.parse_args()
-    held_out = data.load(arguments.images.parent, "test")
+    held_out = store.load(arguments.images.parent, "test")
     count = files.read_json(arguments.sampling)["images"]
     rows.write_row(arguments.output, bounds.floor(held_out, count, load_reference(arguments.reference)))
 

@@ -4,7 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
-from targetwise import data, errors
+from targetwise import errors
+from targetwise.data import store
 
 
 def main() -> None:
@@ -12,7 +13,7 @@ def main() -> None:
     parser.add_argument("--dataset", required=True, help="its name in the configuration")
     parser.add_argument("--definition", required=True, type=json.loads, help="its definition, as JSON")
     arguments = parser.parse_args()
-    data.prepare(arguments.dataset, arguments.definition, Path("data") / arguments.dataset)
+    store.prepare(arguments.dataset, arguments.definition, Path("data") / arguments.dataset)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ import argparse
 import json
 from pathlib import Path
 
-from targetwise import errors, inception
+from targetwise import errors
+from targetwise.metric import inception
 
 
 def main() -> None:

@@ -11,8 +11,10 @@ import argparse
 import re
 from pathlib import Path
 
-from targetwise import data, errors, extractors
-from targetwise.reference import Selection, make
+from targetwise import errors
+from targetwise.data import store
+from targetwise.metric import extractors
+from targetwise.metric.reference import Selection, make
 
 
 def main() -> None:
@@ -20,7 +22,7 @@ def main() -> None:
     parser.add_argument("--dataset", required=True, help="its name in the configuration")
     parser.add_argument("--extractor", required=True)
     parser.add_argument("--path", required=True, choices=extractors.PATHS)
-    parser.add_argument("--split", required=True, choices=data.SPLITS)
+    parser.add_argument("--split", required=True, choices=store.SPLITS)
     parser.add_argument("--first", type=int, help="only so many of the split's first images")
     parser.add_argument("--output", required=True, type=Path, help="the .npz to write; facts go beside it as .json")
     parser.add_argument("--processes", type=int, default=1, help="on this machine's CPU, of one thread each")

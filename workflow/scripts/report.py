@@ -8,7 +8,8 @@ A grid that is partly done gives a page that names what is missing.
 import argparse
 from pathlib import Path
 
-from targetwise import errors, files, report
+from targetwise import errors, files
+from targetwise.report import page
 
 
 def main() -> None:
@@ -16,7 +17,7 @@ def main() -> None:
     parser.add_argument("--study", required=True, type=Path, help="study.json")
     parser.add_argument("--output", required=True, type=Path, help="the page; its links are relative to its folder")
     arguments = parser.parse_args()
-    files.write_text(arguments.output, report.render(files.read_json(arguments.study), arguments.output.parent))
+    files.write_text(arguments.output, page.render(files.read_json(arguments.study), arguments.output.parent))
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ With several GPUs, write `torchrun --nproc-per-node=4` for `python`.
 import argparse
 from pathlib import Path
 
-from targetwise import data, errors, files
-from targetwise.distributed import joined
-from targetwise.sampling import sample
+from targetwise import errors, files
+from targetwise.compute.distributed import joined
+from targetwise.data import store
+from targetwise.diffusion.sampling import sample
 
 
 def main() -> None:
@@ -22,7 +23,7 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, help="the .npz to write; facts go beside it as .json")
     arguments = parser.parse_args()
     specification, options = files.read_json(arguments.specification), files.read_json(arguments.options)
-    images = data.load(Path("data") / specification["data"]["dataset"], "train")
+    images = store.training_images(specification)
     with joined() as world:
         sample(
             specification, options, images, arguments.specification.parent, arguments.draw, arguments.output, world

@@ -6,7 +6,8 @@ python workflow/scripts/track.py --study results/digits/study.json --output resu
 import argparse
 from pathlib import Path
 
-from targetwise import errors, files, tracking
+from targetwise import errors, files
+from targetwise.records import tracking
 
 
 def main() -> None:

@@ -9,10 +9,11 @@ GPUs, write `torchrun --nproc-per-node=4` for `python`: only the speed changes.
 import argparse
 from pathlib import Path
 
-from targetwise import data, errors, files
-from targetwise.distributed import joined
-from targetwise.stopping import Stop
-from targetwise.training import train
+from targetwise import errors, files
+from targetwise.compute.distributed import joined
+from targetwise.data import store
+from targetwise.training.loop import train
+from targetwise.training.stopping import Stop
 
 
 def main() -> None:
@@ -25,7 +26,7 @@ def main() -> None:
     arguments = parser.parse_args()
     stop = Stop(arguments.time_budget, arguments.margin).listen()
     specification = files.read_json(arguments.specification)
-    images = data.load(Path("data") / specification["data"]["dataset"], "train")
+    images = store.training_images(specification)
     folder = arguments.specification.parent
     with joined() as world:
         train(

@@ -4,13 +4,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from targetwise import parameterization
-from targetwise.data import Images
-from targetwise.device import choose
+from targetwise.compute.device import choose
+from targetwise.data.store import Images
+from targetwise.diffusion import parameterization
+from targetwise.diffusion.sampling import NOT_FINITE, Denoiser, draw_images
 from targetwise.errors import UserError
-from targetwise.fid import measure
-from targetwise.reference import Reference
-from targetwise.sampling import NOT_FINITE, Denoiser, draw_images
+from targetwise.metric.fid import measure
+from targetwise.metric.reference import Reference
 
 
 def floor(held_out: Images, count: int, reference: Reference) -> dict[str, Any]:

@@ -9,14 +9,16 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from targetwise import cells, data, figures, statistics
-from targetwise.answer import CERTAINTY, answer, cell_states, counted, listed, number, signed
+from targetwise import cells
 from targetwise.cells import Cell
 from targetwise.config import variant
+from targetwise.data import store
+from targetwise.diffusion.sampling import load_samples
 from targetwise.files import read_json, read_json_lines
-from targetwise.origins import bounds, origins
-from targetwise.sampling import load_samples
-from targetwise.svg import SUPERSCRIPTS
+from targetwise.report import figures, statistics
+from targetwise.report.answer import CERTAINTY, answer, cell_states, counted, listed, number, signed
+from targetwise.report.origins import bounds, origins
+from targetwise.report.svg import SUPERSCRIPTS
 
 TEMPLATE = Path("workflow/report/report.html.j2")
 METRIC = "the metric"  # until a row says what it measures
@@ -182,10 +184,10 @@ def _sample_sheets(config: Mapping[str, Any], scale: str) -> list[dict[str, Any]
 
 
 def _real_sheet(config: Mapping[str, Any]) -> Any:
-    folder = Path("data") / config["data"]["dataset"]
+    folder = store.ROOT / config["data"]["dataset"]
     if not (folder / "dataset.npz").exists():
         return None
-    return figures.sheet(data.load(folder, "train").images)
+    return figures.sheet(store.load(folder, "train").images)
 
 
 def _cells(config: Mapping[str, Any], frame: pd.DataFrame, folder: Path) -> list[dict[str, Any]]:

@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from targetwise.diffusion import parameterization
+from targetwise.diffusion.loss import weight_in_x0_space
+from targetwise.diffusion.parameterization import Parameterization, probe_output_channels
+from targetwise.diffusion.schedule import Schedule, add_noise, make_schedule
 from targetwise.errors import UserError
-from targetwise.loss import weight_in_x0_space
-from targetwise.parameterization import Parameterization, probe_output_channels
-from targetwise.schedule import Schedule, add_noise, make_schedule
 
 PRECISIONS = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -36,6 +37,16 @@ CURVE_POINTS = 101
 
 #: The error reported where an estimate is not finite, or where a function does not exist in a precision.
 NOT_FINITE = 1e30
+
+
+def check_files(specification: Mapping[str, Any]) -> dict[str, Any]:
+    """Check a variant by its files; see :func:`check`.
+
+    Args:
+        specification: the content of ``variant.json``: the variant, and the ``precision`` it is trained in.
+    """
+    target, loss_space = (parameterization.load(specification[part]) for part in ("target", "loss_space"))
+    return check(target, loss_space, specification, sorted(set(specification["precision"].values())))
 
 
 def check(

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from targetwise import clean_fid, distance, inception
 from targetwise.errors import UserError
 from targetwise.files import sha256_of_file
+from targetwise.metric import clean_fid, distance, inception
 from targetwise.progress import Progress
 
 #: Made by workflow/resources/make_digits_features.py; distances are comparable only with these very weights.

@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from targetwise import clean_fid, image_files
-from targetwise.device import choose
-from targetwise.distance import FRECHET, moments
+from targetwise.compute.device import choose
+from targetwise.data import image_files
+from targetwise.diffusion.sampling import load_samples
 from targetwise.errors import UserError
-from targetwise.extractors import Extractor
 from targetwise.files import read_json, sha256_of_array
-from targetwise.provenance import environment
-from targetwise.reference import Reference, load_reference
-from targetwise.sampling import load_samples
+from targetwise.metric import clean_fid
+from targetwise.metric.distance import FRECHET, moments
+from targetwise.metric.extractors import Extractor
+from targetwise.metric.reference import Reference, load_reference
+from targetwise.records.provenance import environment
 
 
 def frechet_distance(features: np.ndarray, reference: Reference) -> float:

@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from targetwise import cells, rows
+from targetwise import cells
 from targetwise.files import canonical_json, read_json, sha256_of_text
+from targetwise.metric import rows
 
 Record = tuple[str, dict[str, Any]]
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from targetwise.parameterization import Parameterization
-from targetwise.schedule import at
+from targetwise.diffusion.parameterization import Parameterization
+from targetwise.diffusion.schedule import at
 
 
 def signal_to_noise(schedule: Mapping[str, Tensor]) -> Tensor:

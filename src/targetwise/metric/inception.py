@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from targetwise import clean_fid
+from targetwise.data.sources import first_accepted
 from targetwise.errors import UserError
 from targetwise.files import atomic, sha256_of_file, write_json
-from targetwise.sources import first_accepted
+from targetwise.metric import clean_fid
 
 WEIGHTS = Path("data/weights/inception.pt")
 

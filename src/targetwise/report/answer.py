@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from targetwise.statistics import CONFIDENCE
+from targetwise.report.statistics import CONFIDENCE
 
 CERTAINTY = f"{CONFIDENCE:.0%}".replace("%", " %")
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
+from targetwise.cluster.slurm import gpus_per_node
 from targetwise.errors import UserError, nearest
-from targetwise.slurm import gpus_per_node
 
 #: The names under which Snakemake finds a profile's file in its folder, best first.
 PROFILE_FILES = ("config.v9+.yaml", "config.v8+.yaml", "config.yaml")

@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from targetwise import cells, rows
+from targetwise import cells
 from targetwise.cells import Cell
+from targetwise.diffusion.sampling import load_samples
 from targetwise.files import canonical_json, read_json, read_json_lines, sha256_of_file, sha256_of_text
-from targetwise.pictures import png, tile
-from targetwise.sampling import load_samples
+from targetwise.metric import rows
+from targetwise.report.pictures import png, tile
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from targetwise.download import download
+from targetwise.data.download import download
 from targetwise.errors import UserError
 from targetwise.files import atomic
 

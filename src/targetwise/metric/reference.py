@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from targetwise import data, extractors
-from targetwise.device import choose
-from targetwise.distance import moments
+from targetwise.compute.device import choose
+from targetwise.data import store
+from targetwise.data.store import Images
 from targetwise.errors import UserError
-from targetwise.extractors import Extractor
 from targetwise.files import atomic, canonical_json, read_json, sha256_of_file, write_json, write_text
+from targetwise.metric import extractors
+from targetwise.metric.distance import moments
+from targetwise.metric.extractors import Extractor
 from targetwise.progress import Progress
 
 #: Images per part; on one CPU core some ten seconds of Inception.
@@ -62,9 +64,9 @@ class Selection:
     extractor: str
     path: str
 
-    def images(self, root: Path) -> data.Images:
+    def images(self, root: Path) -> Images:
         """Load the images from ``root/<dataset>``."""
-        images = data.load(root / self.dataset, self.split)
+        images = store.load(root / self.dataset, self.split)
         return images if self.first is None else images.first(self.first)
 
 
@@ -87,7 +89,7 @@ def make(
     *,
     processes: int = 1,
     shard: tuple[int, int] | None = None,
-    root: Path = Path("data"),
+    root: Path = store.ROOT,
 ) -> bool:
     """Write the reference to ``output`` (.npz) and the facts about it beside it (.json).
 
@@ -180,15 +182,13 @@ class Parts:
         return self.folder / f"{part:05d}.npy"
 
 
-def _key(selection: Selection, images: data.Images, extractor: Extractor) -> str:
+def _key(selection: Selection, images: Images, extractor: Extractor) -> str:
     return canonical_json(
         {**asdict(selection), "images_sha256": images.digest, "extractor_sha256": extractor.digest, "chunk": CHUNK}
     )
 
 
-def _publish(
-    selection: Selection, images: data.Images, extractor: Extractor, features: np.ndarray, output: Path
-) -> None:
+def _publish(selection: Selection, images: Images, extractor: Extractor, features: np.ndarray, output: Path) -> None:
     mean, covariance = moments(features)
     with atomic(output) as temporary, temporary.open("wb") as file:
         np.savez(file, features=features, mean=mean, covariance=covariance)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from targetwise.data.digests import CIFAR10 as DIGESTS
 from targetwise.errors import UserError
 from targetwise.files import sha256_of_array
 
@@ -23,14 +24,6 @@ TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
 TEST = ("test_batch",)
 NPM_LABELS = ("train_lables", "test_lables")  # sic
 PER_BATCH = 10_000
-
-#: SHA-256 of the images (N, 32, 32, 3) uint8 and of the labels (N,) int64 little-endian, in the canonical order.
-DIGESTS = {
-    "train": "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
-    "test": "f9b1e2130bab680db56eb06d886f7f1ad0f1183907ceff4659d1735c890f5b04",
-    "train_labels": "f5cfe00b0f00968c0cc5ff3b1d2de51b10e33efa277c2986f4e0fa63e58c9f4f",
-    "test_labels": "cbb7365de8ed11f05cc4c3a1e7f78144127c5e851efd83762fb18202461230bb",
-}
 
 Arrays = dict[str, np.ndarray]
 Members = Mapping[str, bytes]

@@ -11,11 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from targetwise import datasets
+from targetwise.data import datasets
 from targetwise.errors import UserError
 from targetwise.files import atomic, read_json, sha256_of_array, sha256_of_file, write_json
 
 SPLITS = ("train", "test")
+
+#: Every data set has a folder of its name here.
+ROOT = Path("data")
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,26 @@ def prepare(name: str, definition: Mapping[str, Any], folder: Path) -> None:
             },
         },
     )
+
+
+def training_images(specification: Mapping[str, Any], root: Path = ROOT) -> Images:
+    """Load the images that a cell is trained on.
+
+    Args:
+        specification: the content of ``cell.json``.
+        root: where data sets lie.
+
+    Raises:
+        UserError: if they are missing or damaged, or not the ones that the specification declares.
+    """
+    name, declared = specification["data"]["dataset"], specification["data"]["train_sha256"]
+    images = load(root / name, "train")
+    if declared is not None and images.digest != declared:
+        raise UserError(
+            f"{root / name} holds other images: its training split has SHA-256 {images.digest}, but {declared} is "
+            f"declared for {name}; delete {root / name} and run again, it is made anew"
+        )
+    return images
 
 
 def load(folder: Path, split: str) -> Images:

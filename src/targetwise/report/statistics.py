@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from targetwise import cells, rows
+from targetwise import cells
 from targetwise.errors import UserError
 from targetwise.files import read_json
+from targetwise.metric import rows
 
 CONFIDENCE = 0.95
 

@@ -13,15 +13,15 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from targetwise.data import Images
-from targetwise.device import autocast, set_kernels
-from targetwise.distributed import ALONE, World
+from targetwise.compute.device import autocast, set_kernels
+from targetwise.compute.distributed import ALONE, World
+from targetwise.data.store import Images
+from targetwise.diffusion.loss import Objective
+from targetwise.diffusion.network import build
+from targetwise.diffusion.parameterization import Parameterization, probe_output_channels
+from targetwise.diffusion.randomness import StepDraw, TrainingStreams
+from targetwise.diffusion.schedule import add_noise, make_schedule
 from targetwise.errors import UserError
-from targetwise.loss import Objective
-from targetwise.network import build
-from targetwise.parameterization import Parameterization, probe_output_channels
-from targetwise.randomness import StepDraw, TrainingStreams
-from targetwise.schedule import add_noise, make_schedule
 
 #: The time axis is logged in this many equal parts.
 QUARTERS = 4

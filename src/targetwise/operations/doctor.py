@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from targetwise import cells, cluster
+from targetwise import cells
+from targetwise.cluster import preflight
 from targetwise.errors import UserError
 from targetwise.files import sha256_of_file
 
@@ -66,15 +67,17 @@ def _slurm(config: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
     if shutil.which("sinfo") is None:
         yield Finding("note", "SLURM", "its commands are not on this machine; only `--profile slurm` needs them")
         return
-    found = cluster.partitions()
+    found = preflight.partitions()
     yield Finding("ok", "SLURM", f"answers; partitions: {', '.join(sorted(found)) or 'none'}")
-    path = cluster.profile_file(["--profile", str(folder)], {})
+    path = preflight.profile_file(["--profile", str(folder)], {})
     if path is None:
-        yield Finding("wrong", "profile", f"there is no {folder}/{cluster.PROFILE_FILES[0]}; name one with --profile")
+        yield Finding(
+            "wrong", "profile", f"there is no {folder}/{preflight.PROFILE_FILES[0]}; name one with --profile"
+        )
         return
     profile = yaml.safe_load(path.read_text(encoding="utf-8"))
     yield _status_command(profile, path)
-    problems = cluster.problems(profile, config["grid"]["scales"], found)
+    problems = preflight.problems(profile, config["grid"]["scales"], found)
     for problem in problems:
         yield Finding("wrong", "profile", f"{path}: {problem}")
     if not problems:
@@ -83,7 +86,7 @@ def _slurm(config: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
 
 def _status_command(profile: Mapping[str, Any], path: Path) -> Finding:
     """Return whether the profile's status command fits: without accounting sacct knows nothing, and no run ends."""
-    settings = dict(re.findall(r"^(\w+) *= (.*)$", cluster.ask("scontrol", "show", "config"), re.MULTILINE))
+    settings = dict(re.findall(r"^(\w+) *= (.*)$", preflight.ask("scontrol", "show", "config"), re.MULTILINE))
     storage = settings.get("AccountingStorageType", "").strip()
     has_accounting = storage not in ("", "(null)", "accounting_storage/none")
     chosen = profile.get("slurm-status-command", "sacct")
@@ -145,8 +148,8 @@ def _bytes_needed(config: Mapping[str, Any]) -> int | None:
         return None
     import torch
 
+    from targetwise.diffusion.network import build
     from targetwise.files import read_json
-    from targetwise.network import build
 
     _, size, _, channels = read_json(manifest)["splits"]["train"]["shape"]
     total = 0
@@ -227,7 +230,7 @@ def _weights(config: Mapping[str, Any]) -> Iterator[Finding]:
     if config["metric"]["extractor"] not in config["weights"]:
         yield Finding("ok", "weights", f"the extractor {config['metric']['extractor']} lies in the repository")
         return
-    from targetwise import inception
+    from targetwise.metric import inception
 
     if not inception.WEIGHTS.exists():
         make = f"`snakemake --cores 1 -- {inception.WEIGHTS}` fetches them; do so where there is a network"

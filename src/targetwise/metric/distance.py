@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy import linalg
 
-from targetwise import clean_fid
 from targetwise.errors import UserError
+from targetwise.metric import clean_fid
 
 
 def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,23 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from targetwise import cifar10
+from targetwise.data import cifar10, digests
+from targetwise.data.image_files import fit, list_images, open_image
+from targetwise.data.sources import first_accepted
 from targetwise.errors import UserError
 from targetwise.files import sha256_of_array
-from targetwise.image_files import fit, list_images, open_image
 from targetwise.progress import Progress
-from targetwise.sources import first_accepted
 
 Arrays = dict[str, np.ndarray]
 
 #: Digits held out from training; as many as the demo samples, so that floor and cells are measured alike.
 DIGITS_TEST = 512
-
-#: SHA-256 of the images (N, 8, 8, 1) uint8 of each split.
-DIGITS_DIGESTS = {
-    "train": "42845a0898d3457485f183d689d06a74c786b4147c0d865f5e497ad7a7cf6cce",
-    "test": "5c4618af8e2397fe49dbc90dcde9d6a352448afc9fdfffa031d0ee31c01d0b41",
-}
 
 
 def make(name: str, definition: Mapping[str, Any]) -> Arrays:
@@ -53,7 +47,7 @@ def digits() -> Arrays:
 
 def _digits(name: str, definition: Mapping[str, Any]) -> Arrays:
     arrays = digits()
-    for split, declared in DIGITS_DIGESTS.items():
+    for split, declared in digests.DIGITS.items():
         found = sha256_of_array(arrays[split])
         if found != declared:
             raise UserError(f"dataset {name}: the {split} images have SHA-256 {found}, but {declared} is declared")

@@ -9,9 +9,9 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
-from targetwise.answer import number, records, signed
-from targetwise.pictures import png, tile
-from targetwise.svg import (
+from targetwise.report.answer import number, records, signed
+from targetwise.report.pictures import png, tile
+from targetwise.report.svg import (
     BAD,
     DASHES,
     INK,

@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from targetwise import parameterization
-from targetwise.data import Images
-from targetwise.device import choose
-from targetwise.distributed import ALONE, World
+from targetwise.compute.device import choose
+from targetwise.compute.distributed import ALONE, World
+from targetwise.data.store import Images
+from targetwise.diffusion import parameterization
+from targetwise.diffusion.randomness import StepDraw
 from targetwise.errors import StoppedEarlyError, UserError
 from targetwise.files import (
     atomic,
@@ -33,11 +34,10 @@ from targetwise.files import (
     write_text,
 )
 from targetwise.progress import Progress
-from targetwise.provenance import environment
-from targetwise.randomness import StepDraw
-from targetwise.state import InUseError, StateFolder
-from targetwise.stopping import Stop
-from targetwise.trainer import Trainer
+from targetwise.records.provenance import environment
+from targetwise.training.state import InUseError, StateFolder
+from targetwise.training.stopping import Stop
+from targetwise.training.trainer import Trainer
 
 #: Several processes agree on stopping every this many steps.
 AGREE_EVERY = 10

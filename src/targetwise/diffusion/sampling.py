@@ -15,18 +15,18 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from safetensors import safe_open
 from torch import Tensor
 
-from targetwise import parameterization
-from targetwise.data import Images
-from targetwise.device import autocast, choose
-from targetwise.distributed import ALONE, World
+from targetwise.compute.device import autocast, choose
+from targetwise.compute.distributed import ALONE, World
+from targetwise.data.store import Images
+from targetwise.diffusion import parameterization
+from targetwise.diffusion.network import build
+from targetwise.diffusion.parameterization import Parameterization, probe_output_channels
+from targetwise.diffusion.randomness import sampling_noise
+from targetwise.diffusion.schedule import diffusers_options, make_schedule
 from targetwise.errors import UserError
 from targetwise.files import atomic, read_json, sha256_of_array, sha256_of_file, write_json
-from targetwise.network import build
-from targetwise.parameterization import Parameterization, probe_output_channels
 from targetwise.progress import Progress
-from targetwise.provenance import environment
-from targetwise.randomness import sampling_noise
-from targetwise.schedule import diffusers_options, make_schedule
+from targetwise.records.provenance import environment
 
 #: Why a trained cell may have no samples.
 NOT_FINITE = "the sampled images are not finite"

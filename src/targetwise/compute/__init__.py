@@ -1,0 +1,1 @@
+"""The processors a stage runs on, and the processes that share it."""

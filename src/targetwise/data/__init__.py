@@ -1,0 +1,1 @@
+"""Data sets and other files from outside, accepted by digest only."""

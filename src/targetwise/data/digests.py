@@ -1,0 +1,31 @@
+"""What the data sets we know consist of: SHA-256 of their values in C order."""
+
+from collections.abc import Mapping
+from typing import Any
+
+#: Images (N, 8, 8, 1) uint8.
+DIGITS = {
+    "train": "42845a0898d3457485f183d689d06a74c786b4147c0d865f5e497ad7a7cf6cce",
+    "test": "5c4618af8e2397fe49dbc90dcde9d6a352448afc9fdfffa031d0ee31c01d0b41",
+}
+
+#: Images (N, 32, 32, 3) uint8 and labels (N,) int64 little-endian, in the canonical order.
+CIFAR10 = {
+    "train": "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
+    "test": "f9b1e2130bab680db56eb06d886f7f1ad0f1183907ceff4659d1735c890f5b04",
+    "train_labels": "f5cfe00b0f00968c0cc5ff3b1d2de51b10e33efa277c2986f4e0fa63e58c9f4f",
+    "test_labels": "cbb7365de8ed11f05cc4c3a1e7f78144127c5e851efd83762fb18202461230bb",
+}
+
+KNOWN: dict[str, Mapping[str, str]] = {"digits": DIGITS, "cifar10": CIFAR10}
+
+
+def declared(definition: Mapping[str, Any], split: str) -> str | None:
+    """Return the digest that the images of a split must have; None where only the user knows them.
+
+    Args:
+        definition: an entry of the configuration's ``datasets``.
+        split: ``train`` or ``test``.
+    """
+    known = KNOWN.get(definition["kind"])
+    return known[split] if known else None

@@ -1,0 +1,1 @@
+"""The mathematics: parameterizations, noise schedule, loss, random streams, network and sampler."""

@@ -1,0 +1,1 @@
+"""FID, KID and their references: every number a row with the digests of what it was made from."""

@@ -1,0 +1,1 @@
+"""What one asks about a run: where it stands, and what is missing for it."""

@@ -1,0 +1,1 @@
+"""The answer: statistics over the grid, figures and the page."""

@@ -1,0 +1,1 @@
+"""Training one cell: exact, resumable, on one process or many."""
