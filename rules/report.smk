@@ -35,6 +35,7 @@ rule report:
             else []
         ),
         template="workflow/report/report.html.j2",
+        published=["workflow/resources/published.csv", "config.yaml", "config/reference.yaml"],
     output:
         "results/{study}/report.html",
     log:

@@ -34,7 +34,7 @@ def project(tmp_path, monkeypatch):
     for name in ("workflow", "rules", "Snakefile"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "config").mkdir()
-    for name in ("config.yaml", "config/digits.yaml"):
+    for name in ("config.yaml", "config/digits.yaml", "config/reference.yaml"):
         (tmp_path / name).write_text((ROOT / name).read_text())
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from targetwise import cells
+from targetwise import config as configuration
 from targetwise.data import store
 from targetwise.files import sha256_of_array, write_json, write_text
 from targetwise.report import figures, page
@@ -421,3 +422,16 @@ def test_what_is_not_known_is_a_dash():
 def test_durations_and_errors_are_written_for_reading():
     assert [duration(seconds) for seconds in (41.2, 903, 26_400)] == ["41 s", "15 min 3 s", "7 h 20 min"]
     assert [tiny(error) for error in (0, 0.0234, 4.218e-14)] == ["0", "0.023", "4.2 × 10⁻¹⁴"]
+
+
+def test_the_published_numbers_stand_beside_a_study_of_the_same_measure_only(config, project):
+    assert "published" not in Page(render(config)).text
+    study = configuration.load([Path("config/reference.yaml")])
+    study["grid"]["scales"] = ["small"]
+    make_cell(study, "epsilon", 42, 18.75, scale="small")
+    text = Page(render(study)).text
+    assert "epsilon this study 18.75 1 seed" in text
+    assert "epsilon published, baseline 18.58" in text
+    assert "follows that task’s protocol in every option" in text
+    study["sampling"]["quantization"] = "round"
+    assert "sampling.quantization round truncate" in Page(render(study)).text

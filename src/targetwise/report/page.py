@@ -15,7 +15,7 @@ from targetwise.config import variant
 from targetwise.data import store
 from targetwise.diffusion.sampling import load_samples
 from targetwise.files import read_json, read_json_lines
-from targetwise.report import figures, statistics
+from targetwise.report import figures, published, statistics
 from targetwise.report.answer import CERTAINTY, answer, cell_states, counted, listed, number, signed
 from targetwise.report.origins import bounds, origins
 from targetwise.report.svg import SUPERSCRIPTS
@@ -87,6 +87,7 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "scales": [
             _scale(config, scale, frame, summary, pairs, metric, limits) for scale in config["grid"]["scales"]
         ],
+        "published": published.beside(config, summary),
         "real": _real_sheet(config),
         "shown_images": figures.SHEET_COLUMNS * figures.SHEET_ROWS,
         "checks": _checks(config, study),

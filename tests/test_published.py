@@ -1,0 +1,74 @@
+"""The published numbers stand beside ours only where both measure the same, and every difference is named."""
+
+import pandas as pd
+import pytest
+
+from targetwise import config as configuration
+from targetwise.report import published
+
+
+def summary(**means):
+    """Return a summary with the mean of each ``name_scale``."""
+    rows = [(*name.split("_"), mean, 1) for name, mean in means.items()]
+    return pd.DataFrame(rows, columns=["parameterization", "scale", "mean", "seeds"])
+
+
+@pytest.fixture
+def reference():
+    return configuration.load([published.PRESET])
+
+
+def row(found, part, **wanted):
+    return next(each for each in found[part] if all(each[key] == value for key, value in wanted.items()))
+
+
+def test_the_reference_study_differs_in_nothing(reference):
+    found = published.beside(reference, summary(epsilon_small=18.7, v_medium=11.0))
+    assert found["differences"] == []
+    assert found["scales"] == ["small", "medium", "large"]
+    assert row(found, "ours", entry="epsilon")["values"] == [18.7, None, None]
+    assert row(found, "ours", entry="v")["values"] == [None, 11.0, None]
+    assert row(found, "published", entry="epsilon")["values"] == [18.58, 8.46, 7.17]
+    assert row(found, "published", entry="x0", setting="baseline")["values"] == [25.25, 13.56, 11.99]
+
+
+def test_what_failed_and_what_was_not_run_is_no_number(reference):
+    found = published.beside(reference, summary(epsilon_small=18.7))
+    failed = row(found, "published", entry="deepseek-reasoner", setting="agent")
+    assert failed["values"] == [276.91, 301.83, None] and failed["note"] == "large: failed"
+    assert row(found, "published", entry="qwen3.6-plus", setting="vanilla")["values"] == [18.5, 8.98, None]
+    assert row(found, "published", entry="claude-opus-4.6", setting="agent")["note"] == "a blend of epsilon and v"
+
+
+def test_every_option_in_which_the_clean_protocol_differs_is_named():
+    found = published.beside(configuration.load(), summary(epsilon_small=18.7))
+    assert {each["option"]: (each["ours"], each["theirs"]) for each in found["differences"]} == {
+        "training.precision": ("cuda bf16, cpu fp32", "cuda fp16, cpu fp32"),
+        "sampling.widen_output": ("yes", "no"),
+        "sampling.last_alpha_is_one": ("yes", "no"),
+        "sampling.quantization": ("round", "truncate"),
+        "global batch at large": ("128", "64"),
+    }
+
+
+def test_another_budget_is_a_difference(reference):
+    reference["training"]["steps"] = 100
+    reference["sampling"]["images"] = 2048
+    found = published.beside(reference, summary(epsilon_small=18.7))
+    assert {each["option"] for each in found["differences"]} == {"training.steps", "sampling.images"}
+
+
+def test_another_network_of_the_same_name_is_not_compared(reference):
+    reference["scales"]["small"]["channels"] = [32, 64]
+    assert published.beside(reference, summary(epsilon_small=18.7))["scales"] == ["medium", "large"]
+    reference["grid"]["scales"] = ["small"]
+    assert published.beside(reference, summary(epsilon_small=18.7)) is None
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [("data", "dataset", "digits"), ("metric", "extractor", "digits"), ("metric", "reference", {"split": "test"})],
+)
+def test_another_measure_is_not_compared(reference, section, key, value):
+    reference[section][key] = value
+    assert published.beside(reference, summary(epsilon_small=18.7)) is None
