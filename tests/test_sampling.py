@@ -295,6 +295,34 @@ def trained(specification, images, tmp_path):
     return tmp_path
 
 
+def test_a_batch_that_does_not_fit_is_halved_until_it_does_and_nothing_else_changes(capsys):
+    fits = gaussian(0.0, 0.5)
+    whole = draw_images(fits, options(images=7, batch=7), 0, "test")
+
+    class Small(type(fits)):
+        def x_0(self, x_t, timesteps, **changes):
+            if len(x_t) > 2:
+                raise torch.OutOfMemoryError("no room")
+            return super().x_0(x_t, timesteps, **changes)
+
+    small = gaussian(0.0, 0.5)
+    small.__class__ = Small
+    assert np.array_equal(draw_images(small, options(images=7, batch=7), 0, "draw it"), whole)
+    told = [line for line in capsys.readouterr().err.splitlines() if "memory" in line]
+    assert told == [f"draw it: out of memory; goes on with {batch} images at a time" for batch in (3, 1)]
+
+
+def test_a_single_image_that_does_not_fit_is_an_error():
+    class Full(type(gaussian(0.0, 0.5))):
+        def x_0(self, x_t, timesteps, **changes):
+            raise torch.OutOfMemoryError("no room")
+
+    full = gaussian(0.0, 0.5)
+    full.__class__ = Full
+    with pytest.raises(torch.OutOfMemoryError, match="no room"):
+        draw_images(full, options(images=4, batch=4), 0, "test")
+
+
 def test_a_real_networks_samples_do_not_depend_on_the_batch(specification, images):
     """Kernels may sum in another order for another batch, so the last bit of a level may move, and no more."""
     denoiser = Denoiser(specification, images, load("v"), torch.device("cpu"))

@@ -13,6 +13,14 @@ import numpy as np
 from targetwise.errors import UserError
 
 
+def cache() -> Path:
+    """Return where a user's clones keep what can be had again: $TARGETWISE_CACHE, or ``~/.cache/targetwise``."""
+    own = os.environ.get("TARGETWISE_CACHE")
+    if own:
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "targetwise"
+
+
 @contextmanager
 def atomic(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; it takes the final name only when the block succeeds.

@@ -13,7 +13,6 @@ is taken as if it had been fetched. No source is trusted by its address: the cal
 """
 
 import fcntl
-import os
 import shutil
 import subprocess
 import sys
@@ -26,20 +25,12 @@ from typing import Any, TypeVar
 
 from targetwise.data.download import download
 from targetwise.errors import UserError
-from targetwise.files import atomic
+from targetwise.files import atomic, cache
 
 Accepted = TypeVar("Accepted")
 
 #: A registry client that has said nothing for this long is given up.
 CLIENT_SECONDS = 1800
-
-
-def cache() -> Path:
-    """Return where fetched files are kept: $TARGETWISE_CACHE, or ``targetwise`` below the user's cache folder."""
-    own = os.environ.get("TARGETWISE_CACHE")
-    if own:
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "targetwise"
 
 
 def first_accepted(

@@ -4,6 +4,7 @@ Sample i of a draw starts from the noise of (sampling seed, draw, i), the same f
 parameterizations can be compared side by side.
 """
 
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from safetensors import safe_open
 from torch import Tensor
 
-from targetwise.compute.device import autocast, choose
+from targetwise.compute.device import autocast, choose, compile_network
 from targetwise.compute.distributed import ALONE, World
 from targetwise.data.store import Images
 from targetwise.diffusion import parameterization
@@ -56,8 +57,7 @@ class Denoiser:
         if specification["training"]["channels_last"]:
             self.model = self.model.to(memory_format=torch.channels_last)
         self.model.eval()
-        if specification["training"]["compile"][device.type]:
-            self.model.compile()
+        compile_network(self.model, device, specification["training"])
 
     def load(self, path: Path) -> None:
         """Load trained weights.
@@ -136,10 +136,19 @@ def draw_images(
     part, batch = world.part(options["images"]), options["batch"]
     parts = []
     with Progress(what, len(part), "image", silent=not world.is_main) as progress:
-        for first in range(part.start, part.stop, batch):
+        first = part.start
+        while first < part.stop:
             count = min(batch, part.stop - first)
             noise = sampling_noise(options["seed"], draw, first, count, denoiser.image_shape)
-            images = denoise(denoiser, torch.from_numpy(noise).to(denoiser.device), options)
+            try:
+                images = denoise(denoiser, torch.from_numpy(noise).to(denoiser.device), options)
+            except torch.OutOfMemoryError:
+                if batch == 1:
+                    raise
+                batch = max(1, batch // 2)
+                print(f"{what}: out of memory; goes on with {batch} images at a time", file=sys.stderr, flush=True)
+                continue
+            first += count
             if not images.isfinite().all():  # as uint8 it would look like an image
                 break
             parts.append(to_uint8(images, options["quantization"]))
@@ -185,7 +194,7 @@ def sample(
             raise UserError(
                 f"{model} is not the file that {folder / 'training.json'} tells of; delete it and run again"
             )
-        device = choose(specification["training"]["threads"], world.local_rank)
+        device = choose(specification["training"]["threads"], world)
         target = parameterization.load(specification["variant"]["target"])
         denoiser = Denoiser(specification, images, target, device)
         denoiser.load(model)

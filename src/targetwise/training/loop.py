@@ -84,7 +84,7 @@ def train(
     target = parameterization.load(specification["variant"]["target"])
     loss_space = parameterization.load(specification["variant"]["loss_space"])
     key = sha256_of_text(canonical_json([specification, target.digest, loss_space.digest, images.digest]))
-    device = choose(specification["training"]["threads"], world.local_rank)
+    device = choose(specification["training"]["threads"], world, stop.__bool__)
     cell = specification["cell"]
     what = f"train {cell['parameterization']}-{cell['scale']}-{cell['seed']}"
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from targetwise.compute.device import autocast, set_kernels
+from targetwise.compute.device import autocast, compile_network, set_kernels
 from targetwise.compute.distributed import ALONE, World
 from targetwise.data.store import Images
 from targetwise.diffusion.loss import Objective
@@ -211,8 +211,7 @@ class Trainer:
         network: torch.nn.Module = self.model
         if self.world.size > 1:
             network = DistributedDataParallel(network, [self.device] if self.device.type == "cuda" else None)
-        if self.options["compile"][self.device.type]:
-            network.compile()
+        compile_network(network, self.device, self.options)
         return network
 
     def _accumulate(self, x_0: Tensor, noise: Tensor, timesteps: Tensor, *, exchange: bool) -> Tensor:

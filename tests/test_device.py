@@ -1,0 +1,58 @@
+"""The configuration's switches reach torch, and what was compiled is kept for other cells."""
+
+import os
+
+import pytest
+import torch
+from torch import nn
+
+from targetwise.compute import device
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def kernels(monkeypatch):
+    """Leave torch's global switches as they were."""
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32, torch.are_deterministic_algorithms_enabled()
+    yield
+    cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before[:3]
+    torch.use_deterministic_algorithms(before[3])
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_determinism_gives_up_the_search_for_the_fastest_kernel(kernels, deterministic):
+    device.set_kernels({"deterministic": deterministic, "tf32": False})
+    assert torch.are_deterministic_algorithms_enabled() == deterministic
+    assert torch.backends.cudnn.benchmark != deterministic
+    assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == (":4096:8" if deterministic else None)
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_tf32_is_for_products_and_convolutions(kernels, tf32):
+    device.set_kernels({"deterministic": False, "tf32": tf32})
+    assert torch.backends.cudnn.allow_tf32 == torch.backends.cuda.matmul.allow_tf32 == tf32
+
+
+def test_without_a_gpu_it_is_the_cpu_with_the_cells_threads(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    before = torch.get_num_threads()
+    try:
+        assert device.choose(2) == CPU
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_network_is_compiled_where_asked_into_a_cache_that_clones_share(monkeypatch, tmp_path):
+    monkeypatch.setenv("TARGETWISE_CACHE", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # so that it is put back, whatever is set below
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    network = nn.Linear(2, 2)
+    device.compile_network(network, CPU, {"compile": {"cpu": False, "cuda": True}})
+    assert network._compiled_call_impl is None and "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+    device.compile_network(network, CPU, {"compile": {"cpu": True, "cuda": False}})
+    assert network._compiled_call_impl is not None
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "compiled")
