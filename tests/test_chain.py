@@ -11,6 +11,7 @@ import yaml
 
 from targetwise import chain, files
 from targetwise.config import merge
+from targetwise.data import store
 from targetwise.errors import UserError
 from targetwise.training.stopping import Stop
 
@@ -75,3 +76,21 @@ def test_stopped_by_its_budget_it_says_so_and_goes_on(project):
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "draw 0: FD (digits features)" in done.stdout
+
+
+def test_a_borrowed_machine_may_have_torch_diffusers_and_the_metric_only(project):
+    """What make and Snakemake need is not there; a package that cannot be imported stands for one not installed."""
+    absent = ("jsonschema", "snakemake", "mlflow", "dvc", "pandas", "sklearn", "matplotlib", "jinja2")
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({absent!r}))
+sys.argv = ["cell.py", "short/epsilon-tiny-0"]
+import runpy
+runpy.run_path({str(ROOT / "workflow/scripts/cell.py")!r}, run_name="__main__")
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    store.prepare("digits", {"kind": "digits"}, Path("data/digits"))  # only these images are made by scikit-learn
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "draw 0: FD (digits features)" in done.stdout
+    assert done.stderr.count("jsonschema is not installed: nothing is held against config.schema.yaml here") == 1

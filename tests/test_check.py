@@ -75,7 +75,7 @@ def test_a_named_weight_is_told(schedule):
 
 
 def test_epsilons_gain_and_where_it_is_large(schedule):
-    """protocol.md, section 2: 157 at t = 999; an error of the output is magnified by b/a."""
+    """157 at t = 999; an error of the output is magnified by b/a."""
     found = verdict(load("epsilon"))
     assert found["gain_to_x0"] == {"largest": pytest.approx(157.4, abs=0.05), "at_t": 999}
     gain = schedule["sqrt_one_minus_alpha"] / schedule["sqrt_alpha"]

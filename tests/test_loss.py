@@ -23,7 +23,7 @@ from targetwise.diffusion.schedule import BETA_SCHEDULES, add_noise, at, make_sc
 each_target = pytest.mark.parametrize("name", TARGETS)
 each_pair = pytest.mark.parametrize(("target", "space"), [(t, s) for t in TARGETS for s in TARGETS])
 
-#: Weight in x0 space of a flat loss (protocol.md, section 2).
+#: Weight in x0 space of a flat loss, on a variance-preserving path.
 FLAT_WEIGHTS = {
     "epsilon": lambda snr: snr,
     "x0": torch.ones_like,
@@ -69,7 +69,7 @@ def test_a_flat_loss_has_the_tables_weight_in_x0_space(name, kind):
 
 
 def test_the_numbers_of_record(schedule):
-    """protocol.md, section 2: under SNR the mean weight is 31, and 79 % of it lies at t < 10."""
+    """Under SNR the mean weight is 31, and 79 % of it lies at t < 10."""
     weight = weight_in_x0_space(load("epsilon"), "constant", schedule)
     assert weight.mean() == pytest.approx(31.05, abs=0.005)
     assert weight[:10].sum() / weight.sum() == pytest.approx(0.79, abs=0.005)

@@ -24,7 +24,7 @@ def equal(one, two):
 
 @pytest.mark.parametrize(("scale", "millions"), [("small", 8.952), ("medium", 35.746), ("large", 142.861)])
 def test_the_scales_are_those_of_the_reference_task(scale, millions):
-    """protocol.md, section 1, in the configuration as it lies in the repository."""
+    """Those of the reference task, in the configuration as it lies in the repository."""
     definition = configuration.load(base=ROOT / "config.yaml")["scales"][scale]
     with torch.device("meta"):
         network = build(definition, in_channels=3, out_channels=3, image_size=32, seed=0)

@@ -129,7 +129,7 @@ def test_the_network_is_asked_at_the_protocols_steps():
 
 
 def test_the_reference_tasks_last_step_stands_still():
-    """protocol.md, section 1: leading, and the last ᾱ not 1: 49 steps act, and noise of deviation 0.01 stays."""
+    """The reference task: leading, and the last ᾱ not 1: 49 steps act, and noise of deviation 0.01 stays."""
     seen = []
 
     def remember(x_t, timesteps):

@@ -301,7 +301,7 @@ def test_a_diverged_cell_is_in_the_table_with_its_reason(finished):
 
 @pytest.mark.parametrize("column", COMPARABLE)
 def test_rows_that_measure_different_things_are_refused_by_name(finished, column):
-    """Never mix what is not one scale (protocol.md, section 3)."""
+    """Never mix what is not one scale."""
     other = 511 if column == "n" else "other"
     write_row(finished, cells.find(finished, "x0-tiny-1"), 0, **{column: other})
     with pytest.raises(UserError) as caught:

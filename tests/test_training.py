@@ -283,6 +283,28 @@ def test_divergence_is_a_result(images, tmp_path):
     assert (tmp_path / "model.safetensors").exists() and not (tmp_path / "state").exists()
 
 
+def truncated(weighting, **training_options):
+    spec = specification("epsilon", **training_options)
+    spec["variant"]["weighting"] = weighting
+    return spec
+
+
+def test_epsilon_under_truncated_snr_diverges_and_says_where(images, tmp_path):
+    """Salimans & Ho 2022, table 1, has no number for it: at t = 999 an error counts 24,000 times epsilon's own."""
+    wild = {"learning_rate": 3.0, "gradient_clip": 1e9, "steps": 30}
+    outcome = run(truncated("truncated_snr", **wild), images, tmp_path / "truncated")
+    assert outcome["status"] == "diverged"
+    assert outcome["reason"] == f"the loss was not finite at step {outcome['divergence']['step']}"
+    assert outcome["divergence"]["step"] < 12
+    assert all(loss > 100 for loss in outcome["divergence"]["last_losses"][1:])
+    assert outcome["divergence"]["last_gradient_norms"][0] > 1e3
+
+
+def test_under_truncated_snr_a_clip_of_one_cuts_every_step_which_the_log_tells(images, tmp_path):
+    assert run(truncated("truncated_snr"), images, tmp_path / "truncated")["clipped_share"] == 1.0
+    assert run(truncated("snr"), images, tmp_path / "snr")["clipped_share"] < 1.0
+
+
 def test_second_trainer_is_refused_and_told_who_holds_the_cell(images, tmp_path):
     with StateFolder(tmp_path / "state", "whatever").locked():
         time.sleep(0.1)

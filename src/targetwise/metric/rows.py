@@ -1,12 +1,12 @@
 """Rows on disk: one measured number each, never without what makes it comparable."""
 
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from targetwise.errors import UserError
 from targetwise.files import read_json, write_json
+from targetwise.schema import violations
 
 SCHEMA = Path("workflow/schemas/row.schema.yaml")
 
@@ -34,15 +34,6 @@ def read_row(path: Path) -> dict[str, Any]:
 
 def check_row(row: Mapping[str, Any], where: str) -> None:
     """Raise a UserError naming what the schema misses in ``row``."""
-    error = next(iter(_validator().iter_errors(dict(row))), None)
-    if error is not None:
+    for error in violations(row, SCHEMA)[:1]:
         place = ".".join(str(part) for part in error.absolute_path)
         raise UserError(f"{where}: not a whole row: {place + ': ' if place else ''}{error.message}")
-
-
-@cache
-def _validator() -> Any:
-    import yaml
-    from jsonschema import Draft202012Validator
-
-    return Draft202012Validator(yaml.safe_load(SCHEMA.read_text(encoding="utf-8")))

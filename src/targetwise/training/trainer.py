@@ -135,7 +135,8 @@ class Trainer:
     def summarize(self) -> dict[str, Any]:
         """Return the log line of the steps since the last one; this is where the device is waited for.
 
-        A line with ``diverged`` names the first step whose loss was not finite.
+        A line with ``diverged`` names the first step whose loss was not finite, and losses and gradient norms of up
+        to five steps before it in this window, null where they were not finite either.
         """
         log_every = self.options["log_every"]
         count = (self.step - 1) % log_every + 1
@@ -160,10 +161,11 @@ class Trainer:
         bad = (~losses.isfinite()).nonzero().flatten()
         if len(bad):
             first = int(bad[0])
+            before = slice(max(0, first - 5), first)
             line["diverged"] = {
                 "step": self.step - count + first + 1,
-                "last_losses": [_number(value) for value in losses[max(0, first - 5) : first]],
-                "gradient_norm": _number(norms[first - 1]) if first else None,
+                "last_losses": [_number(value) for value in losses[before]],
+                "last_gradient_norms": [_number(value) for value in norms[before]],
             }
         self.window_began, self.window_first = now, self.step
         return line
