@@ -1,7 +1,10 @@
 """The project as a whole: its pins agree, its README is true, its outside libraries have one owner each."""
 
 import ast
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -109,3 +112,12 @@ def test_links_inside_the_project_lead_somewhere(path):
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text()):
         if not target.startswith(("http://", "https://")):
             assert (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize(("ci", "code", "word"), [("true", 1, "Failed"), ("", 0, "SKIPPED")])
+def test_where_slurm_is_missing_its_tests_are_skipped_and_in_ci_they_fail(ci, code, word):
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "tests/slurm/test_driver.py"]
+    environment = {**os.environ, "CI": ci, "PATH": str(Path(sys.executable).parent)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == code, done.stdout
+    assert word in done.stdout and "on Debian: apt-get install slurm-wlm" in done.stdout

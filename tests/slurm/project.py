@@ -2,13 +2,14 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
 from pathlib import Path
 
 from cluster import Cluster
-from helpers import copy_working_tree
+from helpers import ROOT, copy_working_tree
 
 from targetwise.files import read_json
 from targetwise.training.stopping import Stop
@@ -48,6 +49,9 @@ def compute_training_target(x_0, noise, timesteps, schedule):
     return _v(x_0, noise, timesteps, schedule)
 '''
 
+#: v that hangs in its tenth step in a job, deaf to signals, while there is a file hold/NAME.
+HANGING = HELD.replace('if "SLURM', 'while "SLURM').replace("_steps > 5", "_steps == 10")
+
 BROKEN = '''
 
 import os
@@ -62,6 +66,11 @@ def compute_training_target(x_0, noise, timesteps, schedule):
     return _v(x_0, noise, timesteps, schedule)
 '''
 
+
+#: What the README tells people to type on a cluster, without `snakemake` and the target.
+README_OPTIONS = re.search(r"^snakemake (--profile .*) all\b", (ROOT / "README.md").read_text(), re.MULTILINE)[
+    1
+].split()
 
 #: The first look at jobs after one second; the profile's forty suit jobs of hours.
 QUICK = ("--slurm-init-seconds-before-status-checks", "1")
@@ -96,15 +105,22 @@ class Project:
 
     def hold(self, name: str) -> Path:
         """Add the parameterization ``name`` that can be met halfway; return the file that holds it."""
-        path = self.folder / "hold" / name
-        path.parent.mkdir(exist_ok=True)
-        path.touch()
-        self._variant_of_v(name, HELD.replace("NAME", name))
-        return path
+        return self._held(name, HELD)
+
+    def hang(self, name: str) -> Path:
+        """Add the parameterization ``name`` that hangs; return the file that holds it."""
+        return self._held(name, HANGING)
 
     def add_broken(self, name: str) -> None:
         """Add the parameterization ``name`` whose training fails in every job."""
         self._variant_of_v(name, BROKEN)
+
+    def _held(self, name: str, more: str) -> Path:
+        path = self.folder / "hold" / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+        self._variant_of_v(name, more.replace("NAME", name))
+        return path
 
     def _variant_of_v(self, name: str, more: str) -> None:
         parameterizations = self.folder / "workflow/parameterizations"
@@ -127,7 +143,7 @@ class Project:
         """Start `snakemake --profile slurm` and return it; what it prints goes to driver.log."""
         with (self.folder / "driver.log").open("ab") as log:
             return subprocess.Popen(
-                self.command("--profile", "slurm", *QUICK, *options, targets=targets),
+                self.command(*README_OPTIONS, *QUICK, *options, targets=targets),
                 cwd=self.folder,
                 env=self.environment,
                 stdout=log,
