@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
-#: Exit codes of every command and script; docs/reference.md lists them for users.
+#: Exit codes of every command and script; docs/training.md lists them for users.
 EXIT_ERROR = 1
 EXIT_TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: the state is saved, start the same command again
 EXIT_INTERRUPTED = 130
