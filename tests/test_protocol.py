@@ -1,0 +1,56 @@
+"""A short run that must not move unless cells.PROTOCOL is raised: what decides numbers, from seed to samples.
+
+Loss and pixels may differ in their last digits from machine to machine, so they are held to a tolerance.
+"""
+
+import copy
+
+import pytest
+import torch
+
+from targetwise import cells
+from targetwise.config import merge, validate
+from targetwise.data import datasets, store
+from targetwise.diffusion import parameterization
+from targetwise.diffusion.sampling import Denoiser, draw_images
+from targetwise.files import sha256_of_array
+from targetwise.training.trainer import Trainer
+
+#: (protocol, parameterization): losses of the first steps, and mean and spread of eight samples after them.
+GOLDEN = {
+    (1, "epsilon"): ([1.11618, 0.616126, 0.502388, 0.479623], 130.03, 84.76),
+    (1, "v"): ([0.95797, 0.713311, 0.766893, 0.6881], 131.36, 79.35),
+    (1, "x0"): ([0.769229, 0.597509, 0.512758, 0.450787], 125.95, 45.51),
+}
+
+OVERLAY = {
+    "grid": {"seeds": [3]},
+    "scales": {"tiny": {"channels": [32, 32], "attention": [], "layers_per_block": 1}},
+    "training": {"steps": 4, "global_batch": 16, "log_every": 1},
+    "sampling": {"images": 8, "steps": 5, "batch": 8},
+}
+
+
+@pytest.mark.parametrize("name", ["epsilon", "v", "x0"])
+def test_numbers_move_only_with_the_protocol_number(study, name):
+    losses, levels = short_run(study, name)
+    wanted, mean, spread = GOLDEN[cells.PROTOCOL, name]
+    assert losses == pytest.approx(wanted, rel=1e-4)
+    assert (levels.mean(), levels.std()) == (pytest.approx(mean, abs=0.05), pytest.approx(spread, abs=0.05))
+
+
+def short_run(study, name):
+    config = validate(merge(copy.deepcopy(study), {**OVERLAY, "grid": {"seeds": [3], "parameterizations": [name]}}))
+    (cell,) = cells.grid(config)
+    specification = cells.specifications(config)[cell.folder / "cell.json"]
+    arrays = datasets.digits()
+    images = store.Images(arrays["train"], arrays["train_labels"], sha256_of_array(arrays["train"]))
+    target = parameterization.load(name)
+    trainer = Trainer(specification, images, target, target, torch.device("cpu"))
+    losses = []
+    for step in range(4):
+        trainer.advance(trainer.draw(step))
+        losses.append(trainer.summarize()["loss"])
+    denoiser = Denoiser(specification, images, target, torch.device("cpu"))
+    denoiser.model.load_state_dict(trainer.ema_weights())
+    return losses, draw_images(denoiser, config["sampling"], 0, "test").astype(float)
