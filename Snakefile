@@ -13,14 +13,16 @@ configfile: "config.yaml"
 include: "rules/common.smk"
 # Data and what samples are compared with
 include: "rules/data.smk"
-# One cell: check its parameterization, train, sample, measure
+# One cell: check its parameterization, train, sample, measure, and write down what was made from what
 include: "rules/train.smk"
 include: "rules/sample.smk"
 include: "rules/fid.smk"
-# The whole grid: table, report, MLflow
+include: "rules/manifest.smk"
+# The whole grid: table, report, MLflow, DVC
 include: "rules/aggregate.smk"
 include: "rules/report.smk"
 include: "rules/track.smk"
+include: "rules/version.smk"
 
 
 # Rules of your own
@@ -38,6 +40,7 @@ rule all:
     input:
         expand(rules.report.output, study=STUDY["study"]),
         expand(rules.track.output, study=STUDY["study"]),
+        expand(rules.version.output, study=STUDY["study"]),
 
 
 onstart:

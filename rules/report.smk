@@ -1,6 +1,6 @@
 """The report: one page that answers the question, and opens without a network.
 
-study.json + tables + rows + curves + checks + bounds -> report.html
+study.json + tables + rows + curves + checks + bounds + manifests -> report.html
 """
 
 
@@ -18,6 +18,7 @@ rule report:
         samples=of_every_draw("samples/{sampler}/draw{draw}.json"),
         curves=of_every_cell("train.jsonl"),
         training=of_every_cell("training.json"),
+        manifests=of_every_cell("manifest.json"),
         manifest=manifest_of(STUDY["data"]["dataset"]),
         dataset=ancient(f"{DATASET}/dataset.npz"),
         checks=expand(

@@ -1,6 +1,6 @@
-"""MLflow: a view of the finished cells, made by one importer that can be run any number of times.
+"""MLflow: a view of the cells, made by one importer that can be run any number of times, also during a run.
 
-study.json + table.csv + curves -> mlflow.db, and a note of what was imported
+study.json + table.csv + curves + rows + manifests -> mlflow.db, and a note of what was imported
 """
 
 
@@ -14,6 +14,7 @@ rule track:
         table=rules.aggregate.output.table,
         rows=of_every_draw("fid/{sampler}/draw{draw}.json"),
         curves=of_every_cell("train.jsonl"),
+        manifests=of_every_cell("manifest.json"),
     output:
         "results/{study}/tracked.json",
     log:

@@ -137,6 +137,7 @@ def make_cell(config, name, seed, value, *, scale="tiny", reason=None, marks=())
             "finished_at": 1_700_000_000.0 + seed,
         },
     )
+    write_json(cell.folder / "manifest.json", {})
     last = "null" if value is None else "0.25"
     lines = [
         '{"step": 20, "loss": 0.5, "clipped_share": 0.25}',
@@ -384,7 +385,7 @@ def test_the_page_loads_nothing_and_is_well_formed(config, drawn):
     assert not re.search(r"@import|url\((?!#)", html)
     assert len(page.ids) == len(set(page.ids))
     assert page.references and set(page.references) <= set(page.ids)
-    assert "table.csv" in page.links and "v/tiny/seed0/training.json" in page.links
+    assert "table.csv" in page.links and "v/tiny/seed0/manifest.json" in page.links
     assert not any("://" in link or link.startswith("/") for link in page.links)
     assert not re.search(r"\b(nan|None|inf|built-in)\b", page.text)
     assert page.tags.count("svg") == html.count('role="img"') == 1 + 1 + 3 + 1 + 2

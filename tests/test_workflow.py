@@ -12,7 +12,7 @@ import pytest
 from helpers import copy_working_tree
 
 #: What runs again, beside its cells, when one variant is new or changed.
-ONE_VARIANT = {"check_parameterization": 1, "ceiling": 1, "aggregate": 1, "report": 1, "track": 1}
+ONE_VARIANT = {"check_parameterization": 1, "ceiling": 1, "aggregate": 1, "report": 1, "track": 1, "version": 1}
 STUDY = ["--configfile", "config/digits.yaml", "tests/tiny.yaml"]
 
 

@@ -20,6 +20,7 @@ from targetwise.errors import UserError
 from targetwise.files import read_json, write_json
 from targetwise.metric import fid, inception, reference
 from targetwise.metric.rows import read_row, write_row
+from targetwise.records import manifest
 from targetwise.training.loop import train
 from targetwise.training.stopping import Stop
 
@@ -54,7 +55,7 @@ def run(study: Mapping[str, Any], cell: Cell, stop: Stop) -> list[dict[str, Any]
         UserError: if something does not fit.
     """
     cells.write_specifications(study)
-    images, reference_path = _prepare(study)
+    images, reference_path = prepare(study)
     folder = cell.folder
     specification = read_json(folder / "cell.json")
     options = read_json(folder.parents[2] / "sampling.json")
@@ -80,11 +81,16 @@ def run(study: Mapping[str, Any], cell: Cell, stop: Stop) -> list[dict[str, Any]
             row = fid.measure_draw(specification, samples, reference_path)
             write_row(path, row)
         rows.append(row)
+    manifest.write(folder)
     return rows
 
 
-def _prepare(study: Mapping[str, Any]) -> tuple[Images, Path]:
-    """Bring data set, weights and reference; return the training images and the reference's path."""
+def prepare(study: Mapping[str, Any]) -> tuple[Images, Path]:
+    """Bring data set, weights and reference; return the training images and the reference's path.
+
+    Raises:
+        UserError: if one of them cannot be had.
+    """
     name = study["data"]["dataset"]
     if not (store.ROOT / name / "manifest.json").exists():
         _say(f"preparing {name}")

@@ -120,13 +120,54 @@ def fid(study: Study, file: Path, reference: Path | None, output: Path | None) -
     print(files.canonical_json(row), end="")
 
 
-@verb("bring MLflow into agreement with the results")
-def track(study: Study) -> None:
-    """Import the finished cells into MLflow."""
+@verb(
+    "bring MLflow into agreement with the results, also while they are made",
+    argument("--follow", type=float, nargs="?", const=10.0, metavar="SECONDS", help="again and again"),
+)
+def track(study: Study, follow: float | None) -> None:
+    """Import the cells into MLflow."""
     from targetwise.records import tracking
 
-    done = tracking.import_study(study)
-    print(", ".join(f"{len(names)} {what}" for what, names in done.items()))
+    importer = tracking.Importer(study)
+    for count, done in enumerate(importer.follow(follow) if follow else [importer.update()]):
+        if count == 0:
+            print(f"in a browser, while `mlflow ui` or your server runs: {importer.page}")
+        if count == 0 or done["imported"]:
+            print(", ".join(f"{len(names)} {what}" for what, names in done.items()), flush=True)
+
+
+@verb(
+    "make a cell again from nothing and compare it with its record",
+    argument("cell", metavar="STUDY@CELL", help="e.g. digits@v-tiny-1; docs/reproduce.md says what the answers mean"),
+    argument("--keep", type=Path, metavar="FOLDER", help="work there, and leave there what was made"),
+)
+def reproduce(study: Study, cell: str, keep: Path | None) -> None:
+    """Print how the cell that was made again compares; what is not identical makes the exit code 1."""
+    from targetwise.records import reproduce as again
+    from targetwise.training.stopping import Stop
+
+    loaded, found = again.find(study, cell)
+    comparison = again.reproduce(loaded, found, Stop().listen(), keep)
+    print("\n".join(comparison.lines()))
+    if not comparison.identical:
+        raise errors.UserError(comparison.summary())
+    print(f"{found.name} of study {found.study} is identical to its record")
+
+
+@verb("bring back what dvc.lock records, of every study or of --configfile's, and make Snakemake agree")
+def restore(study: Study) -> None:
+    """Print what was brought back; what nobody has any more makes the exit code 1."""
+    from targetwise.records import restore as restoring
+
+    lost = 0
+    for each in [study] if study != config.load() else restoring.recorded_studies():
+        outcome = restoring.restore(each)
+        print("\n".join(outcome.lines()), flush=True)
+        lost += len(outcome.lost)
+    if lost:
+        raise errors.UserError(
+            f"{lost} recorded files are lost; the next run makes them again, or push them from where they are"
+        )
 
 
 @verb(

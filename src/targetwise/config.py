@@ -22,8 +22,8 @@ SCHEDULE_NAMES = frozenset({"alphas_cumprod", "sqrt_alpha", "sqrt_one_minus_alph
 #: A variant's folder lies beside these, and `snakemake NAME` must not mean a rule; tests hold the list complete.
 RESERVED_NAMES = frozenset(
     {"all", "prepare_data", "prepare_weights", "reference_stats", "check_parameterization", "train", "sample"}
-    | {"fid", "floor", "ceiling"}
-    | {"aggregate", "report", "track", "log", "benchmark"}
+    | {"fid", "floor", "ceiling", "manifest"}
+    | {"aggregate", "report", "track", "version", "log", "benchmark"}
 )
 
 

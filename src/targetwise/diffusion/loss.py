@@ -22,7 +22,7 @@ def signal_to_noise(schedule: Mapping[str, Tensor]) -> Tensor:
 #: Weights in x0 space, T values from the schedule. ``constant`` is not among them: it means a flat loss in the
 #: loss space, whatever weight in x0 space that amounts to.
 X0_WEIGHTS: dict[str, Callable[[Mapping[str, Tensor]], Tensor]] = {
-    # Salimans & Ho 2022, "Progressive distillation", section 4: epsilon's own weight, and one that is never below x0's.
+    # Salimans & Ho 2022, section 4: epsilon's own weight, and one that is never below x0's.
     "snr": signal_to_noise,
     "truncated_snr": lambda schedule: signal_to_noise(schedule).clamp(min=1),
 }

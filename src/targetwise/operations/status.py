@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from targetwise.config import parameterization_file, variant
 from targetwise.files import canonical_json, sha256_of_file, sha256_of_text
 
 STATES = ("done", "running", "waiting", "failed", "diverged")
+
+#: The states from which a cell comes to another without anybody's help.
+MOVING = ("running", "waiting")
 
 #: state.py beats every 5 seconds; clocks of two machines may differ by some more.
 FRESH_SECONDS = 60.0
@@ -28,25 +31,34 @@ TAIL_BYTES = 8192
 
 @dataclass(frozen=True)
 class Standing:
-    """One cell's state, one of :data:`STATES`, and what more there is to say of it."""
+    """One cell's state, one of :data:`STATES`, and what more there is to say of it.
+
+    ``key`` is the digest of everything that decides its training, as ``training.json`` names it.
+    """
 
     cell: Cell
     state: str
     detail: str = ""
+    key: str = ""
 
 
 def standings(config: Mapping[str, Any]) -> list[Standing]:
     """Return where each cell of the grid stands, in the grid's order; nothing but files is asked."""
     specifications = cells.specifications(config)
     digests = _Digests(config)
-    sampler, draws = cells.sampler_name(config), range(config["sampling"]["draws"])
-    now = time.time()
-    return [
-        _standing(
-            cell, specifications[cell.folder / "cell.json"], digests, [f"{sampler}/draw{d}" for d in draws], now
-        )
-        for cell in cells.grid(config)
-    ]
+    sampler, now = cells.sampler_name(config), time.time()
+    draws = [f"{sampler}/draw{draw}" for draw in range(config["sampling"]["draws"])]
+    found = []
+    for cell in cells.grid(config):
+        specification = specifications[cell.folder / "cell.json"]
+        key = digests.key(cell.parameterization, specification)
+        found.append(replace(_standing(cell, specification, key, draws, now), key=key))
+    return found
+
+
+def can_move(found: Iterable[Standing]) -> bool:
+    """Return whether any cell may come to another state by itself."""
+    return any(each.state in MOVING for each in found)
 
 
 def render(found: Iterable[Standing]) -> str:
@@ -72,7 +84,7 @@ def watch(config: Mapping[str, Any], every: float) -> None:
         found = standings(config)
         clear = "\x1b[H\x1b[2J" if sys.stdout.isatty() else ""
         print(f"{clear}{render(found)}\n{time.strftime('%H:%M:%S')}, again every {every:g} s", flush=True)
-        if not any(each.state in ("running", "waiting") for each in found):
+        if not can_move(found):
             return
         time.sleep(every)
 
@@ -82,7 +94,7 @@ class _Digests:
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = config
-        manifest = _read_json(Path("data") / config["data"]["dataset"] / "manifest.json")
+        manifest = read_whole(Path("data") / config["data"]["dataset"] / "manifest.json")
         self.images = manifest["splits"]["train"]["sha256"] if manifest else None
         self.files: dict[str, list[str]] = {}
 
@@ -94,16 +106,15 @@ class _Digests:
         return sha256_of_text(canonical_json([specification, *self.files[name], self.images]))
 
 
-def _standing(
-    cell: Cell, specification: Mapping[str, Any], digests: _Digests, draws: list[str], now: float
-) -> Standing:
-    outcome = _read_json(cell.folder / "training.json")
-    if outcome is None or outcome.get("key") != digests.key(cell.parameterization, specification):
+def _standing(cell: Cell, specification: Mapping[str, Any], key: str, draws: list[str], now: float) -> Standing:
+    outcome = read_whole(cell.folder / "training.json")
+    # A training by somebody's own rule may record no key.
+    if outcome is None or outcome.get("key", key) != key:
         return _in_training(cell, specification["training"], now, trained_otherwise=outcome is not None)
     if outcome["status"] == "diverged":
         return Standing(cell, "diverged", outcome["reason"])
     for draw in draws:
-        row = _read_json(cell.folder / "fid" / f"{draw}.json")
+        row = read_whole(cell.folder / "fid" / f"{draw}.json")
         if row is None or row.get("model_sha256") != outcome["model_sha256"]:
             return _in_measuring(cell, draw.replace("/", "-"), now)
     return Standing(cell, "done")
@@ -116,17 +127,17 @@ def _in_training(cell: Cell, options: Mapping[str, Any], now: float, *, trained_
     if trained_otherwise:
         # A job's first act is to delete the outputs, so the log is still that of the training that made them.
         return Standing(cell, "waiting", "trained, but configuration, parameterization or data changed since")
-    words = _last_words(cell.folder / "log/train.log", since=_written(cell.folder / "cell.json"))
+    words = _last_words(cell.folder / "log/train.log", since=written(cell.folder / "cell.json"))
     if words and not words.startswith(RESUMABLE):
         return Standing(cell, "failed", words)
-    saved = max((path.stem.rpartition("-")[2] for path in _listed(state, ".sha256")), default="")
-    return Standing(cell, "waiting", f"step {int(saved)} of {options['steps']} is saved" if saved else "")
+    saved = saved_step(cell)
+    return Standing(cell, "waiting", f"step {saved} of {options['steps']} is saved" if saved else "")
 
 
 def _in_measuring(cell: Cell, draw: str, now: float) -> Standing:
     for stage in ("fid", "sample"):
         log = cell.folder / f"log/{stage}-{draw}.log"
-        words = _last_words(log, since=_written(cell.folder / "training.json"))
+        words = _last_words(log, since=written(cell.folder / "training.json"))
         if words and _age(log, now) < FRESH_SECONDS and not words.startswith("error:"):
             return Standing(cell, "running", f"{stage}: {words}")
         finished = stage == "sample" and (cell.folder / f"samples/{draw.replace('-draw', '/draw')}.json").exists()
@@ -136,7 +147,7 @@ def _in_measuring(cell: Cell, draw: str, now: float) -> Standing:
 
 
 def _progress(state: Path, options: Mapping[str, Any]) -> str:
-    beat = _read_json(state / "heartbeat.json") or {}
+    beat = read_whole(state / "heartbeat.json") or {}
     who = f"host {beat.get('host', '?')}" + (f", job {beat['job']}" if beat.get("job") else "")
     try:
         line = json.loads(_tail(state / "train.jsonl").splitlines()[-1])
@@ -145,6 +156,11 @@ def _progress(state: Path, options: Mapping[str, Any]) -> str:
     steps, rate = options["steps"], line["images_per_second"]
     left = (steps - line["step"]) * options["global_batch"] / rate if rate else float("inf")
     return f"step {line['step']} of {steps}, {rate:.0f} images/s, {_duration(left)} left ({who})"
+
+
+def saved_step(cell: Cell) -> int:
+    """Return the step after which the state of a cell in training was last saved; 0 if none is."""
+    return max((int(path.stem.rpartition("-")[2]) for path in _listed(cell.folder / "state", ".sha256")), default=0)
 
 
 def _duration(seconds: float) -> str:
@@ -156,7 +172,7 @@ def _duration(seconds: float) -> str:
 
 def _last_words(log: Path, since: float) -> str:
     """Return the last line of a log that is not older than ``since``; an older one tells of another cell.json."""
-    if _written(log) < since:
+    if written(log) < since:
         return ""
     lines = [line.strip("\0 \r") for line in _tail(log).splitlines()]
     return next((line for line in reversed(lines) if line), "")
@@ -172,7 +188,7 @@ def _tail(path: Path) -> str:
         return ""
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def read_whole(path: Path) -> dict[str, Any] | None:
     """Return a file's content; None while it is not there or not whole."""
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())
@@ -181,7 +197,8 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def _written(path: Path) -> float:
+def written(path: Path) -> float:
+    """Return when a file was last written, in seconds; 0 if it is not there."""
     try:
         return path.stat().st_mtime
     except OSError:
@@ -189,7 +206,7 @@ def _written(path: Path) -> float:
 
 
 def _age(path: Path, now: float) -> float:
-    return now - _written(path)
+    return now - written(path)
 
 
 def _listed(folder: Path, ending: str) -> list[Path]:

@@ -50,23 +50,28 @@ def machine() -> dict[str, Any]:
         "host": platform.node(),
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu_model(),
+        # A model's name can be a virtual machine's; which kernels run decides the last bits.
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
     }
     if torch.cuda.is_available():
         facts["gpu"] = torch.cuda.get_device_name()
         facts["gpus"] = torch.cuda.device_count()
         facts["cuda"] = torch.version.cuda
+        facts["cudnn"] = torch.backends.cudnn.version()
     return facts
 
 
 def code() -> dict[str, Any]:
-    """Return the git commit and whether tracked files differ from it; both None outside a repository."""
+    """Return the git commit and whether tracked files differ from it; both None where git does not track them."""
+    # An unpacked archive may lie in somebody else's repository, whose commit says nothing about it.
+    if _git("ls-files", "--error-unmatch", "config.yaml") is None:
+        return {"commit": None, "modified": None}
     commit = _git("rev-parse", "HEAD")
-    status = _git("status", "--porcelain", "--untracked-files=no")
+    status = _git("status", "--porcelain", "--untracked-files=no", ".", *(f":(exclude){name}" for name in RECORDS))
     if commit is None or status is None:
         return {"commit": None, "modified": None}
-    changed = [line[3:] for line in status.splitlines() if line[3:] not in RECORDS]
-    return {"commit": commit, "modified": bool(changed)}
+    return {"commit": commit, "modified": bool(status)}
 
 
 def _cpu_model() -> str:
@@ -81,7 +86,8 @@ def _cpu_model() -> str:
 
 def _git(*arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=20, check=True)
+        command = ["git", "--no-optional-locks", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() if arguments[0] == "rev-parse" else done.stdout.rstrip("\n")
+    return done.stdout.strip()

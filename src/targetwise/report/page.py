@@ -192,18 +192,18 @@ def _real_sheet(config: Mapping[str, Any]) -> Any:
 
 
 def _cells(config: Mapping[str, Any], frame: pd.DataFrame, folder: Path) -> list[dict[str, Any]]:
-    """Return the grid's rows, one per cell and draw, with the path of the cell's ``training.json``."""
+    """Return the grid's rows, one per cell and draw, with the path of the cell's manifest."""
     listing: list[dict[str, Any]] = []
     for row in frame.to_dict("records"):
         cell = Cell(config["study"], row["parameterization"], row["scale"], row["seed"])
-        training = cell.folder / "training.json"
-        present = training.exists()
+        manifest = cell.folder / "manifest.json"
+        present = manifest.exists()
         listing.append(
             {
                 **{str(key): None if pd.isna(value) else value for key, value in row.items()},
                 "name": cell.name,
-                "training": str(training) if present else None,
-                "link": os.path.relpath(training, folder) if present else None,
+                "manifest": str(manifest) if present else None,
+                "link": os.path.relpath(manifest, folder) if present else None,
             }
         )
     return listing

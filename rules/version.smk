@@ -1,0 +1,42 @@
+"""Versions: DVC keeps what the finished cells made, so that it can be shared and restored (docs/dvc.md).
+
+dvc.yaml + all model.safetensors, samples, rows -> dvc.lock, and a note of what was recorded
+
+Only the driver's machine writes to DVC, and a stage of dvc.yaml asks for its cell's files, never for this.
+"""
+
+from snakemake.jobs import Job
+
+from targetwise.records import versioning
+
+# What DVC keeps is read-only, and Snakemake would refuse to make such an output again.
+Job.check_protected_output = versioning.allow_read_only_output
+
+
+localrules:
+    version,
+
+
+rule version:
+    input:
+        study="results/{study}/study.json",
+        stages="dvc.yaml",
+        models=ancient(of_every_cell("model.safetensors")),
+        curves=of_every_cell("train.jsonl"),
+        training=of_every_cell("training.json"),
+        images=ancient(of_every_draw("samples/{sampler}/draw{draw}.npz")),
+        samples=of_every_draw("samples/{sampler}/draw{draw}.json"),
+        rows=of_every_draw("fid/{sampler}/draw{draw}.json"),
+    output:
+        "results/{study}/versioned.json",
+    log:
+        "results/{study}/log/version.log",
+    benchmark:
+        "results/{study}/benchmark/version.tsv"
+    conda:
+        "../environment.yml"
+    params:
+        # A project that becomes a git repository is versioned by the next run.
+        repository=lambda wildcards: versioning.in_repository(),
+    shell:
+        "python workflow/scripts/version.py --study {input.study:q} --output {output:q} 2>&1 | tee {log}"

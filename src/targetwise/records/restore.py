@@ -1,0 +1,203 @@
+"""Bring back what dvc.lock records, from DVC's cache or its remote, and make Snakemake agree.
+
+A file counts by its bytes and by what it says it was made from, never by its date. What is damaged, lost, or of
+another configuration is named, and left to be made again. What lies here whole and newer than the record stays.
+"""
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from targetwise import cells
+from targetwise.cells import Cell
+from targetwise.data.digests import declared
+from targetwise.errors import UserError
+from targetwise.records import stages, versioning
+from targetwise.records.agreement import Agreement, Facts, Part, parts, read_facts, require_whole
+from targetwise.records.stages import Group
+from targetwise.records.versioning import Cache
+
+LOCKS = Path(".snakemake/locks")
+
+
+@dataclass
+class Outcome:
+    """What became of a study.
+
+    Attributes:
+        study: its name.
+        whole: cells of which everything is there.
+        outdated: cells of which something recorded is of another configuration than the present one.
+        unrecorded: cells of which something is not recorded.
+        lost: recorded files that nobody has any more, or not undamaged.
+        placed: how many files were put in place.
+        notes: what was mended on the way, and what could not be.
+    """
+
+    study: str
+    whole: list[str] = field(default_factory=list)
+    outdated: list[str] = field(default_factory=list)
+    unrecorded: list[str] = field(default_factory=list)
+    lost: list[Path] = field(default_factory=list)
+    placed: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """Return what a person wants to know, a line each."""
+        told = [
+            *self.notes,
+            f"{self.study}: {len(self.whole)} cells are whole; {self.placed} files were put in place",
+        ]
+        for names, what in (
+            (self.outdated, "recorded under another configuration; the next run makes them again"),
+            (self.unrecorded, f"not recorded in {versioning.LOCK}; the next run makes them"),
+        ):
+            if names:
+                told.append(f"{self.study}: {', '.join(names)}: {what}")
+        return told
+
+
+def recorded_studies() -> list[dict[str, Any]]:
+    """Return the whole configuration of every study of which dvc.lock records anything.
+
+    Raises:
+        UserError: if there is none.
+    """
+    found = [group.config for group in stages.groups() if versioning.recorded(group)]
+    if not found:
+        raise UserError(
+            f"{versioning.LOCK} records no result; `snakemake --cores all all` makes results and records them"
+        )
+    return found
+
+
+def restore(study: Mapping[str, Any]) -> Outcome:
+    """Bring a study's recorded results back, and make Snakemake agree that they are up to date.
+
+    Args:
+        study: the whole configuration.
+
+    Raises:
+        UserError: if nothing of the study is recorded, a run is under way, or Snakemake fails.
+    """
+    if any(LOCKS.glob("*")):
+        raise UserError("a run is under way here (if it was killed: `snakemake --unlock`); restore when it has ended")
+    group = stages.group_of(study)
+    recorded = versioning.recorded(group)
+    if not recorded:
+        raise UserError(f"{versioning.LOCK} records no cell of study {study['study']}")
+    outcome, cache = Outcome(study["study"]), Cache()
+    _mend(group, recorded, cache, outcome)
+    _snakemake(group, "--cores", "all", "--quiet", "rules", "--", *_needed_beside_cells(study))
+    agreement = Agreement(study)
+    up_to_date = []
+    for cell in cells.grid(study):
+        up_to_date += _restore_cell(cell, recorded.get(cell.name, {}), agreement, cache, outcome)
+    if up_to_date:
+        _snakemake(group, "--touch", "--forceall", "--cores", "1", "--quiet", "all", "--", *map(str, up_to_date))
+    if len(outcome.whole) == len(cells.grid(study)):
+        # Table, report and MLflow, in seconds. No cell has to run, and none will.
+        never = ("--omit-from", "train", "sample", "fid")
+        _snakemake(group, "--cores", "all", "--quiet", "rules", *never, "--", "all")
+    return outcome
+
+
+def _mend(group: Group, recorded: Mapping[str, Mapping[Path, str]], cache: Cache, outcome: Outcome) -> None:
+    """Make DVC's cache whole, with what lies in the results or in the remote."""
+    lacking: dict[Path, tuple[str, str]] = {}
+    for cell, files in recorded.items():
+        for path, md5 in files.items():
+            if cache.holds(md5):
+                continue
+            if cache.discard(md5):
+                outcome.notes.append(f"damaged in DVC's cache: {path}, MD5 {md5}")
+            if cache.is_intact(path, md5):
+                cache.put_back(path, md5)
+            else:
+                lacking[path] = group.stages[cell].name, md5
+    if not lacking:
+        return
+    if not versioning.has_remote():
+        why = "DVC has no remote"
+    else:
+        why = versioning.fetch(sorted({stage for stage, _ in lacking.values()}))
+    for path, (_, md5) in lacking.items():
+        if not cache.holds(md5):
+            damaged = cache.discard(md5)
+            outcome.lost.append(path)
+            outcome.notes.append(f"{'damaged in' if damaged else 'not in'} DVC's remote: {path}, MD5 {md5}")
+    if outcome.lost and why:
+        outcome.notes.append(why)
+
+
+def _needed_beside_cells(study: Mapping[str, Any]) -> list[str]:
+    """Return what later jobs compare a cell's date with: it must be there before the cell is called up to date."""
+    folder, grid = cells.RESULTS / study["study"], study["grid"]
+    needed = [folder / name / "check.json" for name in grid["parameterizations"]]
+    if not declared(study["datasets"][study["data"]["dataset"]], "train"):
+        needed.append(Path("data") / study["data"]["dataset"] / "manifest.json")
+    if study["bounds"]:
+        needed.append(folder / "floor.json")
+        needed += [
+            folder / name / scale / "ceiling.json" for name in grid["parameterizations"] for scale in grid["scales"]
+        ]
+    return [str(path) for path in needed]
+
+
+def _restore_cell(
+    cell: Cell, recorded: Mapping[Path, str], agreement: Agreement, cache: Cache, outcome: Outcome
+) -> list[Path]:
+    """Put in place what a cell lacks, and return the first file of each part that is up to date."""
+    before: dict[tuple[str, int], Facts] = {}
+    up_to_date = []
+    everything = parts(agreement.config, cell)
+    for part in everything:
+        facts = _lies_here(part, recorded, cache)
+        if facts is None or not agreement.holds(cell, part, facts, before):
+            facts = _recorded(part, recorded, cache)
+            if facts is None or not agreement.holds(cell, part, facts, before):
+                continue
+            for path in part.files:
+                cache.put_in_place(path, recorded[path])
+            outcome.placed += len(part.files)
+        before[part.kind, part.draw] = facts
+        up_to_date.append(part.facts)
+    if len(up_to_date) == len(everything):
+        outcome.whole.append(cell.name)
+    elif all(path in recorded for part in everything for path in part.files):
+        if not set(recorded) & set(outcome.lost):
+            outcome.outdated.append(cell.name)
+    else:
+        outcome.unrecorded.append(cell.name)
+    return up_to_date
+
+
+def _lies_here(part: Part, recorded: Mapping[Path, str], cache: Cache) -> Facts | None:
+    """Return the facts of a part whose files are all in the results and undamaged."""
+    as_recorded = [path in recorded and cache.is_intact(path, recorded[path]) for path in part.files]
+    if as_recorded[0] and not all(as_recorded):
+        return None  # the facts are the recorded ones, and the rest is not what was recorded with them
+    try:
+        if not as_recorded[0]:
+            require_whole(part)
+        return read_facts(part.facts, part.kind)
+    except UserError:
+        return None
+
+
+def _recorded(part: Part, recorded: Mapping[Path, str], cache: Cache) -> Facts | None:
+    """Return the facts of a part whose files are all recorded and kept."""
+    if all(path in recorded and cache.holds(recorded[path]) for path in part.files):
+        return read_facts(cache.path(recorded[part.facts]), part.kind)
+    return None
+
+
+def _snakemake(group: Group, *arguments: str) -> None:
+    """Run Snakemake on the study of a group."""
+    overlays = ["--configfile", *map(str, group.overlays)] if group.overlays else []
+    done = subprocess.run([sys.executable, "-m", "snakemake", *overlays, *arguments])
+    if done.returncode:
+        raise UserError("Snakemake failed, as it says above; mend it and restore again")

@@ -1,0 +1,294 @@
+"""What the files of a study say of each cell, as the run of an experiment: plain values that know no tracker.
+
+A run says what can be said of its cell at the time: while it trains, the curve up to the last saved state, which no
+kill takes back; then the whole curve, the measured values and the pictures. So it only grows.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from targetwise import cells
+from targetwise.cells import Cell
+from targetwise.files import canonical_json, read_json_lines, sha256_of_file, sha256_of_text
+from targetwise.metric.rows import check_row
+from targetwise.operations.status import Standing, read_whole, saved_step, written
+from targetwise.report.pictures import png, tile
+
+RUNNING, SCHEDULED, FINISHED, FAILED, KILLED = "RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"
+
+#: What a line of train.jsonl says, and under which name it is shown; a name's first part is its section.
+CURVES = {
+    "loss": "loss",
+    "gradient_norm": "gradient_norm",
+    "clipped_share": "clipped_share",
+    "images_per_second": "system/images_per_second",
+    "memory_peak_bytes": "system/memory_peak_bytes",
+}
+
+GRID_COLUMNS, GRID_IMAGES, GRID_WIDTH = 16, 64, 640
+
+
+class Point(NamedTuple):
+    """One value of a curve; ``time`` in milliseconds since 1970."""
+
+    name: str
+    value: float
+    time: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The images a cell is trained on; ``sha256`` is that of their pixels."""
+
+    name: str
+    sha256: str
+    images: int
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file of a run; ``digest`` changes with its content."""
+
+    name: str
+    source: Path
+    digest: str
+
+    def content(self) -> bytes:
+        """Return the source's bytes; of a sample set the first images, as a picture."""
+        if self.source.suffix != ".npz":
+            return self.source.read_bytes()
+        from targetwise.diffusion.sampling import load_samples  # brings torch, which takes seconds
+
+        images = load_samples(self.source)[:GRID_IMAGES]
+        zoom = max(1, GRID_WIDTH // (GRID_COLUMNS * images.shape[2]))
+        return png(tile(images, GRID_COLUMNS, zoom))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell as the run of an experiment.
+
+    ``specification`` is the digest of all that decides the result: another one is another run. ``start`` and ``end``
+    are milliseconds since 1970; ``end`` is None while the cell is worked on. ``commit`` is that of the code which
+    trained it.
+    """
+
+    cell: Cell
+    specification: str
+    state: str
+    start: int
+    end: int | None
+    commit: str | None
+    tags: dict[str, str]
+    parameters: dict[str, str]
+    points: list[Point]
+    dataset: Dataset | None
+    artifacts: list[Artifact] = field(default_factory=list)
+
+    @property
+    def digest(self) -> str:
+        """Return the digest of everything that the run says."""
+        return sha256_of_text(
+            canonical_json(
+                [
+                    *(self.specification, self.state, self.start, self.end, self.commit),
+                    *(self.tags, self.parameters, self.points),
+                    self.dataset and [self.dataset.name, self.dataset.sha256],
+                    [[artifact.name, artifact.digest] for artifact in self.artifacts],
+                ]
+            )
+        )
+
+
+class Runs:
+    """The runs of a study, each read from its cell's files when it is asked for."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        """Describe the cells of the whole configuration ``config``."""
+        specifications = cells.specifications(config)
+        study = cells.RESULTS / config["study"]
+        self._options = {name: specifications[study / f"{name}.json"] for name in ("sampling", "metric")}
+        self._specifications = specifications
+        self._draws = range(config["sampling"]["draws"])
+        self._sampler = cells.sampler_name(config)
+        self._dataset = _dataset(config["data"]["dataset"])
+
+    def files(self, cell: Cell) -> list[Path]:
+        """Return the files that a cell's run is read from: while none of them changes, neither does the run."""
+        names = ["training.json", "manifest.json", "train.jsonl", "state", "state/train.jsonl"]
+        for draw in self._draws:
+            names += [f"{folder}/{self._sampler}/draw{draw}.json" for folder in ("samples", "fid")]
+        return [cell.folder / name for name in names]
+
+    def describe(self, standing: Standing) -> Run | None:
+        """Return a cell's run, or None if nothing of its present specification was begun.
+
+        Raises:
+            UserError: if one of its files is damaged.
+        """
+        cell = standing.cell
+        # In this order: a training publishes its result before it removes its state.
+        saved, logged = saved_step(cell), _lines_in_training(cell)
+        outcome = read_whole(cell.folder / "training.json")
+        if outcome is None or outcome.get("key", standing.key) != standing.key:
+            outcome = None
+            # What follows the last saved state is trained again after a kill.
+            lines = [line for line in logged if line["step"] <= saved]
+        else:
+            lines = logged = _lines(cell.folder / "train.jsonl")
+        specification = self._specifications[cell.folder / "cell.json"]
+        span = _span(standing, outcome, logged, specification["training"]["global_batch"])
+        if span is None:
+            return None
+        rows = list(self._rows(cell, outcome)) if outcome else []
+        state = _state(standing, outcome, rows)
+        return Run(
+            cell=cell,
+            specification=sha256_of_text(canonical_json([standing.key, self._options])),
+            state=state,
+            start=span[0],
+            end=None if state == RUNNING else span[1],
+            commit=outcome["environment"]["code"]["commit"] if outcome else None,
+            tags=_tags(standing, state, rows),
+            parameters=_parameters(cell, {**specification, **self._options}),
+            points=[*_curves(lines), *_results(rows, len(self._draws), span[1])],
+            dataset=self._dataset,
+            artifacts=list(self._artifacts(cell, outcome)) if outcome else [],
+        )
+
+    def _rows(self, cell: Cell, outcome: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield the measured rows, in the order of the draws, up to the first that is missing."""
+        for draw in self._draws:
+            path = cell.folder / f"fid/{self._sampler}/draw{draw}.json"
+            row = read_whole(path)
+            if row is None or row.get("model_sha256") != outcome["model_sha256"]:
+                return
+            check_row(row, str(path))
+            yield row
+
+    def _artifacts(self, cell: Cell, outcome: Mapping[str, Any]) -> Iterator[Artifact]:
+        for name in ("training.json", "manifest.json"):
+            path = cell.folder / name
+            if path.exists():
+                yield Artifact(name, path, sha256_of_file(path))
+        for draw in self._draws:
+            path = cell.folder / f"samples/{self._sampler}/draw{draw}.npz"
+            facts = read_whole(path.with_suffix(".json"))
+            if facts and facts["images"] and facts["model_sha256"] == outcome["model_sha256"]:
+                yield Artifact(f"samples/{self._sampler}-draw{draw}.png", path, facts["samples_sha256"])
+
+
+def _dataset(name: str) -> Dataset | None:
+    manifest = read_whole(Path("data") / name / "manifest.json")
+    if manifest is None:
+        return None
+    train = manifest["splits"]["train"]
+    return Dataset(name, train["sha256"], train["shape"][0])
+
+
+def _lines_in_training(cell: Cell) -> list[dict[str, Any]]:
+    """Return what a training that has not ended has logged, if it is of the present specification."""
+    path = cell.folder / "state/train.jsonl"
+    return _lines(path) if written(path) >= written(cell.folder / "cell.json") else []
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        return read_json_lines(path)
+    except FileNotFoundError:  # not yet, or just removed
+        return []
+
+
+def _span(
+    standing: Standing, outcome: Mapping[str, Any] | None, logged: list[dict[str, Any]], global_batch: int
+) -> tuple[int, int] | None:
+    """Return the milliseconds of a run's first and last known moment; None if there is none."""
+    if logged:
+        first, last = logged[0], logged[-1]
+        rate = first.get("images_per_second")
+        before = first["step"] * global_batch / rate if rate else 0.0
+        return _milliseconds(first["time"] - before), _milliseconds(
+            outcome["finished_at"] if outcome else last["time"]
+        )
+    if outcome:
+        return _milliseconds(outcome["finished_at"] - outcome["seconds"]), _milliseconds(outcome["finished_at"])
+    if standing.state == "failed":
+        when = _milliseconds(written(standing.cell.folder / "log/train.log"))
+        return when, when
+    return None
+
+
+def _state(standing: Standing, outcome: Mapping[str, Any] | None, rows: list[dict[str, Any]]) -> str:
+    if standing.state == "running":
+        return RUNNING
+    if standing.state == "diverged" or any(row["status"] == "diverged" for row in rows):
+        return FAILED
+    if standing.state == "done":
+        return FINISHED
+    # A process that ends by itself takes its heartbeat away, whatever it ends with.
+    left_behind = not outcome and (standing.cell.folder / "state/heartbeat.json").exists()
+    if standing.state == "failed" and not left_behind:
+        return FAILED
+    return SCHEDULED if outcome else KILLED
+
+
+def _tags(standing: Standing, state: str, rows: list[dict[str, Any]]) -> dict[str, str]:
+    cell = standing.cell
+    tags = {"parameterization": cell.parameterization, "scale": cell.scale, "seed": str(cell.seed)}
+    tags["status"] = "killed" if state == KILLED else standing.state
+    if state == FAILED:
+        tags["reason"] = next((row["reason"] for row in rows if row["reason"]), standing.detail)
+    elif standing.detail:
+        tags["progress"] = standing.detail
+    return tags
+
+
+def _parameters(cell: Cell, specification: Mapping[str, Any]) -> dict[str, str]:
+    """Return all that decides the result as ``training.steps``: text."""
+    axes = {"parameterization": cell.parameterization, "scale": cell.scale, "seed": cell.seed}
+    return _flat({**axes, **{key: value for key, value in specification.items() if key != "cell"}})
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value if isinstance(value, str) else json.dumps(value)
+    return flat
+
+
+def _curves(lines: list[dict[str, Any]]) -> Iterator[Point]:
+    for line in lines:
+        # A training by somebody's own rule may log less.
+        values = {shown: line.get(key) for key, shown in CURVES.items()}
+        quarters = enumerate(line.get("loss_by_quarter", []), 1)
+        values |= {f"loss_by_time/quarter_{index}": value for index, value in quarters}
+        when = _milliseconds(line["time"])
+        yield from (Point(name, value, when, line["step"]) for name, value in values.items() if value is not None)
+
+
+def _results(rows: list[dict[str, Any]], draws: int, when: int) -> Iterator[Point]:
+    """Yield each draw's values and, once all are measured, their means, which are what the runs' table shows."""
+    measured = [row for row in rows if row["value"] is not None]
+    for row in measured:
+        for name, value in _values(row).items():
+            yield Point(f"draws/{name}", value, when, row["draw"])
+    if len(measured) == draws:
+        for name in _values(measured[0]):
+            yield Point(name, sum(_values(row)[name] for row in measured) / draws, when, 0)
+
+
+def _values(row: Mapping[str, Any]) -> dict[str, float]:
+    values = {re.sub(r"\W+", "_", row["metric"]).strip("_"): row["value"], "KID": row["kid"]}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
