@@ -13,8 +13,8 @@ from sklearn.datasets import load_digits
 
 from targetwise import cells
 from targetwise.cells import Cell
-from targetwise.files import sha256_of_array, write_json
-from targetwise.metric.rows import write_row
+from targetwise.files import canonical_json, sha256_of_array
+from targetwise.metric.rows import check_row
 from targetwise.operations import status
 
 DIGEST = "0123456789abcdef" * 4
@@ -24,6 +24,12 @@ ENVIRONMENT = {
     "machine": {"host": "node1", "system": "Linux x86_64", "cpu": "CPU", "cores": 2},
     "code": {"commit": "c" * 40, "modified": False},
 }
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write as the project does, but without waiting for the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(canonical_json(content))
 
 
 class Files:
@@ -132,7 +138,8 @@ class Files:
             "marks": [],
             **common,
         }
-        write_row(cell.folder / "fid" / sampler / f"draw{draw}.json", row)
+        check_row(row, cell.name)
+        write_json(cell.folder / "fid" / sampler / f"draw{draw}.json", row)
 
     def finish(self, cell: Cell, steps: list[int]) -> None:
         """Be trained and measured, with a manifest."""

@@ -80,6 +80,6 @@ def test_a_folder_that_cannot_be_written(study, monkeypatch):
 )
 def test_status_command(monkeypatch, storage, age, chosen, state, words):
     settings = f"AccountingStorageType   = {storage}\nMinJobAge               = {age}\n"
-    monkeypatch.setattr(doctor.cluster, "ask", lambda *command: settings)
+    monkeypatch.setattr(doctor.preflight, "ask", lambda *command: settings)
     found = doctor._status_command({"slurm-status-command": chosen}, Path("slurm/config.v9+.yaml"))
     assert found.state == state and words in found.words

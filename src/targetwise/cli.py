@@ -185,6 +185,21 @@ def status(study: Study, watch: float | None) -> None:
 
 
 @verb(
+    "say what the grid costs before it runs: hours and disk, from a benchmark record",
+    argument("--record", type=Path, metavar="JSON", help="by default the newest of a GPU, or else of a CPU"),
+    argument("--devices", type=int, default=1, metavar="N", help="GPUs that work at a time, a cell on each"),
+)
+def estimate(study: Study, record: Path | None, devices: int) -> None:
+    """Print hours and disk per scale and in all, and what they rest on."""
+    from targetwise.operations import estimate as estimating
+    from targetwise.operations import rates
+
+    if devices < 1:
+        raise errors.UserError(f"--devices is {devices}; at least 1 must work")
+    print(estimating.render(estimating.estimate(study, record or rates.newest_record(), devices)))
+
+
+@verb(
     "say what is missing for a run here or on the cluster, with a remedy for each",
     argument("--profile", type=Path, default=Path("slurm"), help="a Snakemake profile's folder"),
 )

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from targetwise import cells
 from targetwise.cluster import preflight
 from targetwise.errors import UserError
 from targetwise.files import sha256_of_file
+from targetwise.operations import estimate
 
 #: File systems of one machine alone, which compute nodes do not see.
 LOCAL_FILE_SYSTEMS = ("ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "overlay", "zfs")
@@ -26,7 +26,6 @@ NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs
 #: squeue forgets an ended job after MinJobAge seconds; the driver may ask as seldom as every 180.
 LEAST_JOB_AGE = 180
 
-BYTES_PER_WEIGHT = 4
 ANSWER_SECONDS = 30
 
 
@@ -132,37 +131,13 @@ def _folder() -> Iterator[Finding]:
 
 
 def _disk(config: Mapping[str, Any]) -> Iterator[Finding]:
-    need = _bytes_needed(config)
-    if need is None:
+    shapes = estimate.image_shapes(config)
+    if shapes is None:
         yield Finding("note", "disk", "the need is known once the data set is there")
         return
-    free = shutil.disk_usage(Path.cwd()).free
+    need, free = estimate.disk(config, shapes).total, shutil.disk_usage(Path.cwd()).free
     words = f"the grid needs about {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
     yield Finding("ok", "disk", words) if need < free else Finding("wrong", "disk", f"{words}; clear some, or move")
-
-
-def _bytes_needed(config: Mapping[str, Any]) -> int | None:
-    """Return the bytes of all samples and weights; three states (model, EMA, two moments) while a cell trains."""
-    manifest = cells.RESULTS.parent / "data" / config["data"]["dataset"] / "manifest.json"
-    if not manifest.exists():
-        return None
-    import torch
-
-    from targetwise.diffusion.network import build
-    from targetwise.files import read_json
-
-    _, size, _, channels = read_json(manifest)["splits"]["train"]["shape"]
-    total = 0
-    for name in config["grid"]["scales"]:
-        with torch.device("meta"):
-            model = build(
-                config["scales"][name], in_channels=channels, out_channels=channels, image_size=size, seed=0
-            )
-        weights = BYTES_PER_WEIGHT * sum(parameter.numel() for parameter in model.parameters())
-        samples = config["sampling"]["draws"] * config["sampling"]["images"] * size * size * channels
-        total += (weights + samples) * len(config["grid"]["parameterizations"]) * len(config["grid"]["seeds"])
-        total += 2 * 4 * weights  # the states of one cell at a time
-    return total
 
 
 def _mlflow(config: Mapping[str, Any]) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ another configuration is named, and left to be made again. What lies here whole 
 
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,17 +91,15 @@ def restore(study: Mapping[str, Any]) -> Outcome:
         raise UserError(f"{versioning.LOCK} records no cell of study {study['study']}")
     outcome, cache = Outcome(study["study"]), Cache()
     _mend(group, recorded, cache, outcome)
-    _snakemake(group, "--cores", "all", "--quiet", "rules", "--", *_needed_beside_cells(study))
+    up_to_date = _needed_beside_cells(study)
+    _snakemake(group, up_to_date, "--cores", "all")
     agreement = Agreement(study)
-    up_to_date = []
     for cell in cells.grid(study):
         up_to_date += _restore_cell(cell, recorded.get(cell.name, {}), agreement, cache, outcome)
-    if up_to_date:
-        _snakemake(group, "--touch", "--forceall", "--cores", "1", "--quiet", "all", "--", *map(str, up_to_date))
+    # Dates and records of all that is up to date are made anew, each job's after those of the jobs before it.
+    _snakemake(group, up_to_date, "--touch", "--forceall", "--cores", "1")
     if len(outcome.whole) == len(cells.grid(study)):
-        # Table, report and MLflow, in seconds. No cell has to run, and none will.
-        never = ("--omit-from", "train", "sample", "fid")
-        _snakemake(group, "--cores", "all", "--quiet", "rules", *never, "--", "all")
+        _snakemake(group, ["all"], "--cores", "all")  # no cell has to run: table, report, MLflow
     return outcome
 
 
@@ -133,8 +131,11 @@ def _mend(group: Group, recorded: Mapping[str, Mapping[Path, str]], cache: Cache
         outcome.notes.append(why)
 
 
-def _needed_beside_cells(study: Mapping[str, Any]) -> list[str]:
-    """Return what later jobs compare a cell's date with: it must be there before the cell is called up to date."""
+def _needed_beside_cells(study: Mapping[str, Any]) -> list[Path]:
+    """Return what cells are made from beside their own files, or what needs it too.
+
+    Made after a cell was called up to date, it would put the cell out of date again.
+    """
     folder, grid = cells.RESULTS / study["study"], study["grid"]
     needed = [folder / name / "check.json" for name in grid["parameterizations"]]
     if not declared(study["datasets"][study["data"]["dataset"]], "train"):
@@ -144,7 +145,7 @@ def _needed_beside_cells(study: Mapping[str, Any]) -> list[str]:
         needed += [
             folder / name / scale / "ceiling.json" for name in grid["parameterizations"] for scale in grid["scales"]
         ]
-    return [str(path) for path in needed]
+    return needed
 
 
 def _restore_cell(
@@ -195,9 +196,9 @@ def _recorded(part: Part, recorded: Mapping[Path, str], cache: Cache) -> Facts |
     return None
 
 
-def _snakemake(group: Group, *arguments: str) -> None:
-    """Run Snakemake on the study of a group."""
+def _snakemake(group: Group, targets: Iterable[Path | str], *options: str) -> None:
+    """Run Snakemake on targets of a group's study."""
     overlays = ["--configfile", *map(str, group.overlays)] if group.overlays else []
-    done = subprocess.run([sys.executable, "-m", "snakemake", *overlays, *arguments])
-    if done.returncode:
+    command = [sys.executable, "-m", "snakemake", *overlays, *options, "--quiet", "all", "--", *map(str, targets)]
+    if subprocess.run(command).returncode:
         raise UserError("Snakemake failed, as it says above; mend it and restore again")

@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING, Any
 from targetwise import cells
 from targetwise.cells import Cell
 from targetwise.errors import UserError
-from targetwise.files import canonical_json, sha256_of_text
 from targetwise.operations import status
-from targetwise.records.runs import Run, Runs
+from targetwise.records.runs import Run, Runs, digest_of
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
@@ -65,7 +64,7 @@ class Mark:
     @staticmethod
     def of(run: Run, points: int, content: str = "") -> "Mark":
         """Return the mark of the first ``points`` points of a run."""
-        return Mark(run.specification, points, sha256_of_text(canonical_json(run.points[:points])), content)
+        return Mark(run.specification, points, digest_of(run.points[:points]), content)
 
     @staticmethod
     def read(run: "MlflowRun") -> "Mark":

@@ -1,0 +1,181 @@
+"""What is measured on a CPU and on a GPU: sizes, switches, and the cell that all of it is about."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from targetwise.data import store
+from targetwise.data.store import Images
+from targetwise.schema import read_yaml
+
+Settings = dict[str, Any]
+
+#: Every switch of the configuration that changes speed, off.
+PLAIN: Settings = {
+    "precision": "fp32",
+    "channels_last": False,
+    "fused_optimizer": False,
+    "compile": False,
+    "tf32": False,
+    "deterministic": False,
+}
+
+#: Those of :data:`Plan.switches` that matter for sampling too.
+SAMPLING_SWITCHES = ("channels_last", "bf16", "fp16", "compile")
+
+BATCH_OF_GPU, BATCH_OF_CPU = 128, 8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes of everything that is timed.
+
+    Attributes:
+        device: to measure.
+        network: a scale of the configuration.
+        scale: its name.
+        configured: the switches as ``config.yaml`` sets them for this kind of device.
+        fast: the switches that the project's loops run with here.
+        switches: each measured by itself against :data:`PLAIN`.
+        formats: number formats that the other training loops run in; the first is how they come.
+        pairs: of runs.
+        images: in the data set.
+        batch: of training.
+        steps: of a training run.
+        switch_steps: of a training run that measures a switch.
+        sampling_steps: of the sampler.
+        sampling_images: of a sampling run, in one batch.
+        metric_images: in each of the two folders that the metric compares.
+        distance_rows: feature vectors of each of the two sets whose distance is timed.
+        matrix: rows of the matrix product that measures the peak.
+        copied: numbers in the copy that measures the memory.
+    """
+
+    device: torch.device
+    network: Mapping[str, Any]
+    scale: str
+    configured: Settings
+    fast: Settings
+    switches: Mapping[str, Settings]
+    formats: tuple[str, ...]
+    pairs: int
+    images: int
+    batch: int
+    steps: int
+    switch_steps: int
+    sampling_steps: int
+    sampling_images: int
+    metric_images: int
+    distance_rows: int
+    matrix: int
+    copied: int
+
+
+def plan_for(device: torch.device) -> Plan:
+    """Return what is measured on a device: minutes of it."""
+    config = read_yaml(Path("config.yaml"))
+    kind, scale = device.type, "small"
+    fast = {**PLAIN, "precision": "bf16", "channels_last": True, "fused_optimizer": True, "compile": True}
+    switches: dict[str, Settings] = {
+        name: {name: True} for name in ("channels_last", "fused_optimizer", "compile", "deterministic")
+    }
+    switches["bf16"] = {"precision": "bf16"}
+    common = {
+        "device": device,
+        "network": config["scales"][scale],
+        "scale": scale,
+        "configured": configured_settings(config["training"], kind),
+        "fast": fast,
+        "pairs": 5,
+    }
+    if kind == "cpu":
+        return Plan(
+            **common,
+            switches=switches,
+            formats=("fp32", "bf16"),
+            images=2048,
+            batch=BATCH_OF_CPU,
+            steps=8,
+            switch_steps=4,
+            sampling_steps=10,
+            sampling_images=8,
+            metric_images=16,
+            distance_rows=4096,
+            matrix=2048,
+            copied=2**25,
+        )
+    return Plan(
+        **common,
+        switches={**switches, "fp16": {"precision": "fp16"}, "tf32": {"tf32": True}},
+        formats=("fp16", "bf16"),
+        images=50000,
+        batch=BATCH_OF_GPU,
+        steps=50,
+        switch_steps=50,
+        sampling_steps=50,
+        sampling_images=500,
+        metric_images=2048,
+        distance_rows=4096,
+        matrix=8192,
+        copied=2**28,
+    )
+
+
+def configured_settings(training: Mapping[str, Any], kind: str) -> Settings:
+    """Return the switches of a ``training`` section for a kind of device."""
+    return {name: training[name][kind] if isinstance(training[name], Mapping) else training[name] for name in PLAIN}
+
+
+def specification(plan: Plan, settings: Settings) -> Settings:
+    """Return a ``cell.json`` of the study with some switches, the plan's batch, and a log line for each run."""
+    config = read_yaml(Path("config.yaml"))
+    by_kind = {
+        name: {"cpu": settings[name], "cuda": settings[name]} if isinstance(config["training"][name], dict) else value
+        for name, value in settings.items()
+    }
+    return {
+        "cell": {"study": "benchmark", "parameterization": "epsilon", "scale": plan.scale, "seed": 0},
+        "variant": {
+            "target": "epsilon",
+            "loss_space": "epsilon",
+            "weighting": "constant",
+            "parameters": {},
+            "diffusion": config["diffusion"],
+        },
+        "network": dict(plan.network),
+        "data": {"dataset": "cifar10", "horizontal_flip": True},
+        "training": {
+            **config["training"],
+            **by_kind,
+            "global_batch": plan.batch,
+            "micro_batch": None,
+            "log_every": plan.steps,
+        },
+    }
+
+
+def sampling_options(plan: Plan) -> Settings:
+    """Return a ``sampling.json`` of the study with the plan's sizes."""
+    options: Settings = read_yaml(Path("config.yaml"))["sampling"]
+    sizes = {"steps": plan.sampling_steps, "images": plan.sampling_images, "batch": plan.sampling_images}
+    return {**options, **sizes}
+
+
+def load_images(count: int) -> tuple[str, Images]:
+    """Return CIFAR-10's first training images and what to call them; random ones where it is not prepared."""
+    if (store.ROOT / "cifar10/manifest.json").exists():
+        return f"CIFAR-10 train, first {count:,}", store.load(store.ROOT / "cifar10", "train").first(count)
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    return "random pixels, 32×32×3", Images(pixels, np.zeros(count, dtype=np.int64), "0" * 64)
+
+
+def use_threads() -> int:
+    """Let PyTorch use every core of this process, and return their number."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(count)
+    return count

@@ -1,0 +1,116 @@
+"""Measure the project's loops against others on this machine, and write benchmarks/results/<device>.json.
+
+    python benchmarks/run.py --device cpu                 everything, some twenty minutes on two cores
+    python benchmarks/run.py --device cuda --only train   one section anew; the record keeps the others
+
+The sections are train, sample, metric and switches. Run it in the project's root, with nothing else on the machine.
+"""
+
+import argparse
+import os
+import re
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from plan import Plan, plan_for, use_threads
+from sections import SECTIONS, release
+from timing import peaks
+
+from targetwise import errors
+from targetwise.compute.device import choose
+from targetwise.errors import UserError, nearest
+from targetwise.files import read_json, write_json
+from targetwise.operations.rates import FORMAT, RECORDS
+from targetwise.records.provenance import code, machine, versions
+
+OTHERS = ("accelerate", "denoising-diffusion-pytorch")
+
+
+def main() -> None:
+    """Measure the sections asked for, and save the record after each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--only", default=",".join(SECTIONS), metavar="SECTION,…")
+    arguments = parser.parse_args()
+    names = arguments.only.split(",")
+    for name in names:
+        if name not in SECTIONS:
+            raise UserError(f"--only names '{name}'; {nearest(name, SECTIONS)}")
+    if not Path("config.yaml").exists():
+        raise UserError("config.yaml does not exist; run this in the project's root")
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("PyTorch sees no GPU here; `targetwise doctor` says why, --device cpu measures the CPU")
+    cores = use_threads()
+    with tempfile.TemporaryDirectory() as scratch:
+        begin(Path(scratch), arguments.device)
+        device = choose(cores) if arguments.device == "cuda" else torch.device("cpu")
+        print(measure(plan_for(device), names, cores, RECORDS))
+
+
+def begin(scratch: Path, kind: str) -> None:
+    """Set what must be set before PyTorch compiles or multiplies anything."""
+    # An empty cache, so that the first run tells what compiling costs. A folder that is set is used as it is.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(scratch / "compiled"))
+    if kind == "cuda":
+        # cuBLAS reads this once, before the run that is deterministic; it is what PyTorch takes on large GPUs anyway.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+def measure(plan: Plan, names: list[str], cores: int, folder: Path) -> Path:
+    """Measure some sections and return the record's path.
+
+    Args:
+        plan: sizes.
+        names: of :data:`SECTIONS`.
+        cores: that PyTorch uses.
+        folder: of the records; one of this device that lies there keeps its other sections.
+    """
+    about = machine()
+    name = about["gpu"] if plan.device.type == "cuda" else f"{about['cpu']}, {cores} cores"
+    path = folder / f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}.json"
+    new = {"format": FORMAT, "kind": plan.device.type, "name": name, "sections": {}}
+    record: dict[str, Any] = read_json(path) if path.exists() else new
+    source = code()  # before the record changes, which is part of the tree
+    for section in names:
+        began = time.monotonic()
+        torch._dynamo.reset()
+        with tempfile.TemporaryDirectory() as scratch:
+            conditions = {**_conditions(plan, cores, about), "code": source}
+            found = SECTIONS[section](plan, Path(scratch), cores)
+        release()
+        record["sections"][section] = {**conditions, **found, "seconds": time.monotonic() - began}
+        record["measured_at"] = conditions["measured_at"]
+        write_json(path, record)
+        print(f"{section}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    return path
+
+
+def _conditions(plan: Plan, cores: int, about: dict[str, Any]) -> dict[str, Any]:
+    """Return what a section was measured with: the hardware's peaks are of the same minutes."""
+    return {
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {key: value for key, value in about.items() if key != "host"},
+        "versions": {**versions(), **_versions_of_others()},
+        "cores": cores,
+        "peaks": peaks(plan.device, plan.matrix, plan.copied),
+    }
+
+
+def _versions_of_others() -> dict[str, str]:
+    found = {}
+    for package in OTHERS:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,130 @@
+"""How fast this project was measured to be: what `targetwise estimate` reads from the benchmark records."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from targetwise.errors import UserError
+from targetwise.files import read_json
+
+RECORDS = Path("benchmarks/results")
+
+#: Of a record; raised when what is read here moves.
+FORMAT = 1
+
+#: What a training's speed depends on, and what a sampling's.
+TRAINING_SWITCHES = ("precision", "channels_last", "fused_optimizer", "compile", "tf32", "deterministic")
+SAMPLING_SWITCHES = ("precision", "channels_last", "compile")
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A measured speed in FLOP/s, and in words how it came about."""
+
+    flops_per_second: float
+    origin: str
+
+
+@dataclass(frozen=True)
+class MetricRate:
+    """The metric's measured speed, and in words how it came about."""
+
+    images_per_second: float
+    seconds_per_distance: float
+    origin: str
+
+
+def newest_record(folder: Path = RECORDS) -> Path:
+    """Return the newest record of a GPU, or of a CPU where there is none of a GPU.
+
+    Raises:
+        UserError: if no record has a training rate, or one cannot be read.
+    """
+    records = {path: read_record(path) for path in sorted(folder.glob("*.json"))}
+    usable = {path: record for path, record in records.items() if "train" in record["sections"]}
+    if not usable:
+        raise UserError(f"no benchmark record in {folder}; `make bench` measures this CPU, `make bench-gpu` a GPU")
+    return max(usable, key=lambda path: (usable[path]["kind"] == "cuda", usable[path]["measured_at"]))
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Return a benchmark record.
+
+    Raises:
+        UserError: if it is missing, damaged or of another format.
+    """
+    record: dict[str, Any] = read_json(path)
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise UserError(f"{path} is not a benchmark record of format {FORMAT}; delete it and run `make bench`")
+    return record
+
+
+def switches(training: Mapping[str, Any], kind: str, names: Sequence[str] = TRAINING_SWITCHES) -> dict[str, Any]:
+    """Return the switches of a ``training`` section for a kind of device, ``cpu`` or ``cuda``."""
+    values = {name: training[name] for name in names}
+    return {name: value[kind] if isinstance(value, Mapping) else value for name, value in values.items()}
+
+
+def training_rate(record: Mapping[str, Any], training: Mapping[str, Any]) -> Rate:
+    """Return how fast the project trains, with the switches of the ``training`` section if that was measured."""
+    section = record["sections"]["train"]
+    wanted = {**switches(training, record["kind"]), "batch": section["batch"]}
+    return _rate(record, "train", section["training_flops"], wanted)
+
+
+def sampling_rate(record: Mapping[str, Any], training: Mapping[str, Any]) -> Rate | None:
+    """Return how fast the project samples; None where it was not measured."""
+    section = record["sections"].get("sample")
+    if section is None:
+        return None
+    wanted = switches(training, record["kind"], SAMPLING_SWITCHES)
+    return _rate(record, "sample", section["steps"] * section["forward_flops"], wanted)
+
+
+def metric_rate(record: Mapping[str, Any], metric: Mapping[str, Any]) -> MetricRate | None:
+    """Return how fast the ``metric`` section's path is; None where its extractor was not measured."""
+    section = record["sections"].get("metric", {})
+    if metric["extractor"] != "inception" or "comparisons" not in section:
+        return None
+    features, distance = (
+        median(_rates([section], {"path": metric["path"]}, what)) for what in ("features", "distance")
+    )
+    kernel = section["kernel_distance_seconds"]
+    words = f"{features:.1f} images/s and {1 / distance + kernel:.1f} s a draw for FID and KID, path {metric['path']}"
+    return MetricRate(features, 1 / distance + kernel, words)
+
+
+def describe(settings: Mapping[str, Any]) -> str:
+    """Return switches in words, e.g. ``bf16, compile``."""
+    return ", ".join([settings["precision"], *(name for name, value in settings.items() if value is True)])
+
+
+def _rate(record: Mapping[str, Any], name: str, flops_per_image: float, wanted: Mapping[str, Any]) -> Rate:
+    section = record["sections"][name]
+    alone = {"comparisons": record["sections"].get("switches", {}).get(name, [])}
+    rates = _rates([section, alone], wanted)
+    settings, remark = wanted, ""
+    if not rates:
+        first = section["comparisons"][0]["ours"]
+        settings = {key: first["settings"][key] for key in wanted}
+        rates = first["rates"]
+        remark = f"; the study's own switches, {describe(wanted)}, were not measured"
+    images = median(rates)
+    speed = images * flops_per_image
+    words = f"{images:,.2f} images/s at scale {section['scale']} with {describe(settings)}"
+    return Rate(speed, f"{words}: {speed / 1e12:.3g} TFLOP/s{remark}")
+
+
+def _rates(sections: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any], what: str | None = None) -> list[float]:
+    """Return all rates that were measured with the wanted settings, of comparisons of ``what``, if it is given."""
+    return [
+        rate
+        for section in sections
+        for comparison in section["comparisons"]
+        if what in (None, comparison["what"])
+        for side in (comparison["ours"], comparison["theirs"])
+        if wanted.items() <= side.get("settings", {}).items()  # one that was skipped has none
+        for rate in side["rates"]
+    ]
