@@ -283,7 +283,7 @@ def test_whole_study_is_planned(tmp_path):
     """3 parameterizations × 3 scales × 3 seeds with two draws each."""
     for name in ("workflow", "rules", "config", "profiles", "src"):
         (tmp_path / name).symlink_to(ROOT / name)
-    for name in ("Snakefile", "config.yaml", "environment.yml"):
+    for name in ("Snakefile", "config.yaml", "dvc.yaml", "environment.yml"):
         (tmp_path / name).write_text((ROOT / name).read_text())
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "-n", "all"], cwd=tmp_path, capture_output=True, text=True, check=False
