@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from targetwise.cluster import slurm
 from targetwise.cluster.slurm import launcher, time_budget
 
 ROOT = Path(__file__).parent.parent
@@ -67,3 +68,34 @@ def test_several_nodes_meet_at_the_first():
 )
 def test_training_is_told_its_time_less_what_saving_needs(minutes, options):
     assert time_budget({"runtime": minutes}) == options
+
+
+@pytest.mark.parametrize(
+    ("answer", "seconds"),
+    [
+        ("0:07", 7),
+        ("12:34", 754),
+        ("1:00:02", 3602),
+        ("2-03:04:05", 2 * 86400 + 3 * 3600 + 4 * 60 + 5),
+        ("INVALID", 0),
+        ("", 0),
+    ],
+)
+def test_the_job_has_run_as_long_as_slurm_says(monkeypatch, answer, seconds):
+    asked = []
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setattr(slurm, "ask", lambda *command: asked.append(command) or f"      {answer}\n")
+    assert slurm.seconds_used() == seconds
+    assert asked == [("squeue", "--noheader", "--jobs=17", "--format=%M")]
+
+
+def test_outside_a_job_slurm_is_not_asked(monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    monkeypatch.setattr(slurm, "ask", None)
+    assert slurm.seconds_used() == 0
+
+
+def test_a_silent_slurm_does_not_stop_a_training(monkeypatch, tmp_path):
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert slurm.seconds_used() == 0

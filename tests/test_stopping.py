@@ -43,6 +43,16 @@ def test_the_time_budget_ends_margin_seconds_early(monkeypatch):
     assert not stop.interrupted
 
 
+def test_what_the_job_has_used_already_counts(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    stop = Stop(time_budget=60, margin=10, used=20)
+    now[0] = 129.9
+    assert not stop
+    now[0] = 130.1
+    assert stop
+
+
 def test_a_budget_smaller_than_its_margin_stops_at_once(monkeypatch):
     assert Stop(time_budget=1, margin=5)
 

@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 from targetwise import errors, files
+from targetwise.cluster import slurm
 from targetwise.compute.distributed import joined
 from targetwise.data import store
 from targetwise.training.loop import train
@@ -20,11 +21,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--specification", required=True, type=Path, help="cell.json")
     parser.add_argument("--save-every-seconds", type=float, default=300.0, help="how much work a kill may cost")
-    parser.add_argument("--time-budget", type=float, metavar="SECONDS", help="stop in time, saved, with exit code 75")
+    parser.add_argument(
+        "--time-budget", type=float, metavar="SECONDS", help="of the job; stop in time, saved, with code 75"
+    )
     parser.add_argument("--margin", type=float, default=120.0, metavar="SECONDS", help="kept free for saving")
     parser.add_argument("--wait", action="store_true", help="wait while another trainer has the cell")
     arguments = parser.parse_args()
-    stop = Stop(arguments.time_budget, arguments.margin).listen()
+    stop = Stop(arguments.time_budget, arguments.margin, slurm.seconds_used()).listen()
     specification = files.read_json(arguments.specification)
     images = store.training_images(specification)
     folder = arguments.specification.parent

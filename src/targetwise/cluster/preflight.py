@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -12,13 +11,11 @@ from typing import Any
 
 import yaml
 
-from targetwise.cluster.slurm import gpus_per_node
+from targetwise.cluster.slurm import ask, gpus_per_node
 from targetwise.errors import UserError, nearest
 
 #: The names under which Snakemake finds a profile's file in its folder, best first.
 PROFILE_FILES = ("config.v9+.yaml", "config.v8+.yaml", "config.yaml")
-
-ANSWER_SECONDS = 30
 
 MINUTES = {"s": 1 / 60, "m": 1, "h": 60, "d": 1440, "w": 10080}
 MEGABYTES = {"": 1e-6, "k": 1e-3, "m": 1, "g": 1e3, "t": 1e6}
@@ -41,29 +38,6 @@ class Request:
 
     resources: Mapping[str, Any]
     keys: Mapping[str, str]
-
-
-def ask(*command: str) -> str:
-    """Return what one of SLURM's commands prints.
-
-    Raises:
-        UserError: if it is not here, or SLURM does not answer.
-    """
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS)
-    except FileNotFoundError:
-        raise UserError(
-            f"SLURM's command {command[0]} is not on this machine; run this on a login node of the cluster, or "
-            "without `--profile slurm`"
-        ) from None
-    except subprocess.TimeoutExpired:
-        raise UserError(
-            f"SLURM does not answer: `{command[0]}` took over {ANSWER_SECONDS} s; try again later"
-        ) from None
-    if done.returncode:
-        words = " ".join((done.stderr or done.stdout).split())
-        raise UserError(f"SLURM does not answer: `{command[0]}` says '{words}'; try again later")
-    return done.stdout
 
 
 def partitions() -> dict[str, Partition]:

@@ -11,11 +11,17 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 class Stop:
     """Whether to stop, and why; asked once per step, so a signal never cuts a step in two."""
 
-    def __init__(self, time_budget: float | None = None, margin: float = 0.0) -> None:
-        """Stop ``margin`` seconds before ``time_budget`` seconds have passed (never, if None)."""
+    def __init__(self, time_budget: float | None = None, margin: float = 0.0, used: float = 0.0) -> None:
+        """Stop ``margin`` seconds before the budget's end.
+
+        Args:
+            time_budget: seconds in all; None never ends.
+            margin: seconds kept free for saving.
+            used: seconds of the budget that have passed by now.
+        """
         self.reason = ""
         self.interrupted = False
-        self._until = None if time_budget is None else time.monotonic() + time_budget - margin
+        self._until = None if time_budget is None else time.monotonic() + time_budget - margin - used
 
     def listen(self) -> "Stop":
         """Turn the signals of :data:`SIGNALS` into a request to stop."""
