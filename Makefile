@@ -6,9 +6,9 @@ READY := $(VENV)/.ready
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 SNAKEMAKE := $(RUN) snakemake --cores all
 LOCK := uv pip compile --universal --python-version 3.11 --no-emit-index-url --generate-hashes --quiet \
-	--custom-compile-command "make lock" --extra workflow --extra dev
+	--custom-compile-command "make lock" --extra workflow --extra dev --extra bench
 
-.PHONY: help demo test test-slurm test-all cell-gpu lint lock
+.PHONY: help demo test test-slurm test-browser test-all cell-gpu bench bench-gpu lint lock
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 — /p' $(MAKEFILE_LIST)
@@ -19,16 +19,26 @@ demo: $(READY) ## the whole pipeline on handwritten digits; ends with the path o
 	@echo "report: $(CURDIR)/results/digits/report.html"
 
 test: $(READY) lint ## format, lint, types, unit tests, one tiny real run
-	$(RUN) pytest -m "not slow and not slurm"
+	$(RUN) pytest -m "not slow and not slurm and not browser"
 
 test-slurm: $(READY) ## the cluster section on a private SLURM, through everything that goes wrong (needs slurm-wlm)
 	$(RUN) pytest tests/slurm -m "not slow"
+
+test-browser: $(READY) ## MLflow's page in a real browser, with screenshots in results/screenshots (needs chromium)
+	$(RUN) pytest tests/browser
 
 test-all: $(READY) lint ## everything, what takes over a minute included (real CIFAR-10, Inception, long cluster scenarios)
 	$(RUN) pytest
 
 cell-gpu: ## one cell from data to number without Snakemake: make cell-gpu CELL=reference/epsilon-small-42
 	PYTHONPATH=src $(PYTHON) workflow/scripts/cell.py $(CELL)
+
+bench: $(READY) ## our loops against others on this CPU; keep it free for half an hour
+	$(RUN) python benchmarks/run.py --device cpu
+	$(RUN) python benchmarks/document.py
+
+bench-gpu: ## the same on a GPU, with the packages that PYTHON has; then, anywhere: python benchmarks/document.py
+	PYTHONPATH="src$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) benchmarks/run.py --device cuda
 
 lint: $(READY)
 	$(RUN) ruff format --check .

@@ -71,6 +71,7 @@ def _of_record(stem: str, record: Record) -> str:
         f"### {record['name']}",
         f"![Ratios of every comparison, with their spread](images/bench-{stem}.svg)",
         _sizes(sections),
+        _ours(sections),
         _comparisons(sections),
         _limits(sections),
         _compiling(sections),
@@ -86,13 +87,21 @@ def _sizes(sections: Mapping[str, Any]) -> str:
     if train := sections.get("train"):
         words.append(
             f"Scale {train['scale']}: {train['parameters'] / 1e6:.3f} million parameters, images from "
-            f"{train['images']}; training in batches of {train['batch']} (or as the row says)"
+            f"{train['images']}; training {train['steps']} steps a run in batches of {train['batch']} (or as the row "
+            "says)"
         )
     if sample := sections.get("sample"):
         words.append(f"sampling {sample['sampling_batch']} images in {sample['steps']} steps")
     if "metric_images" in (metric := sections.get("metric", {})):
         words.append(f"the metric on folders of {metric['metric_images']} images")
     return ", ".join(words) + "."
+
+
+def _ours(sections: Mapping[str, Any]) -> str:
+    """Return which switches each of our entries runs with."""
+    comparisons = sections.get("train", {}).get("comparisons", [])
+    settings = {comparison["ours"]["name"]: comparison["ours"]["settings"] for comparison in comparisons}
+    return "; ".join(f"*{name}*: {describe(each)}" for name, each in settings.items())
 
 
 def _comparisons(sections: Mapping[str, Any]) -> str:
@@ -125,6 +134,8 @@ def compared(sections: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _limits(sections: Mapping[str, Any]) -> str:
     """Return the distance from the limit: the peaks were measured in the same minutes as the rates."""
+    if "train" not in sections:
+        return ""
     rows = []
     for name, what in (("train", "training"), ("sample", "sampling")):
         if name not in sections:
@@ -144,7 +155,7 @@ def _limits(sections: Mapping[str, Any]) -> str:
             ]
         )
     heading = ["distance from the hardware", "GFLOP per image", "TFLOP/s", "peak of a matrix product", "share"]
-    return "\n".join([_table(heading, rows), "", _memory(sections["train"])]) if "train" in sections else ""
+    return "\n".join([_table(heading, rows), "", _memory(sections["train"])])
 
 
 def _memory(train: Mapping[str, Any]) -> str:
@@ -177,10 +188,10 @@ def _switches(section: Mapping[str, Any] | None) -> str:
     for column in ("train", "sample"):
         for comparison in section[column]:
             ratio = comparison["ratio"]
-            row = found.setdefault(comparison["ours"]["name"], {"against": comparison["theirs"]["name"]})
+            row = found.setdefault(comparison["ours"]["name"], {})
             row[column] = f"{ratio['median']:.2f} ({_spread(ratio)})"
-    rows = [[name, row["against"], row.get("train", ""), row.get("sample", "")] for name, row in found.items()]
-    return _table(["switch", "against", "training", "sampling"], rows)
+    rows = [[name, row.get("train", ""), row.get("sample", "")] for name, row in found.items()]
+    return _table(["each switch, with it over without it", "training", "sampling"], rows)
 
 
 def _skipped(sections: Mapping[str, Any]) -> str:

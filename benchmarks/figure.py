@@ -1,6 +1,7 @@
 """The figure of a benchmark record: every ratio as a dot, with the range of its pairs."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,10 +9,13 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import NullLocator
 
 INK, MUTED, FASTER, SLOWER = "#1b1b1b", "#777777", "#1f6f8b", "#b3541e"
 STYLE = {"font.family": "DejaVu Sans", "font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "bench"}
+
+#: Ratios that may be marked on the axis.
+MARKS = (0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.5, 1.75, 2, 2.5, 3, 4, 5, 7, 10, 20, 50, 100)
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,8 @@ def rows(record: Mapping[str, Any]) -> list[tuple[str, list[Row]]]:
         "training": sections.get("train", {}).get("comparisons", []),
         "sampling": sections.get("sample", {}).get("comparisons", []),
         "metric": sections.get("metric", {}).get("comparisons", []),
-        "each switch alone, training": switches.get("train", []),
-        "each switch alone, sampling": switches.get("sample", []),
+        "each switch, training": switches.get("train", []),
+        "each switch, sampling": switches.get("sample", []),
     }
     found = {
         title: [_row(title, comparison) for comparison in comparisons if "skipped" not in comparison]
@@ -64,18 +68,29 @@ def draw(groups: Sequence[tuple[str, Sequence[Row]]]) -> str:
         axes.set_yticks([at for at, _ in ticks], [label for _, label in ticks])
         axes.set_ylim(place - 0.6, -0.8)
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        marks = _spaced([ratio for _, each in groups for row in each for ratio in (row.low, row.high)])
+        axes.set_xticks(marks, [f"{mark:g}" for mark in marks])
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x", color="#e4e4e4", linewidth=0.8)
         axes.set_axisbelow(True)
         for side in ("top", "right", "left"):
             axes.spines[side].set_visible(False)
-        axes.set_xlabel("times as fast (log scale); dot: median of the pairs, line: their range")
+        axes.set_xlabel("times as fast: median and range of the pairs")
         buffer = io.StringIO()
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
+
+
+def _spaced(ratios: Sequence[float]) -> list[float]:
+    """Return the marks that the ratios reach, but none that would stand on its neighbour."""
+    low, high = min(*ratios, 0.95), max(*ratios, 1.05)
+    marks: list[float] = [1]
+    for mark in sorted(MARKS, key=lambda mark: abs(math.log(mark))):
+        apart = min(abs(math.log(mark / other)) for other in marks)
+        if low <= mark <= high and apart > math.log(high / low) / 14:
+            marks.append(mark)
+    return sorted(marks)
 
 
 def _row(title: str, comparison: Mapping[str, Any]) -> Row:
@@ -85,6 +100,6 @@ def _row(title: str, comparison: Mapping[str, Any]) -> Row:
     elif title == "metric":
         label = f"{comparison['what']}: {ours.removeprefix('targetwise, ')} path against {theirs}"
     else:
-        label = f"{ours} against {theirs}"
+        label = f"{ours.removeprefix('targetwise, ')} against {theirs}"
     ratio = comparison["ratio"]
     return Row(label, ratio["median"], ratio["min"], ratio["max"])

@@ -11,24 +11,39 @@ import torch
 
 from targetwise.data import store
 from targetwise.data.store import Images
+from targetwise.operations.rates import switches
 from targetwise.schema import read_yaml
 
 Settings = dict[str, Any]
 
-#: Every switch of the configuration that changes speed, off.
-PLAIN: Settings = {
-    "precision": "fp32",
-    "channels_last": False,
-    "fused_optimizer": False,
-    "compile": False,
+#: The switches of the configuration that the project's loops run with here.
+FAST: Settings = {
+    "precision": "bf16",
+    "channels_last": True,
+    "fused_optimizer": True,
+    "compile": True,
     "tf32": False,
     "deterministic": False,
 }
+FAST_FP32: Settings = {**FAST, "precision": "fp32"}
 
-#: Those of :data:`Plan.switches` that matter for sampling too.
-SAMPLING_SWITCHES = ("channels_last", "bf16", "fp16", "compile")
+#: Each switch by itself: the settings with it, and without it; the others are those of :data:`FAST`.
+SWITCHES: dict[str, tuple[Settings, Settings]] = {
+    "bf16": (FAST, FAST_FP32),
+    "compile": (FAST, {**FAST, "compile": False}),
+    "channels_last": (FAST, {**FAST, "channels_last": False}),
+    "fused_optimizer": (FAST, {**FAST, "fused_optimizer": False}),
+    "deterministic": ({**FAST, "deterministic": True}, FAST),
+}
 
-BATCH_OF_GPU, BATCH_OF_CPU = 128, 8
+#: Those that only a GPU has.
+SWITCHES_OF_GPU: dict[str, tuple[Settings, Settings]] = {
+    "fp16": ({**FAST, "precision": "fp16"}, FAST_FP32),
+    "tf32": ({**FAST_FP32, "tf32": True}, FAST_FP32),
+}
+
+#: Those that matter for sampling too.
+SWITCHES_OF_SAMPLING = ("bf16", "fp16", "compile", "channels_last")
 
 
 @dataclass(frozen=True)
@@ -40,14 +55,12 @@ class Plan:
         network: a scale of the configuration.
         scale: its name.
         configured: the switches as ``config.yaml`` sets them for this kind of device.
-        fast: the switches that the project's loops run with here.
-        switches: each measured by itself against :data:`PLAIN`.
+        switches: each by itself: the settings with it, and without it.
         formats: number formats that the other training loops run in; the first is how they come.
         pairs: of runs.
         images: in the data set.
         batch: of training.
         steps: of a training run.
-        switch_steps: of a training run that measures a switch.
         sampling_steps: of the sampler.
         sampling_images: of a sampling run, in one batch.
         metric_images: in each of the two folders that the metric compares.
@@ -60,14 +73,12 @@ class Plan:
     network: Mapping[str, Any]
     scale: str
     configured: Settings
-    fast: Settings
-    switches: Mapping[str, Settings]
+    switches: Mapping[str, tuple[Settings, Settings]]
     formats: tuple[str, ...]
     pairs: int
     images: int
     batch: int
     steps: int
-    switch_steps: int
     sampling_steps: int
     sampling_images: int
     metric_images: int
@@ -80,28 +91,21 @@ def plan_for(device: torch.device) -> Plan:
     """Return what is measured on a device: minutes of it."""
     config = read_yaml(Path("config.yaml"))
     kind, scale = device.type, "small"
-    fast = {**PLAIN, "precision": "bf16", "channels_last": True, "fused_optimizer": True, "compile": True}
-    switches: dict[str, Settings] = {
-        name: {name: True} for name in ("channels_last", "fused_optimizer", "compile", "deterministic")
-    }
-    switches["bf16"] = {"precision": "bf16"}
     common = {
         "device": device,
         "network": config["scales"][scale],
         "scale": scale,
-        "configured": configured_settings(config["training"], kind),
-        "fast": fast,
+        "configured": switches(config["training"], kind),
         "pairs": 5,
     }
     if kind == "cpu":
         return Plan(
             **common,
-            switches=switches,
+            switches=SWITCHES,
             formats=("fp32", "bf16"),
             images=2048,
-            batch=BATCH_OF_CPU,
-            steps=8,
-            switch_steps=4,
+            batch=8,
+            steps=6,
             sampling_steps=10,
             sampling_images=8,
             metric_images=16,
@@ -111,12 +115,11 @@ def plan_for(device: torch.device) -> Plan:
         )
     return Plan(
         **common,
-        switches={**switches, "fp16": {"precision": "fp16"}, "tf32": {"tf32": True}},
+        switches={**SWITCHES, **SWITCHES_OF_GPU},
         formats=("fp16", "bf16"),
         images=50000,
-        batch=BATCH_OF_GPU,
+        batch=128,
         steps=50,
-        switch_steps=50,
         sampling_steps=50,
         sampling_images=500,
         metric_images=2048,
@@ -126,13 +129,14 @@ def plan_for(device: torch.device) -> Plan:
     )
 
 
-def configured_settings(training: Mapping[str, Any], kind: str) -> Settings:
-    """Return the switches of a ``training`` section for a kind of device."""
-    return {name: training[name][kind] if isinstance(training[name], Mapping) else training[name] for name in PLAIN}
+def specification(plan: Plan, settings: Settings, accumulated: int = 1) -> Settings:
+    """Return a ``cell.json`` of the study with some switches and a log line for each run.
 
-
-def specification(plan: Plan, settings: Settings) -> Settings:
-    """Return a ``cell.json`` of the study with some switches, the plan's batch, and a log line for each run."""
+    Args:
+        plan: sizes.
+        settings: the switches.
+        accumulated: how many of the plan's batches, one after the other, are one step.
+    """
     config = read_yaml(Path("config.yaml"))
     by_kind = {
         name: {"cpu": settings[name], "cuda": settings[name]} if isinstance(config["training"][name], dict) else value
@@ -152,8 +156,8 @@ def specification(plan: Plan, settings: Settings) -> Settings:
         "training": {
             **config["training"],
             **by_kind,
-            "global_batch": plan.batch,
-            "micro_batch": None,
+            "global_batch": accumulated * plan.batch,
+            "micro_batch": plan.batch,
             "log_every": plan.steps,
         },
     }

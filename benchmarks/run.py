@@ -1,7 +1,8 @@
 """Measure the project's loops against others on this machine, and write benchmarks/results/<device>.json.
 
-    python benchmarks/run.py --device cpu                 everything, some twenty minutes on two cores
-    python benchmarks/run.py --device cuda --only train   one section anew; the record keeps the others
+    python benchmarks/run.py --device cpu                       everything, some twenty minutes on two cores
+    python benchmarks/run.py --device cuda --only train         one section anew; the record keeps the others
+    python benchmarks/run.py --pairs 1 --steps 2 --output /tmp  whether it works; the numbers mean nothing
 
 The sections are train, sample, metric and switches. Run it in the project's root, with nothing else on the machine.
 """
@@ -12,6 +13,7 @@ import re
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,8 +27,8 @@ from timing import peaks
 from targetwise import errors
 from targetwise.compute.device import choose
 from targetwise.errors import UserError, nearest
-from targetwise.files import read_json, write_json
-from targetwise.operations.rates import FORMAT, RECORDS
+from targetwise.files import write_json
+from targetwise.operations.rates import FORMAT, RECORDS, read_record
 from targetwise.records.provenance import code, machine, versions
 
 OTHERS = ("accelerate", "denoising-diffusion-pytorch")
@@ -37,11 +39,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--only", default=",".join(SECTIONS), metavar="SECTION,…")
+    parser.add_argument("--pairs", type=int, metavar="N", help="of runs, of every comparison")
+    parser.add_argument("--steps", type=int, metavar="N", help="of a training run, and of the sampler")
+    parser.add_argument("--output", type=Path, default=RECORDS, metavar="FOLDER", help="of the record")
     arguments = parser.parse_args()
     names = arguments.only.split(",")
     for name in names:
         if name not in SECTIONS:
             raise UserError(f"--only names '{name}'; {nearest(name, SECTIONS)}")
+    sizes = {"pairs": arguments.pairs, "steps": arguments.steps, "sampling_steps": arguments.steps}
+    given = {name: value for name, value in sizes.items() if value is not None}
+    if any(value < 1 for value in given.values()):
+        raise UserError("--pairs and --steps must be at least 1")
     if not Path("config.yaml").exists():
         raise UserError("config.yaml does not exist; run this in the project's root")
     if arguments.device == "cuda" and not torch.cuda.is_available():
@@ -50,11 +59,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         begin(Path(scratch), arguments.device)
         device = choose(cores) if arguments.device == "cuda" else torch.device("cpu")
-        print(measure(plan_for(device), names, cores, RECORDS))
+        print(measure(replace(plan_for(device), **given), names, cores, arguments.output))
 
 
 def begin(scratch: Path, kind: str) -> None:
     """Set what must be set before PyTorch compiles or multiplies anything."""
+    # Each network is compiled for its own shapes, as in a run of its own, however many this process has seen.
+    torch._dynamo.config.automatic_dynamic_shapes = False
+    torch._dynamo.config.recompile_limit = 64
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
     # An empty cache, so that the first run tells what compiling costs. A folder that is set is used as it is.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(scratch / "compiled"))
     if kind == "cuda":
@@ -74,12 +87,11 @@ def measure(plan: Plan, names: list[str], cores: int, folder: Path) -> Path:
     about = machine()
     name = about["gpu"] if plan.device.type == "cuda" else f"{about['cpu']}, {cores} cores"
     path = folder / f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}.json"
-    new = {"format": FORMAT, "kind": plan.device.type, "name": name, "sections": {}}
-    record: dict[str, Any] = read_json(path) if path.exists() else new
+    new: dict[str, Any] = {"format": FORMAT, "kind": plan.device.type, "name": name, "sections": {}}
+    record = read_record(path) if path.exists() else new
     source = code()  # before the record changes, which is part of the tree
     for section in names:
         began = time.monotonic()
-        torch._dynamo.reset()
         with tempfile.TemporaryDirectory() as scratch:
             conditions = {**_conditions(plan, cores, about), "code": source}
             found = SECTIONS[section](plan, Path(scratch), cores)

@@ -2,7 +2,6 @@
 
 import gc
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import metric as measuring
 import sampling
 import torch
 import training
-from plan import PLAIN, SAMPLING_SWITCHES, Plan, Settings, load_images
+from plan import FAST, SWITCHES_OF_SAMPLING, Plan, Settings, load_images
 from timing import Contestant, alone, compare, seconds
 
 from targetwise.data.store import Images
@@ -29,36 +28,33 @@ Section = dict[str, Any]
 def train(plan: Plan, scratch: Path, cores: int) -> Section:
     """Compare our training loop with two others, each as it comes and in the number format that ours runs in."""
     source, images = load_images(plan.images)
-    fast = training.ours(plan, images, plan.fast, OURS)
+    fast = training.ours(plan, images, FAST, OURS)
     guides = {
-        each: (f"diffusers' guide, {each}", partial(training.guide, plan, images, each)) for each in plan.formats
+        each: (f"diffusers' loop, {each}", partial(training.guide, plan, images, each)) for each in plan.formats
     }
     found = [versus(plan, "training", fast, *guide) for guide in guides.values()]
-    if plan.configured != plan.fast:
+    if plan.configured != FAST:
         configured = training.ours(plan, images, plan.configured, AS_CONFIGURED)
         found.append(versus(plan, "training", configured, *guides[plan.formats[0]]))
-    larger = plan
-    if plan.batch < training.LEAST_BATCH:
-        torch._dynamo.reset()  # or it would compile for a batch of any size, which is slower
-        steps = max(1, plan.steps * plan.batch // training.LEAST_BATCH)
-        larger = replace(plan, batch=training.LEAST_BATCH, steps=steps)
-        fast = training.ours(larger, images, plan.fast, OURS)
+    accumulated = training.batches_accumulated(plan)
+    if accumulated > 1:
+        fast = training.ours(plan, images, FAST, OURS, accumulated)
     for each in plan.formats:
-        build = partial(training.lucidrains, larger, images, each, scratch)
+        build = partial(training.lucidrains, plan, images, each, scratch)
         found.append(versus(plan, "training", fast, f"denoising-diffusion-pytorch, {each}", build))
-    return {**_network(plan, images), "images": source, "comparisons": found}
+    return {**_network(plan, images), "steps": plan.steps, "images": source, "comparisons": found}
 
 
 def sample(plan: Plan, scratch: Path, cores: int) -> Section:
     """Compare our sampler with diffusers' pipeline, as it comes and in the number format that ours runs in."""
     source, images = load_images(plan.images)
-    fast = sampling.ours(plan, images, plan.fast, OURS)
+    fast = sampling.ours(plan, images, FAST, OURS)
     pipelines = {
         each: (f"diffusers' DDIMPipeline, {each}", partial(sampling.pipeline, plan, images, each))
-        for each in ("fp32", plan.fast["precision"])
+        for each in ("fp32", FAST["precision"])
     }
     found = [versus(plan, "sampling", fast, *pipeline) for pipeline in pipelines.values()]
-    if plan.configured != plan.fast:
+    if plan.configured != FAST:
         configured = sampling.ours(plan, images, plan.configured, AS_CONFIGURED)
         found.append(versus(plan, "sampling", configured, *pipelines["fp32"]))
     sizes = {"steps": plan.sampling_steps, "sampling_batch": plan.sampling_images}
@@ -92,25 +88,16 @@ def metric(plan: Plan, scratch: Path, cores: int) -> Section:
 
 
 def switches(plan: Plan, scratch: Path, cores: int) -> Section:
-    """Measure each switch of the configuration by itself, for training and for sampling."""
+    """Measure each switch of the configuration by itself, the others as the project runs."""
     source, images = load_images(plan.images)
-    short = replace(plan, steps=plan.switch_steps)
-
-    def trained(settings: Settings, name: str) -> Contestant:
-        return training.ours(short, images, settings, name)
-
-    def sampled(settings: Settings, name: str) -> Contestant:
-        return sampling.ours(short, images, settings, name)
-
-    for_sampling = {name: change for name, change in plan.switches.items() if name in SAMPLING_SWITCHES}
-    each = {
-        "train": _each_alone(plan, "training", plan.switches, trained),
-        "sample": _each_alone(plan, "sampling", for_sampling, sampled),
+    trained, sampled = (partial(loop.ours, plan, images) for loop in (training, sampling))
+    for_sampling = {name: pair for name, pair in plan.switches.items() if name in SWITCHES_OF_SAMPLING}
+    return {
+        **_network(plan, images),
+        "images": source,
+        "train": _each(plan, "training", plan.switches, trained),
+        "sample": _each(plan, "sampling", for_sampling, sampled),
     }
-    if plan.device.type == "cuda":  # a CPU's kernels give the same bits anyway
-        exact = trained({**plan.fast, "deterministic": True}, "deterministic, the others as the project runs")
-        each["train"].append(versus(plan, "training", exact, "as the project runs", partial(trained, plan.fast)))
-    return {**_network(plan, images), "images": source, **each}
 
 
 SECTIONS: Mapping[str, Callable[[Plan, Path, int], Section]] = {
@@ -142,12 +129,15 @@ def release() -> None:
         torch.cuda.empty_cache()
 
 
-def _each_alone(
-    plan: Plan, what: str, changes: Mapping[str, Settings], make: Callable[[Settings, str], Contestant]
+def _each(
+    plan: Plan,
+    what: str,
+    switched: Mapping[str, tuple[Settings, Settings]],
+    make: Callable[[Settings, str], Contestant],
 ) -> list[Section]:
     return [
-        versus(plan, what, make({**PLAIN, **change}, name), "plain", partial(make, PLAIN))
-        for name, change in changes.items()
+        versus(plan, what, make(on, name), f"without {name}", partial(make, off))
+        for name, (on, off) in switched.items()
     ]
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.training_utils import EMAModel
 from PIL import Image
-from plan import Plan, Settings, specification
+from plan import FAST, Plan, Settings, specification
 from timing import Contestant
 from torch import Tensor, nn
 
@@ -24,15 +25,15 @@ from targetwise.training.loop import prefetched
 from targetwise.training.trainer import Trainer
 
 #: denoising-diffusion-pytorch refuses to train with fewer images a step.
-LEAST_BATCH = 16
+LEAST_IMAGES = 16
 
 #: Number formats as accelerate calls them.
 ACCELERATE = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
-def ours(plan: Plan, images: Images, settings: Settings, name: str) -> Contestant:
-    """Return the project's own trainer."""
-    cell = specification(plan, settings)
+def ours(plan: Plan, images: Images, settings: Settings, name: str, accumulated: int = 1) -> Contestant:
+    """Return the project's own trainer; ``accumulated`` batches are one step."""
+    cell = specification(plan, settings, accumulated)
     target = parameterization.load("epsilon")
     trainer = Trainer(cell, images, target, target, plan.device)
 
@@ -42,17 +43,23 @@ def ours(plan: Plan, images: Images, settings: Settings, name: str) -> Contestan
                 trainer.advance(next(draws))
         trainer.summarize()
 
-    work, facts = plan.steps * plan.batch, {**settings, "batch": plan.batch}
-    return Contestant(name, run, work, facts, lambda: set_kernels(trainer.options))
+    images_a_step = accumulated * plan.batch
+    facts = {**settings, "batch": images_a_step}
+    return Contestant(name, run, plan.steps * images_a_step, facts, lambda: set_kernels(trainer.options))
+
+
+def batches_accumulated(plan: Plan) -> int:
+    """Return how many of the plan's batches denoising-diffusion-pytorch needs for one step."""
+    return math.ceil(LEAST_IMAGES / plan.batch)
 
 
 def guide(plan: Plan, images: Images, precision: str, name: str) -> Contestant:
-    """Return the loop of diffusers' guide to unconditional training: accelerate, ``EMAModel``, torchvision."""
+    """Return the loop of diffusers' unconditional training: accelerate, ``EMAModel``, torchvision."""
     from accelerate import Accelerator
     from torchvision import transforms
 
     _forget_accelerators(plan.device)
-    options = specification(plan, plan.fast)["training"]
+    options = specification(plan, FAST)["training"]
     flipped = transforms.Compose(
         [transforms.RandomHorizontalFlip(), transforms.ToTensor(), transforms.Normalize([0.5], [0.5])]
     )
@@ -96,7 +103,8 @@ def lucidrains(plan: Plan, images: Images, precision: str, scratch: Path, name: 
     from denoising_diffusion_pytorch import Trainer as TheirTrainer
 
     _forget_accelerators(plan.device)
-    options = specification(plan, plan.fast)["training"]
+    options = specification(plan, FAST)["training"]
+    accumulated = batches_accumulated(plan)
     folder = scratch / "images"
     if not folder.exists():
         folder.mkdir()
@@ -113,7 +121,7 @@ def lucidrains(plan: Plan, images: Images, precision: str, scratch: Path, name: 
         diffusion,
         str(folder),
         train_batch_size=plan.batch,
-        gradient_accumulate_every=1,
+        gradient_accumulate_every=accumulated,
         train_lr=options["learning_rate"],
         train_num_steps=0,
         ema_decay=options["ema_decay"],
@@ -129,7 +137,8 @@ def lucidrains(plan: Plan, images: Images, precision: str, scratch: Path, name: 
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             trainer.train()
 
-    return Contestant(name, run, plan.steps * plan.batch, {"precision": precision, "batch": plan.batch})
+    images_a_step = accumulated * plan.batch
+    return Contestant(name, run, plan.steps * images_a_step, {"precision": precision, "batch": images_a_step})
 
 
 class _Pictures(torch.utils.data.Dataset[Tensor]):

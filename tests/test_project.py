@@ -115,9 +115,12 @@ def test_links_inside_the_project_lead_somewhere(path):
 
 
 @pytest.mark.parametrize(("ci", "code", "word"), [("true", 1, "Failed"), ("", 0, "SKIPPED")])
-def test_where_slurm_is_missing_its_tests_are_skipped_and_in_ci_they_fail(ci, code, word):
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "tests/slurm/test_driver.py"]
+@pytest.mark.parametrize(
+    ("tests", "package"), [("slurm/test_driver.py", "slurm-wlm"), ("browser/test_mlflow_page.py", "chromium")]
+)
+def test_where_a_tool_is_missing_its_tests_are_skipped_and_in_ci_they_fail(tests, package, ci, code, word):
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", f"tests/{tests}"]
     environment = {**os.environ, "CI": ci, "PATH": str(Path(sys.executable).parent)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == code, done.stdout
-    assert word in done.stdout and "on Debian: apt-get install slurm-wlm" in done.stdout
+    assert word in done.stdout and f"on Debian: apt-get install {package}" in done.stdout

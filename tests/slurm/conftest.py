@@ -1,10 +1,10 @@
 """One private SLURM for all tests here, and projects that run on it."""
 
-import os
 from pathlib import Path
 
 import pytest
 from cluster import Cluster, missing
+from helpers import skip_or_fail_in_ci
 from project import Project
 
 
@@ -14,19 +14,11 @@ def pytest_collection_modifyitems(items):
             item.add_marker("slurm")
 
 
-def require_slurm():
-    """Skip where there is no SLURM; in continuous integration that is a failure."""
-    if absent := missing():
-        reason = f"SLURM is not installed ({', '.join(absent)}); on Debian: apt-get install slurm-wlm"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-
-
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory):
     """The cluster that the quick tests share."""
-    require_slurm()
+    if absent := missing():
+        skip_or_fail_in_ci(f"SLURM is not installed ({', '.join(absent)}); on Debian: apt-get install slurm-wlm")
     with Cluster(tmp_path_factory.mktemp("cluster")) as running:
         yield running
 

@@ -10,6 +10,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from mlflow_tools import (
     HERE,
+    PATIENCE,
     apart,
     configured,
     count,
@@ -87,7 +88,8 @@ def _live(config, made):
         importer.update()
         run = look_here(HERE, config["study"])[cell.name]
         losses = [(step, when) for step, _, when in run["points"].get("loss", [])]
-        seen.append((run["id"], run["status"], sum(sent), losses, "progress" in run["tags"]))
+        ended = run["span"][1] / 1000 - BEGAN
+        seen.append((run["id"], run["status"], ended, sum(sent), losses, "progress" in run["tags"]))
 
     made.log(cell, [20])
     look_now()
@@ -114,9 +116,10 @@ def _live(config, made):
 
 def test_a_run_grows_in_place_and_ends_as_if_made_at_once(config, made, empty_database):
     seen = apart(_live, config, made)
-    ids, states, sent, losses, progress = zip(*seen, strict=True)
+    ids, states, ended, sent, losses, progress = zip(*seen, strict=True)
     assert len(set(ids)) == 1
     assert states == ("RUNNING", "RUNNING", "KILLED", "RUNNING", "SCHEDULED", "SCHEDULED", "FINISHED", "FINISHED")
+    assert ended == (20, 60, 80, 600, 621, 621, 621, 621), "the last sign of life, saved or not"
     assert sent == (0, 18, 9, 18, 9, 2, 4, 0), "no point is sent twice"
     whole = [(step, round((BEGAN + step + (500 if step > 60 else 0)) * 1000)) for step in (20, 40, 60, 80, 100, 120)]
     assert list(losses) == [[], whole[:2], whole[:3], whole[:5], whole, whole, whole, whole]
@@ -249,7 +252,11 @@ def test_a_server_receives_the_same(config, made, project, tmp_path_factory):
     folder = tmp_path_factory.mktemp("server")
     with serving(folder, "server", "--backend-store-uri", "sqlite:///server.db") as uri:
         config["tracking"] = {"uri": uri}
-        assert apart(import_once, config) == {"imported": 2, "unchanged": 0, "waiting": 0}
+        done = targetwise("track", *configured(config))
+        words, complaints = done.communicate(timeout=PATIENCE)
+        assert done.returncode == 0, complaints
+        where, what = words.splitlines()
+        assert f" {uri}/#/experiments/" in where and what == "2 imported, 0 unchanged, 0 waiting"
         there = look(config, uri)
         assert without_ids(there) == without_ids(here)
         with contextlib.chdir(others):

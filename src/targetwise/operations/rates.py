@@ -14,6 +14,9 @@ RECORDS = Path("benchmarks/results")
 #: Of a record; raised when what is read here moves.
 FORMAT = 1
 
+#: Without these a rate says nothing.
+CONDITIONS = ("measured_at", "machine", "versions")
+
 #: What a training's speed depends on, and what a sampling's.
 TRAINING_SWITCHES = ("precision", "channels_last", "fused_optimizer", "compile", "tf32", "deterministic")
 SAMPLING_SWITCHES = ("precision", "channels_last", "compile")
@@ -53,11 +56,18 @@ def read_record(path: Path) -> dict[str, Any]:
     """Return a benchmark record.
 
     Raises:
-        UserError: if it is missing, damaged or of another format.
+        UserError: if it is missing, damaged or of another format, or does not say what was measured with what.
     """
     record: dict[str, Any] = read_json(path)
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise UserError(f"{path} is not a benchmark record of format {FORMAT}; delete it and run `make bench`")
+    for name, section in record["sections"].items():
+        missing = [key for key in CONDITIONS if not section.get(key)]
+        if missing:
+            raise UserError(
+                f"{path}: section {name} does not say its {', '.join(missing)}; measure it again with "
+                f"`python benchmarks/run.py --only {name}`"
+            )
     return record
 
 

@@ -98,8 +98,11 @@ def restore(study: Mapping[str, Any]) -> Outcome:
         up_to_date += _restore_cell(cell, recorded.get(cell.name, {}), agreement, cache, outcome)
     # Dates and records of all that is up to date are made anew, each job's after those of the jobs before it.
     _snakemake(group, up_to_date, "--touch", "--forceall", "--cores", "1")
+    # dvc.lock may lack what lies here. And where a file is missing, Snakemake makes it only for a job that has to run
+    # and needs it: this one's needs them all.
+    (cells.RESULTS / study["study"] / "versioned.json").unlink(missing_ok=True)
     if len(outcome.whole) == len(cells.grid(study)):
-        _snakemake(group, ["all"], "--cores", "all")  # no cell has to run: table, report, MLflow
+        _snakemake(group, ["all"], "--cores", "all")  # no cell has to run: table, report, MLflow, DVC
     return outcome
 
 
@@ -118,15 +121,14 @@ def _mend(group: Group, recorded: Mapping[str, Mapping[Path, str]], cache: Cache
                 lacking[path] = group.stages[cell].name, md5
     if not lacking:
         return
-    if not versioning.has_remote():
-        why = "DVC has no remote"
-    else:
-        why = versioning.fetch(sorted({stage for stage, _ in lacking.values()}))
+    remote = versioning.has_remote()
+    why = versioning.fetch(sorted({stage for stage, _ in lacking.values()})) if remote else "DVC has no remote"
     for path, (_, md5) in lacking.items():
         if not cache.holds(md5):
             damaged = cache.discard(md5)
             outcome.lost.append(path)
-            outcome.notes.append(f"{'damaged in' if damaged else 'not in'} DVC's remote: {path}, MD5 {md5}")
+            place = "remote" if remote else "cache"
+            outcome.notes.append(f"{'damaged' if damaged else 'not'} in DVC's {place}: {path}, MD5 {md5}")
     if outcome.lost and why:
         outcome.notes.append(why)
 
@@ -156,10 +158,18 @@ def _restore_cell(
     up_to_date = []
     everything = parts(agreement.config, cell)
     for part in everything:
-        facts = _lies_here(part, recorded, cache)
+        damage = None
+        try:
+            facts = _lying_here(part, recorded, cache)
+        except UserError as error:
+            facts, damage = None, error
         if facts is None or not agreement.holds(cell, part, facts, before):
             facts = _recorded(part, recorded, cache)
             if facts is None or not agreement.holds(cell, part, facts, before):
+                if damage and part.facts.exists():
+                    # Dates say nothing of damage; a part without its first file is made again.
+                    part.facts.unlink()
+                    outcome.notes.append(str(damage))
                 continue
             for path in part.files:
                 cache.put_in_place(path, recorded[path])
@@ -176,17 +186,18 @@ def _restore_cell(
     return up_to_date
 
 
-def _lies_here(part: Part, recorded: Mapping[Path, str], cache: Cache) -> Facts | None:
-    """Return the facts of a part whose files are all in the results and undamaged."""
-    as_recorded = [path in recorded and cache.is_intact(path, recorded[path]) for path in part.files]
-    if as_recorded[0] and not all(as_recorded):
-        return None  # the facts are the recorded ones, and the rest is not what was recorded with them
-    try:
-        if not as_recorded[0]:
-            require_whole(part)
-        return read_facts(part.facts, part.kind)
-    except UserError:
-        return None
+def _lying_here(part: Part, recorded: Mapping[Path, str], cache: Cache) -> Facts:
+    """Return the facts of a part as it lies in the results.
+
+    Raises:
+        UserError: if a file of it is missing or damaged.
+    """
+    others = [path for path in part.files if path not in recorded or not cache.is_intact(path, recorded[path])]
+    if part.facts in others:
+        require_whole(part)
+    elif others:
+        raise UserError(f"{others[0]} is missing, or is not what was recorded with {part.facts}")
+    return read_facts(part.facts, part.kind)
 
 
 def _recorded(part: Part, recorded: Mapping[Path, str], cache: Cache) -> Facts | None:

@@ -74,15 +74,15 @@ class Run:
     """One cell as the run of an experiment.
 
     ``specification`` is the digest of all that decides the result: another one is another run. ``start`` and ``end``
-    are milliseconds since 1970; ``end`` is None while the cell is worked on. ``commit`` is that of the code which
-    trained it.
+    are milliseconds since 1970; while the cell is worked on, ``end`` is its last sign of life. ``commit`` is that of
+    the code which trained it.
     """
 
     cell: Cell
     specification: str
     state: str
     start: int
-    end: int | None
+    end: int
     commit: str | None
     tags: dict[str, str]
     parameters: dict[str, str]
@@ -145,16 +145,17 @@ class Runs:
             return None
         rows = list(self._rows(cell, outcome)) if outcome else []
         state = _state(standing, outcome, rows)
+        start, end = span
         return Run(
             cell=cell,
             specification=digest_of([standing.key, self._options]),
             state=state,
-            start=span[0],
-            end=None if state == RUNNING else span[1],
+            start=start,
+            end=end,
             commit=outcome["environment"]["code"]["commit"] if outcome else None,
             tags=_tags(standing, state, rows),
             parameters=_parameters(cell, {**specification, **self._options}),
-            points=[*_curves(lines), *_results(rows, len(self._draws), span[1])],
+            points=[*_curves(lines), *_results(rows, len(self._draws), end)],
             dataset=self._dataset,
             artifacts=list(self._artifacts(cell, outcome)) if outcome else [],
         )
@@ -278,9 +279,9 @@ def _curves(lines: list[dict[str, Any]]) -> Iterator[Point]:
 
 
 def _results(rows: list[dict[str, Any]], draws: int, when: int) -> Iterator[Point]:
-    """Yield each draw's values and, once all are measured, their means, which are what the runs' table shows."""
+    """Yield each of several draws' values and, once all are measured, their means: what the runs' table shows."""
     measured = [row for row in rows if row["value"] is not None]
-    for row in measured:
+    for row in measured if draws > 1 else []:
         for name, value in _values(row).items():
             yield Point(f"draws/{name}", value, when, row["draw"])
     if len(measured) == draws:

@@ -141,6 +141,7 @@ class Importer:
 
     def _experiment(self, folder: str) -> "Experiment":
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # of every run on a server
         from mlflow.tracking import MlflowClient
 
         self._client = self._client or MlflowClient(tracking_uri=self.uri)
@@ -159,11 +160,11 @@ class Importer:
         try:
             yield
         except (MlflowException, RequestException, SQLAlchemyError) as error:
-            summary = str(error).splitlines()[0]
+            summary = (str(error) or type(error).__name__).splitlines()[0]
             remedy = (
                 "start the server, or leave tracking.uri out"
                 if self.is_shared
-                else "if it is damaged, delete mlflow.db: `targetwise track` makes it again from the results"
+                else "if it is damaged or another MLflow's, delete mlflow.db: `targetwise track` makes it again"
             )
             raise UserError(f"MLflow at {self.uri} cannot be written ({summary}); {remedy}") from error
 
@@ -244,10 +245,8 @@ class Experiment:
         if run.dataset:
             self.client.log_inputs(run_id, [_dataset_input(run)])
         self._upload(run_id, run)
-        if run.end is None:
-            self.client.update_run(run_id, run.state)
-        else:
-            self.client.set_terminated(run_id, run.state, run.end)
+        # An end cannot be taken back when a killed cell goes on: every run has one, its last known moment.
+        self.client.set_terminated(run_id, run.state, run.end)
         self.client.set_tag(run_id, MARK_TAG, Mark.of(run, everything, run.digest).text(), synchronous=True)
 
     def _upload(self, run_id: str, run: Run) -> None:

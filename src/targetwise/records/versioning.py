@@ -74,7 +74,7 @@ def commit(study: Mapping[str, Any]) -> dict[str, Any]:
             stages[stage.name] = _digests(stage)
     if stages:
         # The group's name where that is all of it: DVC writes dvc.lock anew for every name that it is given.
-        _dvc("commit", "--quiet", "--force", *([group.name] if len(stages) == len(group.stages) else stages))
+        _dvc("commit", "--force", *([group.name] if len(stages) == len(group.stages) else stages))
     return {"stages": stages, "left_out": left_out}
 
 
@@ -123,7 +123,7 @@ def fetch(stages: Iterable[str]) -> str:
         What DVC says went wrong; nothing if it brought everything.
     """
     try:
-        _dvc("fetch", "--quiet", *stages)
+        _dvc("fetch", *stages)
     except UserError as error:
         return str(error)
     return ""
@@ -203,5 +203,5 @@ def _dvc(*arguments: str) -> str:
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-        raise UserError(f"dvc {arguments[0]}: {(errors or lines or ['failed'])[-1]}")
+        raise UserError(f"dvc {arguments[0]}: {(errors[-1:] or lines or ['failed'])[0]}")
     return done.stdout

@@ -1,0 +1,125 @@
+"""Which files of a cell count as results of the present configuration: told from their digests."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from targetwise import cells, config
+from targetwise.data.digests import declared
+from targetwise.errors import UserError
+from targetwise.files import canonical_json, sha256_of_file, sha256_of_text, write_json
+from targetwise.metric.fid import describe
+from targetwise.records import agreement
+from targetwise.records.agreement import Agreement, parts
+
+
+@pytest.fixture
+def finished(project):
+    """A finished cell of the demo, as its files tell, and its study."""
+    study = config.load([Path("config/digits.yaml")])
+    cell = cells.find(study, "v-tiny-1")
+    files = {part.kind: part for part in parts(study, cell)}
+    specifications = cells.specifications(study)
+    model, curve = files["training"].others
+    model.parent.mkdir(parents=True)
+    model.write_bytes(b"weights")
+    curve.write_text('{"step": 1}\n')
+    source = sha256_of_file(Path("workflow/parameterizations/v.py"))
+    images = declared(study["datasets"]["digits"], "train")
+    key = sha256_of_text(canonical_json([specifications[cell.folder / "cell.json"], source, source, images]))
+    digests = {"model_sha256": sha256_of_file(model), "samples_sha256": "1" * 64}
+    write_json(files["training"].facts, {"key": key, "model_sha256": digests["model_sha256"]})
+    write_json(files["samples"].facts, {**digests, "sampling": specifications[Path("results/digits/sampling.json")]})
+    metric = study["metric"]
+    reference = describe({"dataset": "digits", "split": metric["reference"]["split"], "first": None})
+    write_json(
+        files["row"].facts,
+        {**digests, "extractor": metric["extractor"], "path": metric["path"], "reference": reference},
+    )
+    return study, cell, files
+
+
+def test_a_finished_cell_agrees_with_its_configuration(finished):
+    study, cell, files = finished
+    Agreement(study).require(cell)
+    agreement.require_whole(files["training"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "value"),
+    [
+        ("training", "key", "2" * 64),
+        ("samples", "model_sha256", "2" * 64),
+        ("samples", "sampling", {"sampler": "ddpm"}),
+        ("row", "model_sha256", "2" * 64),
+        ("row", "samples_sha256", "2" * 64),
+        ("row", "path", "fast"),
+        ("row", "extractor", "inception"),
+        ("row", "reference", "digits test"),
+    ],
+)
+def test_a_file_made_from_something_else_is_named(finished, kind, key, value):
+    study, cell, files = finished
+    path = files[kind].facts
+    write_json(path, {**json.loads(path.read_text()), key: value})
+    with pytest.raises(UserError, match=f"^{path} tells of another configuration, "):
+        Agreement(study).require(cell)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda study: study["training"].update(steps=601),
+        lambda study: study["parameterizations"].update(v={"target": "v", "weighting": "snr"}),
+        lambda study: study["sampling"].update(seed=1),
+        lambda study: study["metric"].update(path="fast"),
+    ],
+    ids=["training", "variant", "sampling", "metric"],
+)
+def test_files_of_another_configuration_are_not_recorded(finished, change):
+    study, cell, _ = finished
+    change(study)
+    with pytest.raises(UserError, match="tells of another configuration"):
+        Agreement(study).require(cell)
+
+
+def test_an_edited_parameterization_is_another_one(finished):
+    study, cell, _ = finished
+    own = Path("own")
+    shutil.copytree(Path("workflow").resolve(), own)
+    Path("workflow").unlink()
+    own.rename("workflow")
+    Agreement(study).require(cell)
+    with Path("workflow/parameterizations/v.py").open("a") as file:
+        file.write("# edited\n")
+    with pytest.raises(UserError, match=r"training.json tells of another configuration"):
+        Agreement(study).require(cell)
+
+
+def test_a_training_by_ones_own_rule_may_record_no_key(finished):
+    study, cell, files = finished
+    facts = json.loads(files["training"].facts.read_text())
+    write_json(files["training"].facts, {"model_sha256": facts["model_sha256"]})
+    Agreement(study).require(cell)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_facts_that_cannot_be_read_are_named(finished, content):
+    study, cell, files = finished
+    files["samples"].facts.write_text(content)
+    with pytest.raises(UserError, match=r"draw0.json is damaged.*delete it and run again$"):
+        Agreement(study).require(cell)
+
+
+def test_weights_that_are_not_those_told_of_are_damaged(finished):
+    _, _, files = finished
+    model, curve = files["training"].others
+    model.write_bytes(b"WEIGHTS")
+    with pytest.raises(UserError, match=f"^{model} is missing, or is not the file that .*training.json tells of"):
+        agreement.require_whole(files["training"])
+    model.write_bytes(b"weights")
+    curve.unlink()
+    with pytest.raises(UserError, match=r"train.jsonl does not exist"):
+        agreement.require_whole(files["training"])

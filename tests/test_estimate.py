@@ -1,0 +1,288 @@
+"""`targetwise estimate`: what a grid costs follows from a record's rates and the grid's arithmetic."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+import torch
+from helpers import ROOT
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from targetwise import cli, config, errors
+from targetwise.diffusion.cost import cost
+from targetwise.diffusion.network import build
+from targetwise.errors import UserError
+from targetwise.operations import estimate as estimating
+from targetwise.operations import rates
+
+SMALL = config.load([], ROOT / "config.yaml")["scales"]["small"]
+FLOPS = cost(SMALL, 3, 32)
+GPU = {
+    "precision": "bf16",
+    "channels_last": True,
+    "fused_optimizer": True,
+    "compile": True,
+    "tf32": False,
+    "deterministic": False,
+}
+
+
+def comparison(what, settings, median, ours="targetwise"):
+    """One of which only our side counts: its rates lie around ``median``."""
+    mine = {"name": ours, "settings": settings, "rates": [0.5 * median, median, 1.5 * median]}
+    return {"what": what, "ours": mine, "theirs": {"name": "theirs", "settings": {}, "rates": [1e9]}}
+
+
+def conditions(day=1):
+    return {
+        "measured_at": datetime(2026, 11, day, tzinfo=UTC).isoformat(),
+        "machine": {"cpu": "a CPU"},
+        "versions": {"torch": "2.14.1"},
+    }
+
+
+def record(kind="cuda", day=1, **sections):
+    """A record of 1,000 training images/s and 20 samples/s in 50 steps, at scale small."""
+    network = {
+        "scale": "small",
+        "batch": 128,
+        "parameters": FLOPS.parameters,
+        "forward_flops": FLOPS.forward,
+        "training_flops": FLOPS.training,
+    }
+    found = {
+        "train": {**network, "comparisons": [comparison("training", {**GPU, "batch": 128}, 1000.0)]},
+        "sample": {**network, "steps": 50, "comparisons": [comparison("sampling", GPU, 20.0)]},
+        "metric": {
+            "kernel_distance_seconds": 2.0,
+            "comparisons": [
+                comparison("features", {"path": "clean-fid"}, 100.0),
+                comparison("features", {"path": "fast"}, 1000.0),
+                comparison("distance", {"path": "clean-fid"}, 0.125),
+            ],
+        },
+        **sections,
+    }
+    return {
+        "format": rates.FORMAT,
+        "kind": kind,
+        "name": f"a {kind}",
+        "measured_at": conditions(day)["measured_at"],
+        "sections": {name: {**conditions(day), **section} for name, section in found.items() if section},
+    }
+
+
+@pytest.fixture
+def write(project):
+    def write(content, name="here.json"):
+        path = project / rates.RECORDS / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content))
+        return path
+
+    return write
+
+
+def study(**overlay):
+    changes = {"grid": {"parameterizations": ["epsilon", "v"], "scales": ["small"], "seeds": [0]}}
+    return config.validate(config.merge(config.merge(config.load(), changes), overlay))
+
+
+def estimate(path, devices=1, **overlay):
+    return estimating.estimate(study(**overlay), path, devices)
+
+
+def test_small_costs_what_pytorch_counts_and_its_attention():
+    """On a CPU the counter sees everything but attention: two products of tokens × tokens × channels a layer."""
+    network = build(SMALL, in_channels=3, out_channels=3, image_size=32, seed=0)
+    image, timestep = torch.zeros(1, 3, 32, 32), torch.zeros(1)
+    with FlopCounterMode(display=False) as forward, torch.no_grad():
+        network(image, timestep)
+    with FlopCounterMode(display=False) as training:
+        network(image, timestep).sample.sum().backward()
+    assert round(forward.get_total_flops() / 1e9, 2) == 3.03
+    assert round(training.get_total_flops() / 1e9, 2) == 9.09
+    layers, tokens, channels = 2 + 3, 16 * 16, 128
+    in_the_middle = 2 * 2 * (4 * 4) ** 2 * channels
+    attention = layers * 2 * 2 * tokens**2 * channels + in_the_middle
+    assert FLOPS.forward - forward.get_total_flops() == attention
+    assert FLOPS.training - training.get_total_flops() == 3 * attention
+
+
+def test_cost_of_a_convolution_by_hand(monkeypatch):
+    """A 1×1 convolution from 3 to 5 channels is 2·3·5 operations a pixel; its gradient, as many."""
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Conv2d(3, 5, 1)
+
+        def forward(self, x, t):
+            return type("Output", (), {"sample": self.layer(x)})
+
+    monkeypatch.setattr("targetwise.diffusion.cost.build", lambda *_, **__: Network())
+    found = cost({}, 3, 4)
+    assert (found.parameters, found.forward, found.training) == (3 * 5 + 5, 2 * 3 * 5 * 16, 2 * (2 * 3 * 5 * 16))
+
+
+def test_parameters_are_the_networks():
+    network = build(SMALL, in_channels=3, out_channels=3, image_size=32, seed=0)
+    assert FLOPS.parameters == sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_a_cell_takes_its_images_at_the_measured_rates(write):
+    (scale,) = estimate(write(record())).scales
+    assert scale.training == pytest.approx(35000 * 128 / 1000)
+    assert scale.sampling == pytest.approx(2 * 50000 / 20)  # two draws
+    assert scale.measuring == pytest.approx(
+        2 * (50000 / 100 + 8 + 2)
+    )  # features, then 1/0.125 s for FID and 2 for KID
+
+
+def test_total_grows_with_the_cells(write):
+    path = write(record())
+    few, many = estimate(path), estimate(path, grid={"seeds": [0, 1, 2]})
+    assert (few.scales[0].cells, many.scales[0].cells) == (2, 6)
+    assert many.seconds - many.once == pytest.approx(3 * (few.seconds - few.once))
+
+
+def test_training_grows_with_the_steps_and_sampling_with_its_own(write):
+    path = write(record())
+    (usual,) = estimate(path).scales
+    (longer,) = estimate(path, training={"steps": 70000}, sampling={"steps": 25}).scales
+    assert longer.training == pytest.approx(2 * usual.training)
+    assert longer.sampling == pytest.approx(usual.sampling / 2)
+
+
+def test_another_scale_costs_by_its_flops(write):
+    found = estimate(write(record()), grid={"scales": ["small", "medium"]})
+    small, medium = found.scales
+    factor = cost(study()["scales"]["medium"], 3, 32).training / FLOPS.training
+    assert factor > 3.5
+    assert medium.training == pytest.approx(factor * small.training)
+    assert f"medium × {factor:.3g}" in estimating.render(found)
+
+
+def test_a_scales_own_batch_counts(write):
+    half = {"small": {"global_batch": 64}}
+    assert estimate(write(record()), scales=half).scales[0].training == pytest.approx(35000 * 64 / 1000)
+
+
+def test_wall_time_shrinks_with_devices_as_long_as_there_are_cells(write):
+    path = write(record())
+    one, two, many = (estimate(path, devices) for devices in (1, 2, 50))
+    assert one.wall == pytest.approx(one.seconds)
+    assert two.wall - two.once == pytest.approx((one.wall - one.once) / 2)
+    assert many.wall == pytest.approx(two.wall)  # there are two cells
+
+
+def test_longest_jobs_come_first():
+    assert estimating.makespan([1, 1, 1, 3], 2) == 3
+    assert estimating.makespan([5, 4, 3, 3], 2) == 8
+    assert estimating.makespan([], 3) == 0
+
+
+def test_rates_of_the_studys_own_switches_are_taken_where_they_were_measured(write):
+    plain = {**GPU, "precision": "fp32", "compile": False, "batch": 128}
+    switches = {"train": [comparison("training", plain, 400.0, "plain")], "sample": []}
+    path = write(record(switches=switches))
+    overlay = {"precision": {"cuda": "fp32", "cpu": "fp32"}, "compile": {"cuda": False, "cpu": False}}
+    found = estimate(path, training=overlay)
+    assert found.scales[0].training == pytest.approx(35000 * 128 / 400)
+    assert "sampling: 20.00 images/s at scale small with bf16" in (words := estimating.render(found))
+    assert "the study's own switches, fp32, channels_last, were not measured" in words
+
+
+def test_what_was_not_measured_is_left_out_and_said(write):
+    found = estimate(write(record(sample=None, metric={"skipped": "no weights"})))
+    (scale,) = found.scales
+    assert (scale.sampling, scale.measuring, found.once) == (None, None, None)
+    words = estimating.render(found)
+    assert "total, without what is ?" in words
+    assert "- sampling: not measured there, left out" in words and "- metric: not measured there, left out" in words
+
+
+def test_bounds_cost_a_draw_of_an_untrained_network_each(write):
+    path = write(record())
+    without, bounds = estimate(path), estimate(path, bounds=True)
+    draw = 50000 / 20 + 50000 / 100 + 10
+    assert bounds.scales[0].bounds == pytest.approx(2 * draw) and without.scales[0].bounds == 0
+    assert bounds.once - without.once == pytest.approx(50000 / 100)
+
+
+def test_disk_is_weights_samples_states_data_and_reference():
+    shapes = {"train": [100, 32, 32, 3], "test": [10, 32, 32, 3]}
+    found = estimating.disk(study(sampling={"images": 1000}), shapes, training_at_once=2)
+    weights = 4 * FLOPS.parameters
+    assert found.cells == {"small": 2 * (weights + 2 * 1000 * 32 * 32 * 3)}
+    assert found.states == 2 * 4 * weights * 2
+    assert found.shared == 110 * (32 * 32 * 3 + 8) + 100 * 2048 * 4 + 2048**2 * 8
+    assert found.total == found.cells["small"] + found.states + found.shared
+
+
+def test_newest_record_of_a_gpu_is_taken_before_any_of_a_cpu(write):
+    write(record("cpu", day=9), "cpu.json")
+    assert rates.newest_record().name == "cpu.json"
+    write(record("cuda", day=2), "old.json")
+    write(record("cuda", day=3), "new.json")
+    write(record("cuda", day=5, train=None), "no-training.json")
+    assert rates.newest_record().name == "new.json"
+
+
+def call(monkeypatch, *arguments):
+    monkeypatch.setattr("sys.argv", ["targetwise", "estimate", *map(str, arguments)])
+    cli.main()
+
+
+def test_command_prints_hours_disk_wall_time_and_grounds(write, monkeypatch, capsys):
+    path = write(record())
+    call(monkeypatch, "--devices", 3)
+    out = capsys.readouterr().out
+    assert "study cifar10: 27 cells" in out
+    assert "GPU-hours; wall time" in out and "on 3 × a cuda, a cell on each; disk" in out
+    assert f"- record: {path.relative_to(path.parents[2])}, a cuda, measured 2026-11-01" in out
+    assert "- training: 1,000.00 images/s at scale small with bf16, channels_last, fused_optimizer, compile" in out
+
+
+def test_hours_of_a_cpu_are_not_called_gpu_hours(write, monkeypatch, capsys):
+    write(record("cpu"))
+    call(monkeypatch)
+    out = capsys.readouterr().out
+    assert "hours of this kind of CPU" in out and "so these are no GPU-hours: `make bench-gpu`" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "no benchmark record in benchmarks/results; `make bench` measures this CPU, `make bench-gpu` a GPU"),
+        (["--devices", "0"], "--devices is 0; at least 1 must work"),
+        (["--record", "gone.json"], "gone.json does not exist"),
+    ],
+)
+def test_what_is_missing_is_said_in_one_line(project, monkeypatch, capsys, arguments, words):
+    with pytest.raises(SystemExit) as left:
+        call(monkeypatch, *arguments)
+    assert left.value.code == errors.EXIT_ERROR
+    assert capsys.readouterr().err == f"error: {words}\n"
+
+
+@pytest.mark.parametrize("content", [[], {}, {"format": 0}])
+def test_what_is_no_record_is_refused(write, content):
+    with pytest.raises(UserError, match="is not a benchmark record of format 1"):
+        rates.read_record(write(content))
+
+
+@pytest.mark.parametrize("key", rates.CONDITIONS)
+def test_a_record_that_does_not_say_its_conditions_is_refused(write, key):
+    content = record()
+    content["sections"]["sample"][key] = {}
+    with pytest.raises(UserError, match=f"section sample does not say its {key}"):
+        estimate(write(content))
+
+
+def test_a_data_set_of_unknown_size_asks_for_its_preparation(write):
+    own = {"kind": "images", "folder": "pictures", "size": 32, "channels": 3, "held_out": 10}
+    configured = study(datasets={"mine": own}, data={"dataset": "mine"})
+    with pytest.raises(UserError, match=r"is known once `snakemake --cores 1 -- data/mine/dataset.npz` has run"):
+        estimating.estimate(configured, write(record()))
