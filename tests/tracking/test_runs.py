@@ -107,3 +107,12 @@ def test_a_training_by_a_rule_of_ones_own_is_a_run_too(config, made):
     run = runs.Runs(config).describe(status.standings(config)[0])
     assert run.state == "FINISHED"
     assert [point for point in run.points if point.name == "loss"] == [("loss", 0.5, BEGAN * 1000, 20)]
+
+
+def test_a_single_draw_is_told_once(config):
+    config["sampling"]["draws"] = 1
+    made = Files(config)
+    made.finish(made.cells[0], STEPS)
+    run = runs.Runs(config).describe(status.standings(config)[0])
+    assert [point.name for point in run.points][-2:] == ["FD_digits_features", "KID"]
+    assert not [point for point in run.points if point.name.startswith("draws/")]
