@@ -74,7 +74,6 @@ def _of_record(stem: str, record: Record) -> str:
         _ours(sections),
         _comparisons(sections),
         _limits(sections),
-        _compiling(sections),
         _switches(sections.get("switches")),
         _skipped(sections),
         _conditions(sections),
@@ -168,17 +167,6 @@ def _memory(train: Mapping[str, Any]) -> str:
         f"{1000 * least:.2g} ms, {least / step:.1%} of the {1000 * step:,.0f} ms that a step takes. What the "
         "network's layers read and write is not counted."
     )
-
-
-def _compiling(sections: Mapping[str, Any]) -> str:
-    words = []
-    for name in ("train", "sample"):
-        sides = [comparison["ours"] for comparison in sections.get(name, {}).get("comparisons", [])]
-        if sides and sides[0]["settings"].get("compile"):
-            first = sides[0]
-            took = first["first_run_seconds"] - first["work"] / median(first["rates"])
-            words.append(f"{took:.0f} s for {'training' if name == 'train' else 'sampling'}")
-    return f"Compiling, which is not in the rates, took {' and '.join(words)}." if words else ""
 
 
 def _switches(section: Mapping[str, Any] | None) -> str:

@@ -25,11 +25,11 @@ from sections import SECTIONS, release
 from timing import peaks
 
 from targetwise import errors
-from targetwise.compute.device import choose
+from targetwise.compute.device import choose, keep_compiled_in
 from targetwise.errors import UserError, nearest
 from targetwise.files import write_json
 from targetwise.operations.rates import FORMAT, RECORDS, read_record
-from targetwise.records.provenance import code, machine, versions
+from targetwise.provenance import code, machine, versions
 
 OTHERS = ("accelerate", "denoising-diffusion-pytorch")
 
@@ -68,8 +68,8 @@ def begin(scratch: Path, kind: str) -> None:
     torch._dynamo.config.automatic_dynamic_shapes = False
     torch._dynamo.config.recompile_limit = 64
     torch._dynamo.config.fail_on_recompile_limit_hit = True
-    # An empty cache, so that the first run tells what compiling costs. A folder that is set is used as it is.
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(scratch / "compiled"))
+    # An empty cache, so that the first run tells what compiling costs.
+    keep_compiled_in(scratch / "compiled")
     if kind == "cuda":
         # cuBLAS reads this once, before the run that is deterministic; it is what PyTorch takes on large GPUs anyway.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -7,10 +7,10 @@ Only the driver's machine writes to DVC, and a stage of dvc.yaml asks for its ce
 
 from snakemake.jobs import Job
 
-from targetwise.records import versioning
+from targetwise.versioning import dvc
 
 # What DVC keeps is read-only, and Snakemake would refuse to make such an output again.
-Job.check_protected_output = versioning.allow_read_only_output
+Job.check_protected_output = dvc.allow_read_only_output
 
 
 localrules:
@@ -37,6 +37,6 @@ rule version:
         "../environment.yml"
     params:
         # A project that becomes a git repository is versioned by the next run.
-        repository=lambda wildcards: versioning.in_repository(),
+        repository=lambda wildcards: dvc.in_repository(),
     shell:
         "python workflow/scripts/version.py --study {input.study:q} --output {output:q} 2>&1 | tee {log}"

@@ -11,8 +11,8 @@ from targetwise.data.digests import declared
 from targetwise.errors import UserError
 from targetwise.files import canonical_json, sha256_of_file, sha256_of_text, write_json
 from targetwise.metric.fid import describe
-from targetwise.records import agreement
-from targetwise.records.agreement import Agreement, parts
+from targetwise.versioning import agreement
+from targetwise.versioning.agreement import Agreement, parts
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 from torch import nn
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from targetwise.compute import device
 
@@ -48,11 +49,16 @@ def test_without_a_gpu_it_is_the_cpu_with_the_cells_threads(monkeypatch):
 
 def test_a_network_is_compiled_where_asked_into_a_cache_that_clones_share(monkeypatch, tmp_path):
     monkeypatch.setenv("TARGETWISE_CACHE", str(tmp_path))
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # so that it is put back, whatever is set below
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", default_cache_dir())  # as the import of diffusers leaves it
     network = nn.Linear(2, 2)
     device.compile_network(network, CPU, {"compile": {"cpu": False, "cuda": True}})
-    assert network._compiled_call_impl is None and "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+    assert network._compiled_call_impl is None and os.environ["TORCHINDUCTOR_CACHE_DIR"] == default_cache_dir()
     device.compile_network(network, CPU, {"compile": {"cpu": True, "cuda": False}})
     assert network._compiled_call_impl is not None
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "compiled")
+
+
+def test_a_cache_for_compiled_networks_that_the_user_names_is_used(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "own"))
+    device.compile_network(nn.Linear(2, 2), CPU, {"compile": {"cpu": True, "cuda": False}})
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "own")

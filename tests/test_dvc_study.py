@@ -14,7 +14,7 @@ import pytest
 from helpers import copy_working_tree
 
 from targetwise import config
-from targetwise.records import restore
+from targetwise.versioning import restore
 
 STUDY = ["--configfile", "config/digits.yaml"]
 CELLS = ["epsilon-tiny-1", "v-tiny-1"]

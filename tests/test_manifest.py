@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from helpers import EXAMPLE, ROOT
 
-from targetwise import cells, chain, config, files
+from targetwise import cells, chain, config, files, provenance
 from targetwise.errors import UserError
-from targetwise.records import manifest, provenance
+from targetwise.records import manifest
 from targetwise.schema import read_yaml
 from targetwise.training.stopping import Stop
 

@@ -17,8 +17,8 @@ BY_NAME = {".".join(path.relative_to(ROOT / "src").with_suffix("").parts): path 
 
 #: Who may import what; everybody else goes through the owner.
 OWNERS = {
-    "mlflow": {"tracking"},
-    "dvc": {"versioning"},
+    "mlflow": {"importer"},
+    "dvc": {"dvc"},
     "snakemake": set(),
     "cleanfid": {"clean_fid", "inception"},
     "matplotlib": {"svg", "figures"},

@@ -7,8 +7,8 @@ from importlib.metadata import version
 import pytest
 import torch
 
+from targetwise import provenance
 from targetwise.files import canonical_json
-from targetwise.records import provenance
 
 
 def git(folder, *arguments):

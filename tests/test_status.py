@@ -7,7 +7,7 @@ import time
 import pytest
 
 from targetwise import cells, files
-from targetwise.config import load
+from targetwise.config import load, parameterization_file
 from targetwise.files import canonical_json, sha256_of_file, sha256_of_text, write_json
 from targetwise.operations import status
 
@@ -39,7 +39,7 @@ def standing(study):
 
 def publish(study, folder, **changes):
     specification = files.read_json(folder / "cell.json")
-    digest = sha256_of_file(status.parameterization_file("v"))
+    digest = sha256_of_file(parameterization_file("v"))
     key = sha256_of_text(canonical_json([specification, digest, digest, "d" * 64]))
     write_json(
         folder / "training.json", {"key": key, "status": "finished", "reason": None, "model_sha256": "m", **changes}

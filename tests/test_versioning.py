@@ -15,10 +15,10 @@ from helpers import ROOT
 
 from targetwise import cells, config
 from targetwise.errors import UserError
-from targetwise.records import restore, stages, versioning
-from targetwise.records.agreement import Agreement, parts
-from targetwise.records.stages import NotVersionedError
-from targetwise.records.versioning import Cache
+from targetwise.versioning import dvc, restore, stages
+from targetwise.versioning.agreement import Agreement, parts
+from targetwise.versioning.dvc import Cache
+from targetwise.versioning.stages import NotVersionedError
 
 GROUPS = {"cell": [], "digits": [Path("config/digits.yaml")]}
 
@@ -196,7 +196,7 @@ def test_another_configuration_of_a_study_is_not_recorded_under_its_name(version
     study["training"]["steps"] += 1
     with pytest.raises(NotVersionedError, match=r"not the configuration of config.yaml and config/digits.yaml"):
         stages.group_of(study)
-    assert versioning.commit(study)["stages"] == {}
+    assert dvc.commit(study)["stages"] == {}
 
 
 def test_a_cell_that_the_matrix_leaves_out_is_named(versioned):
@@ -234,23 +234,23 @@ def test_a_variant_without_a_file_of_its_name_is_named(versioned):
 def test_without_a_repository_the_step_is_skipped_with_one_line(versioned, study, monkeypatch):
     shutil.rmtree(versioned / ".git")
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(versioned.parent))
-    lines = versioning.summary(versioning.commit(study))
+    lines = dvc.summary(dvc.commit(study))
     assert lines == ["not versioned: DVC needs a git repository, and there is none here"]
-    assert not versioning.LOCK.exists()
+    assert not dvc.LOCK.exists()
 
 
 def test_without_git_and_where_git_ignores_the_record_there_is_no_repository(versioned, monkeypatch):
-    assert versioning.in_repository()
+    assert dvc.in_repository()
     (versioned / ".gitignore").write_text("dvc.lock\n")
-    assert not versioning.in_repository()
+    assert not dvc.in_repository()
     (versioned / ".gitignore").unlink()
     monkeypatch.setenv("PATH", str(versioned))
-    assert not versioning.in_repository()
+    assert not dvc.in_repository()
 
 
 def test_what_was_left_out_is_told_beside_what_was_kept():
     record = {"stages": {"digits@v-tiny-1": {}}, "left_out": {"no stage": ["x0-tiny-0", "x0-tiny-1"]}}
-    kept, left_out = versioning.summary(record)
+    kept, left_out = dvc.summary(record)
     assert kept.startswith("DVC keeps 1 cells; commit dvc.lock")
     assert left_out == "not versioned: x0-tiny-0, x0-tiny-1: no stage"
 
@@ -268,13 +268,13 @@ def locked(versioned):
 
 
 def test_what_is_recorded_is_read_by_cell(locked):
-    assert versioning.recorded(group()) == {"v-tiny-1": {locked: "0" * 32}}
-    assert versioning.recorded(group("cell")) == {}
+    assert dvc.recorded(group()) == {"v-tiny-1": {locked: "0" * 32}}
+    assert dvc.recorded(group("cell")) == {}
     assert [study["study"] for study in restore.recorded_studies()] == ["digits"]
 
 
 def test_nothing_is_recorded_before_the_first_run(versioned):
-    assert versioning.recorded(group()) == {}
+    assert dvc.recorded(group()) == {}
     with pytest.raises(UserError, match=r"dvc.lock records no result"):
         restore.recorded_studies()
     with pytest.raises(UserError, match=r"dvc.lock records no cell of study digits"):
@@ -296,7 +296,7 @@ def test_a_damaged_record_is_one_line(locked, damage):
     damaged = damage(Path("dvc.lock").read_text())
     Path("dvc.lock").write_bytes(damaged if isinstance(damaged, bytes) else damaged.encode())
     with pytest.raises(UserError, match=r"^dvc.lock is damaged, or holds the marks of a merge"):
-        versioning.recorded(group())
+        dvc.recorded(group())
 
 
 def test_a_run_under_way_is_left_alone(locked):
@@ -309,10 +309,10 @@ def test_a_run_under_way_is_left_alone(locked):
 def test_dvcs_own_words_reach_the_person(versioned, study, monkeypatch):
     """A commit whose dvc.lock is damaged must not pass for one that worked."""
     monkeypatch.setattr(Agreement, "require", lambda self, cell: None)
-    monkeypatch.setattr(versioning, "_digests", lambda stage: {})
+    monkeypatch.setattr(dvc, "_digests", lambda stage: {})
     Path("dvc.lock").write_text("schema: '2.0'\n<<<<<<< HEAD\nstages:\n")
     with pytest.raises(UserError, match=r"^dvc commit: './dvc.lock' is invalid \(possible merge conflicts\)"):
-        versioning.commit(study)
+        dvc.commit(study)
 
 
 # --- the cache

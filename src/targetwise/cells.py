@@ -1,15 +1,15 @@
 """The grid's cells: their names, their folders, and the specification that decides each one's result."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from targetwise.config import variant
+from targetwise.config import parameterization_file, variant
 from targetwise.data.digests import declared
 from targetwise.errors import UserError, nearest
-from targetwise.files import read_json, write_json_if_changed
+from targetwise.files import canonical_json, read_json, sha256_of_file, sha256_of_text, write_json_if_changed
 
 #: Raised by hand whenever the numerics of training, sampling or metric change, so that old cells are made again.
 #: tests/test_protocol.py holds a short loss curve that must not move without it.
@@ -116,6 +116,23 @@ def specifications(config: Mapping[str, Any]) -> dict[Path, dict[str, Any]]:
             "training": training,
         }
     return files
+
+
+def source_digests(resolved: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the SHA-256 of the files that a variant's target and loss space are defined in."""
+    target, loss_space = (sha256_of_file(parameterization_file(resolved[role])) for role in ("target", "loss_space"))
+    return target, loss_space
+
+
+def training_key(specification: Mapping[str, Any], sources: Sequence[str], images: str | None) -> str:
+    """Return the digest of all that decides a training; states and results with another key are another cell's.
+
+    Args:
+        specification: the content of ``cell.json``.
+        sources: the SHA-256 of the files of target and loss space.
+        images: the SHA-256 of the training images; None where they are not known, which is the key of no training.
+    """
+    return sha256_of_text(canonical_json([specification, *sources, images]))
 
 
 def write_specifications(config: Mapping[str, Any], *, replace: bool = True) -> None:

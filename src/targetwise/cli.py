@@ -126,9 +126,9 @@ def fid(study: Study, file: Path, reference: Path | None, output: Path | None) -
 )
 def track(study: Study, follow: float | None) -> None:
     """Import the cells into MLflow."""
-    from targetwise.records import tracking
+    from targetwise.tracking.importer import Importer
 
-    importer = tracking.Importer(study)
+    importer = Importer(study)
     for count, done in enumerate(importer.follow(follow) if follow else [importer.update()]):
         if count == 0:
             print(f"in a browser, while `mlflow ui` or your server runs: {importer.page}")
@@ -157,7 +157,7 @@ def reproduce(study: Study, cell: str, keep: Path | None) -> None:
 @verb("bring back what dvc.lock records, of every study or of --configfile's, and make Snakemake agree")
 def restore(study: Study) -> None:
     """Print what was brought back; what nobody has any more makes the exit code 1."""
-    from targetwise.records import restore as restoring
+    from targetwise.versioning import restore as restoring
 
     lost = 0
     for each in [study] if study != config.load() else restoring.recorded_studies():

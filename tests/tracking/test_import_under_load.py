@@ -7,7 +7,7 @@ from mlflow_tools import HERE, apart, configured, look_here, rows, targetwise, w
 from synthetic import Files
 
 from targetwise.operations import status
-from targetwise.records import runs, tracking
+from targetwise.tracking import importer, runs
 
 STEPS = [20, 40, 60]
 
@@ -43,20 +43,20 @@ def _killed_at_any_write(half, whole):
 
     for name in WRITES:
         setattr(client, name, counted(getattr(client, name)))
-    tracking.BATCH = 20
+    importer.BATCH = 20
     found = []
     while True:
         name = f"killed after {len(found)}"
         for part in (half, whole):
             calls, last = 0, len(found) if part is whole else 0
             try:
-                experiment = tracking.Experiment(client, name, {})
+                experiment = importer.Experiment(client, name, {})
                 for run in part:
                     experiment.write(run)
             except Killed:
                 continue
         was_killed, calls, last = calls == last, 0, 0
-        experiment = tracking.Experiment(client, name, {})
+        experiment = importer.Experiment(client, name, {})
         for run in whole:
             experiment.write(run)
         found.append(without_ids(look_here(HERE, name)))

@@ -27,7 +27,7 @@ from synthetic import BEGAN, DIGEST, Files
 
 from targetwise.errors import EXIT_INTERRUPTED, UserError
 from targetwise.files import sha256_of_file
-from targetwise.records import tracking
+from targetwise.tracking import importer
 
 STEPS = [20, 40, 60]
 
@@ -74,7 +74,7 @@ def test_a_second_import_changes_nothing(config, made):
 
 def _live(config, made):
     """Take a cell from its first line to its end through a kill, importing all the way; return what was seen."""
-    cell, importer, sent, seen = made.cells[0], tracking.Importer(config), [], []
+    cell, ours, sent, seen = made.cells[0], importer.Importer(config), [], []
     log_batch = MlflowClient.log_batch
 
     def counted(client, run_id, metrics=(), **options):
@@ -85,7 +85,7 @@ def _live(config, made):
 
     def look_now():
         sent.clear()
-        importer.update()
+        ours.update()
         run = look_here(HERE, config["study"])[cell.name]
         losses = [(step, when) for step, _, when in run["points"].get("loss", [])]
         ended = run["span"][1] / 1000 - BEGAN
@@ -182,8 +182,8 @@ def _following(config, made):
         slept.append(seconds)
         to_come.pop(0)()
 
-    tracking.time.sleep = sleep
-    done = [count(each) for each in tracking.Importer(config).follow(7)]
+    importer.time.sleep = sleep
+    done = [count(each) for each in importer.Importer(config).follow(7)]
     return done, slept, to_come, look_here(HERE, config["study"])
 
 

@@ -6,7 +6,7 @@ from mlflow_tools import update
 from synthetic import BEGAN, Files
 
 from targetwise.operations import status
-from targetwise.records import runs
+from targetwise.tracking import runs
 
 STEPS = [20, 40, 60]
 

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from targetwise import errors, files
-from targetwise.records import tracking
+from targetwise.tracking import importer
 
 
 def main() -> None:
@@ -15,7 +15,7 @@ def main() -> None:
     parser.add_argument("--study", required=True, type=Path, help="study.json")
     parser.add_argument("--output", required=True, type=Path, help="receives the names of the imported cells")
     arguments = parser.parse_args()
-    done = tracking.Importer(files.read_json(arguments.study)).update()
+    done = importer.Importer(files.read_json(arguments.study)).update()
     files.write_json(arguments.output, sorted([*done["imported"], *done["unchanged"]]))
 
 

@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from targetwise import cells, errors, files
-from targetwise.records import agreement, versioning
+from targetwise.versioning import agreement, dvc
 
 
 def main() -> None:
@@ -22,8 +22,8 @@ def main() -> None:
     if arguments.check:
         agreement.Agreement(study).require(cells.find(study, arguments.check))
     else:
-        record = versioning.commit(study)
-        print("\n".join(versioning.summary(record)))
+        record = dvc.commit(study)
+        print("\n".join(dvc.summary(record)))
         files.write_json(arguments.output, record)
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,9 @@ from torch import nn
 from targetwise.compute import lease
 from targetwise.compute.distributed import ALONE, World
 from targetwise.files import cache
+
+#: Where PyTorch keeps what it compiles.
+COMPILED = "TORCHINDUCTOR_CACHE_DIR"
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -55,8 +59,17 @@ def compile_network(network: nn.Module, device: torch.device, options: Mapping[s
             and a resumed one, compile once.
     """
     if options["compile"][device.type]:
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache() / "compiled"))
+        keep_compiled_in(cache() / "compiled")
         network.compile()
+
+
+def keep_compiled_in(folder: Path) -> None:
+    """Let PyTorch keep what it compiles in a folder, unless ``TORCHINDUCTOR_CACHE_DIR`` names one of the user's."""
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    # PyTorch writes its default, under /tmp, into the variable as soon as diffusers is imported.
+    if os.environ.get(COMPILED, default_cache_dir()) == default_cache_dir():
+        os.environ[COMPILED] = str(folder)
 
 
 def set_kernels(options: Mapping[str, Any]) -> None:

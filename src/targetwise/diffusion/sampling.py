@@ -27,7 +27,7 @@ from targetwise.diffusion.schedule import diffusers_options, make_schedule
 from targetwise.errors import UserError
 from targetwise.files import atomic, read_json, sha256_of_array, sha256_of_file, write_json
 from targetwise.progress import Progress
-from targetwise.records.provenance import environment
+from targetwise.provenance import environment
 
 #: Why a trained cell may have no samples.
 NOT_FINITE = "the sampled images are not finite"

@@ -19,7 +19,7 @@ from targetwise.metric import clean_fid
 from targetwise.metric.distance import FRECHET, moments
 from targetwise.metric.extractors import Extractor
 from targetwise.metric.reference import Reference, load_reference
-from targetwise.records.provenance import environment
+from targetwise.provenance import environment
 
 
 def frechet_distance(features: np.ndarray, reference: Reference) -> float:

@@ -12,8 +12,7 @@ from typing import Any
 
 from targetwise import cells
 from targetwise.cells import Cell
-from targetwise.config import parameterization_file, variant
-from targetwise.files import canonical_json, sha256_of_file, sha256_of_text
+from targetwise.config import variant
 
 STATES = ("done", "running", "waiting", "failed", "diverged")
 
@@ -90,20 +89,18 @@ def watch(config: Mapping[str, Any], every: float) -> None:
 
 
 class _Digests:
-    """The digests of a study's images and parameterizations, which belong to each cell's key (training.py)."""
+    """The digests of a study's images and parameterizations, which belong to each cell's key."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = config
         manifest = read_whole(Path("data") / config["data"]["dataset"] / "manifest.json")
         self.images = manifest["splits"]["train"]["sha256"] if manifest else None
-        self.files: dict[str, list[str]] = {}
+        self.files: dict[str, tuple[str, str]] = {}
 
     def key(self, name: str, specification: Mapping[str, Any]) -> str:
         if name not in self.files:
-            resolved = variant(self.config, name)
-            paths = [parameterization_file(resolved[part]) for part in ("target", "loss_space")]
-            self.files[name] = [sha256_of_file(path) for path in paths]
-        return sha256_of_text(canonical_json([specification, *self.files[name], self.images]))
+            self.files[name] = cells.source_digests(variant(self.config, name))
+        return cells.training_key(specification, self.files[name], self.images)
 
 
 def _standing(cell: Cell, specification: Mapping[str, Any], key: str, draws: list[str], now: float) -> Standing:

@@ -1,1 +1,1 @@
-"""What is kept of a run elsewhere: MLflow, DVC, and where a number was made."""
+"""The record of a cell: what its number was made from and with, and whether it can be made again."""

@@ -18,6 +18,7 @@ from targetwise.metric.rows import read_row
 from targetwise.schema import violations
 
 NAME = "manifest.json"
+ROLES = ("target", "loss_space")
 SCHEMA = Path("workflow/schemas/manifest.schema.yaml")
 
 
@@ -57,9 +58,9 @@ def gather(folder: Path) -> dict[str, Any]:
     configuration = {path.name: read_json(path) for path in paths}
     specification, sampling = configuration["cell.json"], configuration["sampling.json"]
     training = read_json(folder / "training.json")
-    sources = _sources(specification["variant"])
+    sources = dict(zip(ROLES, cells.source_digests(specification["variant"]), strict=True))
     images = read_json(store.ROOT / specification["data"]["dataset"] / "manifest.json")["splits"]["train"]["sha256"]
-    _require_trained_from(folder, training, specification, [*sources.values(), images])
+    _require_trained_from(folder, training, specification, list(sources.values()), images)
     sampler = cells.sampler_name({"sampling": sampling})
     draws = [_draw(folder, sampler, draw, sampling, training) for draw in range(sampling["draws"])]
     stages = [("train", training)]
@@ -96,20 +97,15 @@ def gather(folder: Path) -> dict[str, Any]:
     }
 
 
-def _sources(variant: Mapping[str, Any]) -> dict[str, str]:
-    """Return the digest of each file that the variant's target and loss space are defined in."""
-    return {role: sha256_of_file(parameterization_file(variant[role])) for role in ("target", "loss_space")}
-
-
 def _require_trained_from(
-    folder: Path, training: Mapping[str, Any], specification: Mapping[str, Any], digests: list[str]
+    folder: Path, training: Mapping[str, Any], specification: Mapping[str, Any], sources: list[str], images: str
 ) -> None:
     """Make sure that the files which lie here now are those the cell was trained with: its key is made of them.
 
     A training by somebody's own rule may record no key; the manifest then says so.
     """
     key = training.get("key")
-    if key is not None and key != sha256_of_text(canonical_json([specification, *digests])):
+    if key is not None and key != cells.training_key(specification, sources, images):
         raise UserError(
             f"{folder / 'training.json'} tells of a training with another configuration, parameterization or data "
             "set than what lies here now; run the cell again"

@@ -14,13 +14,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from targetwise import cells, chain
+from targetwise import cells, chain, provenance
 from targetwise.cells import Cell
 from targetwise.config import Config
 from targetwise.data import store
 from targetwise.errors import UserError
 from targetwise.files import canonical_json, read_json, sha256_of_file, sha256_of_text, write_json
-from targetwise.records import comparison, manifest, provenance
+from targetwise.records import comparison, manifest
 from targetwise.training.stopping import Stop
 
 WORKFLOW = Path("workflow")

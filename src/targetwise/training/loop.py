@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
+from targetwise.cells import training_key
 from targetwise.compute.device import choose
 from targetwise.compute.distributed import ALONE, World
 from targetwise.data.store import Images
@@ -29,12 +30,11 @@ from targetwise.files import (
     read_json,
     read_json_lines,
     sha256_of_file,
-    sha256_of_text,
     write_json,
     write_text,
 )
 from targetwise.progress import Progress
-from targetwise.records.provenance import environment
+from targetwise.provenance import environment
 from targetwise.training.state import InUseError, StateFolder
 from targetwise.training.stopping import Stop
 from targetwise.training.trainer import Trainer
@@ -83,7 +83,7 @@ def train(
     """
     target = parameterization.load(specification["variant"]["target"])
     loss_space = parameterization.load(specification["variant"]["loss_space"])
-    key = sha256_of_text(canonical_json([specification, target.digest, loss_space.digest, images.digest]))
+    key = training_key(specification, (target.digest, loss_space.digest), images.digest)
     device = choose(specification["training"]["threads"], world, stop.__bool__)
     cell = specification["cell"]
     what = f"train {cell['parameterization']}-{cell['scale']}-{cell['seed']}"

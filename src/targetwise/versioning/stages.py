@@ -114,7 +114,7 @@ def stage_of(group: Group, cell: Cell) -> Stage:
     Raises:
         NotVersionedError: saying what is missing.
     """
-    from targetwise.records.agreement import parts
+    from targetwise.versioning.agreement import parts
 
     stage = group.stages.get(cell.name)
     if stage is None:

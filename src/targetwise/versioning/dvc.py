@@ -17,7 +17,7 @@ import yaml
 from targetwise import cells
 from targetwise.errors import UserError
 from targetwise.files import atomic, read_json
-from targetwise.records.stages import Group, NotVersionedError, Stage, group_of, stage_of
+from targetwise.versioning.stages import Group, NotVersionedError, Stage, group_of, stage_of
 
 LOCK = Path("dvc.lock")
 
@@ -52,7 +52,7 @@ def commit(study: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: if a file is missing or of another configuration, or DVC fails.
     """
-    from targetwise.records.agreement import Agreement
+    from targetwise.versioning.agreement import Agreement
 
     grid = cells.grid(study)
     try:

@@ -11,12 +11,12 @@ from typing import Any
 
 from targetwise import cells
 from targetwise.cells import Cell
-from targetwise.config import parameterization_file, variant
+from targetwise.config import variant
 from targetwise.data import store
 from targetwise.data.digests import declared
 from targetwise.diffusion.sampling import load_samples
 from targetwise.errors import UserError
-from targetwise.files import canonical_json, read_json, read_json_lines, sha256_of_file, sha256_of_text
+from targetwise.files import read_json, read_json_lines, sha256_of_file
 from targetwise.metric.fid import describe
 from targetwise.metric.rows import read_row
 
@@ -107,7 +107,7 @@ class Agreement:
         self.specifications = cells.specifications(config)
         self.study = cells.RESULTS / config["study"]
         self._images = _images_digest(config)
-        self._sources: dict[str, list[str]] = {}
+        self._sources: dict[str, tuple[str, str]] = {}
 
     def require(self, cell: Cell) -> None:
         """Make sure that all parts of a cell agree, as far as their first files tell.
@@ -158,11 +158,9 @@ class Agreement:
         """Return what training.json of the cell must have as its key."""
         name = cell.parameterization
         if name not in self._sources:
-            resolved = variant(self.config, name)
-            paths = [parameterization_file(resolved[role]) for role in ("target", "loss_space")]
-            self._sources[name] = [sha256_of_file(path) for path in paths]
+            self._sources[name] = cells.source_digests(variant(self.config, name))
         specification = self.specifications[cell.folder / "cell.json"]
-        return sha256_of_text(canonical_json([specification, *self._sources[name], self._images]))
+        return cells.training_key(specification, self._sources[name], self._images)
 
 
 def _images_digest(config: Mapping[str, Any]) -> str:

@@ -15,10 +15,10 @@ from targetwise import cells
 from targetwise.cells import Cell
 from targetwise.data.digests import declared
 from targetwise.errors import UserError
-from targetwise.records import stages, versioning
-from targetwise.records.agreement import Agreement, Facts, Part, parts, read_facts, require_whole
-from targetwise.records.stages import Group
-from targetwise.records.versioning import Cache
+from targetwise.versioning import dvc, stages
+from targetwise.versioning.agreement import Agreement, Facts, Part, parts, read_facts, require_whole
+from targetwise.versioning.dvc import Cache
+from targetwise.versioning.stages import Group
 
 LOCKS = Path(".snakemake/locks")
 
@@ -53,7 +53,7 @@ class Outcome:
         ]
         for names, what in (
             (self.outdated, "recorded under another configuration; the next run makes them again"),
-            (self.unrecorded, f"not recorded in {versioning.LOCK}; the next run makes them"),
+            (self.unrecorded, f"not recorded in {dvc.LOCK}; the next run makes them"),
         ):
             if names:
                 told.append(f"{self.study}: {', '.join(names)}: {what}")
@@ -66,11 +66,9 @@ def recorded_studies() -> list[dict[str, Any]]:
     Raises:
         UserError: if there is none.
     """
-    found = [group.config for group in stages.groups() if versioning.recorded(group)]
+    found = [group.config for group in stages.groups() if dvc.recorded(group)]
     if not found:
-        raise UserError(
-            f"{versioning.LOCK} records no result; `snakemake --cores all all` makes results and records them"
-        )
+        raise UserError(f"{dvc.LOCK} records no result; `snakemake --cores all all` makes results and records them")
     return found
 
 
@@ -86,9 +84,9 @@ def restore(study: Mapping[str, Any]) -> Outcome:
     if any(LOCKS.glob("*")):
         raise UserError("a run is under way here (if it was killed: `snakemake --unlock`); restore when it has ended")
     group = stages.group_of(study)
-    recorded = versioning.recorded(group)
+    recorded = dvc.recorded(group)
     if not recorded:
-        raise UserError(f"{versioning.LOCK} records no cell of study {study['study']}")
+        raise UserError(f"{dvc.LOCK} records no cell of study {study['study']}")
     outcome, cache = Outcome(study["study"]), Cache()
     _mend(group, recorded, cache, outcome)
     up_to_date = _needed_beside_cells(study)
@@ -121,8 +119,8 @@ def _mend(group: Group, recorded: Mapping[str, Mapping[Path, str]], cache: Cache
                 lacking[path] = group.stages[cell].name, md5
     if not lacking:
         return
-    remote = versioning.has_remote()
-    why = versioning.fetch(sorted({stage for stage, _ in lacking.values()})) if remote else "DVC has no remote"
+    remote = dvc.has_remote()
+    why = dvc.fetch(sorted({stage for stage, _ in lacking.values()})) if remote else "DVC has no remote"
     for path, (_, md5) in lacking.items():
         if not cache.holds(md5):
             damaged = cache.discard(md5)

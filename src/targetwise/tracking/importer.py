@@ -22,7 +22,7 @@ from targetwise import cells
 from targetwise.cells import Cell
 from targetwise.errors import UserError
 from targetwise.operations import status
-from targetwise.records.runs import Run, Runs, digest_of
+from targetwise.tracking.runs import Run, Runs, digest_of
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput

@@ -1,0 +1,1 @@
+"""DVC: what is kept of the cells, under digests, and brought back."""
