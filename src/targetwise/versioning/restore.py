@@ -13,7 +13,6 @@ from typing import Any
 
 from targetwise import cells
 from targetwise.cells import Cell
-from targetwise.data.digests import declared
 from targetwise.errors import UserError
 from targetwise.versioning import dvc, stages
 from targetwise.versioning.agreement import Agreement, Facts, Part, parts, read_facts, require_whole
@@ -137,9 +136,8 @@ def _needed_beside_cells(study: Mapping[str, Any]) -> list[Path]:
     Made after a cell was called up to date, it would put the cell out of date again.
     """
     folder, grid = cells.RESULTS / study["study"], study["grid"]
-    needed = [folder / name / "check.json" for name in grid["parameterizations"]]
-    if not declared(study["datasets"][study["data"]["dataset"]], "train"):
-        needed.append(Path("data") / study["data"]["dataset"] / "manifest.json")
+    needed = [Path("data") / study["data"]["dataset"] / "manifest.json"]
+    needed += [folder / name / "check.json" for name in grid["parameterizations"]]
     if study["bounds"]:
         needed.append(folder / "floor.json")
         needed += [
