@@ -106,10 +106,17 @@ def from_nothing(config, empty_database):
 
 
 def targetwise(*arguments, **variables):
-    """Start the command as one types it."""
+    """Start the command as one types it: able to hear Ctrl-C, even if the tests run in the background."""
     command = [sys.executable, "-c", "from targetwise.cli import main; main()", *arguments]
     environment = {**os.environ, **variables}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def configured(config):

@@ -192,7 +192,7 @@ class Project:
         return outcome["model_sha256"]
 
 
-def eventually(condition, what: str, seconds: float = 120):
+def eventually(condition, what: str, seconds: float = 300):
     """Wait until ``condition()`` is true and return it."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
