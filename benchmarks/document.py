@@ -22,7 +22,7 @@ IMAGES = Path("docs/images")
 BEGIN, END = "<!-- benchmarks/document.py writes from here -->", "<!-- to here -->"
 
 #: What one unit of a comparison is.
-UNITS = {"distance": "distances/s"}
+UNITS = {"distance": "distances"}
 
 #: fp32 weights that a step reads or writes at least: AdamW 7 (weight, gradient, two moments), EMA 3.
 WEIGHTS_MOVED, BYTES = 10, 4
@@ -208,7 +208,7 @@ def _conditions(sections: Mapping[str, Any]) -> str:
 
 
 def _what(comparison: Mapping[str, Any]) -> str:
-    unit = UNITS.get(comparison["what"], "images/s").removesuffix("/s")
+    unit = UNITS.get(comparison["what"], "images")
     batch = comparison["ours"]["settings"].get("batch")
     return f"{comparison['what']}{f', batch {batch}' if batch else ''} ({unit})"
 

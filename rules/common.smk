@@ -8,7 +8,7 @@ from glob import glob
 try:
     from targetwise import cells
     from targetwise.cluster import preflight, slurm
-    from targetwise.config import parameterization_file, require_unique_keys, validate, variant
+    from targetwise.config import require_unique_keys, source_files, validate, variant
     from targetwise.data.digests import declared
     from targetwise.errors import UserError
 except ModuleNotFoundError as error:
@@ -45,7 +45,7 @@ wildcard_constraints:
 def parameterization_files(wildcards):
     """Return the files that a variant's result depends on: its target's and its loss space's."""
     resolved = variant(STUDY, wildcards.parameterization)
-    return sorted({str(parameterization_file(resolved[key])) for key in ("target", "loss_space")})
+    return sorted({str(path) for path in source_files(resolved)})
 
 
 def source_folders(wildcards):

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 import torch
 from helpers import ROOT
+from plan import FAST as GPU
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -18,14 +19,6 @@ from targetwise.operations import rates
 
 SMALL = config.load([], ROOT / "config.yaml")["scales"]["small"]
 FLOPS = cost(SMALL, 3, 32)
-GPU = {
-    "precision": "bf16",
-    "channels_last": True,
-    "fused_optimizer": True,
-    "compile": True,
-    "tf32": False,
-    "deterministic": False,
-}
 
 
 def comparison(what, settings, median, ours="targetwise"):

@@ -6,10 +6,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from targetwise.config import parameterization_file, variant
+from targetwise.config import source_files, variant
 from targetwise.data.digests import declared
 from targetwise.errors import UserError, nearest
-from targetwise.files import canonical_json, read_json, sha256_of_file, sha256_of_text, write_json_if_changed
+from targetwise.files import read_json, sha256_of_file, sha256_of_json, write_json_if_changed
 
 #: Raised by hand whenever the numerics of training, sampling or metric change, so that old cells are made again.
 #: tests/test_protocol.py holds a short loss curve that must not move without it.
@@ -118,12 +118,6 @@ def specifications(config: Mapping[str, Any]) -> dict[Path, dict[str, Any]]:
     return files
 
 
-def source_digests(resolved: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the SHA-256 of the files that a variant's target and loss space are defined in."""
-    target, loss_space = (sha256_of_file(parameterization_file(resolved[role])) for role in ("target", "loss_space"))
-    return target, loss_space
-
-
 def training_key(specification: Mapping[str, Any], sources: Sequence[str], images: str | None) -> str:
     """Return the digest of all that decides a training; states and results with another key are another cell's.
 
@@ -132,7 +126,22 @@ def training_key(specification: Mapping[str, Any], sources: Sequence[str], image
         sources: the SHA-256 of the files of target and loss space.
         images: the SHA-256 of the training images; None where they are not known, which is the key of no training.
     """
-    return sha256_of_text(canonical_json([specification, *sources, images]))
+    return sha256_of_json([specification, *sources, images])
+
+
+class TrainingKeys:
+    """The keys that trainings of a study have now; each parameterization's file is read once."""
+
+    def __init__(self, images: str | None) -> None:
+        """Prepare for trainings on the images with the SHA-256 ``images``; None where they are not known."""
+        self._images = images
+        self._digests: dict[Path, str] = {}
+
+    def of(self, specification: Mapping[str, Any]) -> str:
+        """Return the key for the content of a ``cell.json``."""
+        files = source_files(specification["variant"])
+        self._digests |= {path: sha256_of_file(path) for path in files if path not in self._digests}
+        return training_key(specification, [self._digests[path] for path in files], self._images)
 
 
 def write_specifications(config: Mapping[str, Any], *, replace: bool = True) -> None:

@@ -102,6 +102,11 @@ def parameterization_file(target: str) -> Path:
     return PARAMETERIZATIONS / f"{target}.py"
 
 
+def source_files(resolved: Mapping[str, Any]) -> tuple[Path, Path]:
+    """Return the files that a variant's target and loss space are defined in; often they are one."""
+    return parameterization_file(resolved["target"]), parameterization_file(resolved["loss_space"])
+
+
 def known_targets() -> list[str]:
     """Return the names of all parameterization files."""
     return sorted(path.stem for path in PARAMETERIZATIONS.glob("*.py"))

@@ -126,6 +126,11 @@ def sha256_of_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def sha256_of_json(content: Any) -> str:
+    """Return the SHA-256 of plain values, as :func:`canonical_json` writes them, in hex."""
+    return sha256_of_text(canonical_json(content))
+
+
 def sha256_of_array(array: np.ndarray) -> str:
     """Return the SHA-256 of an array's values in C order, in hex; shape and type are not part of it."""
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()

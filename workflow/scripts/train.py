@@ -27,7 +27,8 @@ def main() -> None:
     parser.add_argument("--margin", type=float, default=120.0, metavar="SECONDS", help="kept free for saving")
     parser.add_argument("--wait", action="store_true", help="wait while another trainer has the cell")
     arguments = parser.parse_args()
-    stop = Stop(arguments.time_budget, arguments.margin, slurm.seconds_used()).listen()
+    used = slurm.seconds_used() if arguments.time_budget else 0.0
+    stop = Stop(arguments.time_budget, arguments.margin, used).listen()
     specification = files.read_json(arguments.specification)
     images = store.training_images(specification)
     folder = arguments.specification.parent

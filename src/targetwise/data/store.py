@@ -83,6 +83,15 @@ def prepare(name: str, definition: Mapping[str, Any], folder: Path) -> None:
     )
 
 
+def prepared_digest(name: str, root: Path = ROOT) -> str:
+    """Return the SHA-256 of a prepared data set's training images, as its manifest has it.
+
+    Raises:
+        UserError: if the manifest is missing or damaged.
+    """
+    return str(read_json(root / name / "manifest.json")["splits"]["train"]["sha256"])
+
+
 def training_images(specification: Mapping[str, Any], root: Path = ROOT) -> Images:
     """Load the images that a cell is trained on.
 

@@ -13,6 +13,7 @@ from targetwise.data import store
 from targetwise.errors import UserError
 from targetwise.files import read_json
 from targetwise.operations import rates
+from targetwise.operations.text import aligned
 
 #: Shapes (N, H, W, C) of the data sets that are known before they are prepared.
 SHAPES = {
@@ -186,8 +187,6 @@ def render(found: Estimate) -> str:
         ]
         for scale in found.scales
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    table = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     trained, sampled = (
         sum(scale.cells * getattr(scale, name) for scale in found.scales)
         for name in ("training_flops", "sampling_flops")
@@ -197,7 +196,7 @@ def render(found: Estimate) -> str:
     unit = "GPU-hours" if on_gpu else "hours of this kind of CPU"
     lines = [
         f"study {found.study}: {sum(scale.cells for scale in found.scales)} cells",
-        *table,
+        *aligned(rows, str.rjust),
         f"reference and bounds: {_hours(found.once and found.once + sum(scale.bounds for scale in found.scales))} h",
         f"total{', without what is ?' if missing else ''}: {_hours(found.seconds)} {unit}; wall time "
         f"{_hours(found.wall)} h on {found.devices} × {found.device}, a cell on each; "

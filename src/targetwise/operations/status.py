@@ -12,7 +12,7 @@ from typing import Any
 
 from targetwise import cells
 from targetwise.cells import Cell
-from targetwise.config import variant
+from targetwise.operations.text import aligned
 
 STATES = ("done", "running", "waiting", "failed", "diverged")
 
@@ -44,13 +44,13 @@ class Standing:
 def standings(config: Mapping[str, Any]) -> list[Standing]:
     """Return where each cell of the grid stands, in the grid's order; nothing but files is asked."""
     specifications = cells.specifications(config)
-    digests = _Digests(config)
+    keys = cells.TrainingKeys(_images_digest(config))
     sampler, now = cells.sampler_name(config), time.time()
     draws = [f"{sampler}/draw{draw}" for draw in range(config["sampling"]["draws"])]
     found = []
     for cell in cells.grid(config):
         specification = specifications[cell.folder / "cell.json"]
-        key = digests.key(cell.parameterization, specification)
+        key = keys.of(specification)
         found.append(replace(_standing(cell, specification, key, draws, now), key=key))
     return found
 
@@ -72,9 +72,7 @@ def render(found: Iterable[Standing]) -> str:
     told = [[each.cell.name, each.state, each.detail] for each in found if each.detail]
     total = Counter(each.state for each in found)
     summary = ", ".join(f"{total[state]} {state}" for state in STATES if total[state])
-    return "\n".join(
-        [*_aligned(rows), "", *_aligned(told), *([""] if told else []), f"{len(found)} cells: {summary}"]
-    )
+    return "\n".join([*aligned(rows), "", *aligned(told), *([""] if told else []), f"{len(found)} cells: {summary}"])
 
 
 def watch(config: Mapping[str, Any], every: float) -> None:
@@ -88,19 +86,9 @@ def watch(config: Mapping[str, Any], every: float) -> None:
         time.sleep(every)
 
 
-class _Digests:
-    """The digests of a study's images and parameterizations, which belong to each cell's key."""
-
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        self.config = config
-        manifest = read_whole(Path("data") / config["data"]["dataset"] / "manifest.json")
-        self.images = manifest["splits"]["train"]["sha256"] if manifest else None
-        self.files: dict[str, tuple[str, str]] = {}
-
-    def key(self, name: str, specification: Mapping[str, Any]) -> str:
-        if name not in self.files:
-            self.files[name] = cells.source_digests(variant(self.config, name))
-        return cells.training_key(specification, self.files[name], self.images)
+def _images_digest(config: Mapping[str, Any]) -> str | None:
+    manifest = read_whole(Path("data") / config["data"]["dataset"] / "manifest.json")
+    return manifest["splits"]["train"]["sha256"] if manifest else None
 
 
 def _standing(cell: Cell, specification: Mapping[str, Any], key: str, draws: list[str], now: float) -> Standing:
@@ -211,8 +199,3 @@ def _listed(folder: Path, ending: str) -> list[Path]:
         return [path for path in folder.iterdir() if path.name.endswith(ending)]
     except OSError:
         return []
-
-
-def _aligned(rows: list[list[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from targetwise import cells
-from targetwise.config import parameterization_file
+from targetwise.config import source_files
 from targetwise.data import store
 from targetwise.errors import UserError
-from targetwise.files import canonical_json, read_json, sha256_of_file, sha256_of_text, write_json
+from targetwise.files import canonical_json, read_json, sha256_of_file, sha256_of_json, write_json
 from targetwise.metric.rows import read_row
 from targetwise.schema import violations
 
 NAME = "manifest.json"
-ROLES = ("target", "loss_space")
 SCHEMA = Path("workflow/schemas/manifest.schema.yaml")
 
 
@@ -58,9 +57,10 @@ def gather(folder: Path) -> dict[str, Any]:
     configuration = {path.name: read_json(path) for path in paths}
     specification, sampling = configuration["cell.json"], configuration["sampling.json"]
     training = read_json(folder / "training.json")
-    sources = dict(zip(ROLES, cells.source_digests(specification["variant"]), strict=True))
-    images = read_json(store.ROOT / specification["data"]["dataset"] / "manifest.json")["splits"]["train"]["sha256"]
-    _require_trained_from(folder, training, specification, list(sources.values()), images)
+    files = source_files(specification["variant"])
+    sources = [sha256_of_file(path) for path in files]
+    images = store.prepared_digest(specification["data"]["dataset"])
+    _require_trained_from(folder, training, specification, sources, images)
     sampler = cells.sampler_name({"sampling": sampling})
     draws = [_draw(folder, sampler, draw, sampling, training) for draw in range(sampling["draws"])]
     stages = [("train", training)]
@@ -69,11 +69,9 @@ def gather(folder: Path) -> dict[str, Any]:
     return {
         "cell": specification["cell"],
         "configuration": configuration,
-        "configuration_sha256": {name: sha256_of_text(canonical_json(each)) for name, each in configuration.items()},
+        "configuration_sha256": {name: sha256_of_json(each) for name, each in configuration.items()},
         "code": {
-            "parameterizations": {
-                str(parameterization_file(specification["variant"][role])): digest for role, digest in sources.items()
-            },
+            "parameterizations": dict(zip(map(str, files), sources, strict=True)),
             "check_sha256": sha256_of_file(variant / "check.json"),
         },
         "data": {

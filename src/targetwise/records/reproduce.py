@@ -19,7 +19,7 @@ from targetwise.cells import Cell
 from targetwise.config import Config
 from targetwise.data import store
 from targetwise.errors import UserError
-from targetwise.files import canonical_json, read_json, sha256_of_file, sha256_of_text, write_json
+from targetwise.files import read_json, sha256_of_file, sha256_of_json, sha256_of_text, write_json
 from targetwise.records import comparison, manifest
 from targetwise.training.stopping import Stop
 
@@ -107,7 +107,7 @@ def _require_same_cell(study: Mapping[str, Any], cell: Cell, record: Mapping[str
         if not Path(path).exists() or sha256_of_file(Path(path)) != digest:
             raise UserError(f"{path} is not the file that {name} was trained with, SHA-256 {digest}")
     images = store.ROOT / record["data"]["dataset"] / "manifest.json"
-    if images.exists() and read_json(images)["splits"]["train"]["sha256"] != record["data"]["train_sha256"]:
+    if images.exists() and store.prepared_digest(record["data"]["dataset"]) != record["data"]["train_sha256"]:
         raise UserError(
             f"{images.parent} holds other images than {name} was trained on, SHA-256 {record['data']['train_sha256']}"
         )
@@ -146,7 +146,7 @@ def _scratch(cell: Cell, record: Mapping[str, Any], keep: Path | None) -> Iterat
     with _alone(folder):
         purpose = {
             "cell": str(cell.folder.resolve()),
-            "record": sha256_of_text(canonical_json(record)),
+            "record": sha256_of_json(record),
             "code": _code(),
         }
         marker = folder / PURPOSE
@@ -205,4 +205,4 @@ def _code() -> str:
         for path in root.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    return sha256_of_text(canonical_json(files))
+    return sha256_of_json(files)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from targetwise import cells
-from targetwise.files import canonical_json, read_json, sha256_of_text
+from targetwise.files import read_json, sha256_of_json
 from targetwise.metric import rows
 
 Record = tuple[str, dict[str, Any]]
@@ -28,7 +28,7 @@ def origins(config: Mapping[str, Any]) -> dict[str, Any]:
     environments = [record["environment"] for _, record in records]
     ends = sorted(record["finished_at"] for stage, record in records if stage == "train")
     return {
-        "configuration": sha256_of_text(canonical_json(config)),
+        "configuration": sha256_of_json(config),
         "stages": [
             {"name": name, "count": len(seconds), "seconds": sum(seconds)} for name, seconds in stages.items()
         ],

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from targetwise import cells
-from targetwise.cells import Cell
-from targetwise.config import variant
+from targetwise.cells import Cell, TrainingKeys
 from targetwise.data import store
 from targetwise.data.digests import declared
 from targetwise.diffusion.sampling import load_samples
@@ -106,8 +105,7 @@ class Agreement:
         self.config = config
         self.specifications = cells.specifications(config)
         self.study = cells.RESULTS / config["study"]
-        self._images = _images_digest(config)
-        self._sources: dict[str, tuple[str, str]] = {}
+        self._keys = TrainingKeys(_images_digest(config))
 
     def require(self, cell: Cell) -> None:
         """Make sure that all parts of a cell agree, as far as their first files tell.
@@ -136,7 +134,7 @@ class Agreement:
         """
         if part.kind == TRAINING:
             # A training by somebody's own rule may record no key; then nothing can be said against it.
-            return facts.get("key") in (None, self._key(cell))
+            return facts.get("key") in (None, self._keys.of(self.specifications[cell.folder / "cell.json"]))
         training, samples = before.get((TRAINING, 0)), before.get((SAMPLES, part.draw))
         if training is None or facts["model_sha256"] != training["model_sha256"]:
             return False
@@ -154,17 +152,8 @@ class Agreement:
             describe(asked),
         )
 
-    def _key(self, cell: Cell) -> str:
-        """Return what training.json of the cell must have as its key."""
-        name = cell.parameterization
-        if name not in self._sources:
-            self._sources[name] = cells.source_digests(variant(self.config, name))
-        specification = self.specifications[cell.folder / "cell.json"]
-        return cells.training_key(specification, self._sources[name], self._images)
-
 
 def _images_digest(config: Mapping[str, Any]) -> str:
     """Return the digest of the training images: the declared one, or that of the prepared data set."""
     name = config["data"]["dataset"]
-    digest = declared(config["datasets"][name], "train")
-    return digest or str(read_json(store.ROOT / name / "manifest.json")["splits"]["train"]["sha256"])
+    return declared(config["datasets"][name], "train") or store.prepared_digest(name)
