@@ -6,9 +6,6 @@ snakemake --profile slurm all                               on a cluster
 """
 
 
-configfile: "config.yaml"
-
-
 # Configuration, cells and their specifications
 include: "rules/common.smk"
 # Data and what samples are compared with
@@ -35,15 +32,21 @@ localrules:
     all,
 
 
+# Not the report alone, but all that it is made from: a file that is missing is made again, however new the report is.
 rule all:
     default_target: True
     input:
-        expand(rules.report.output, study=STUDY["study"]),
-        expand(rules.track.output, study=STUDY["study"]),
-        expand(rules.version.output, study=STUDY["study"]),
+        expand(map(str, rules.report.input), study=STUDY["study"]),
+        expand(map(str, rules.version.input), study=STUDY["study"]),
+        expand([*rules.report.output, *rules.track.output, *rules.version.output], study=STUDY["study"]),
 
 
 onstart:
+    # What is there already, and would only come out the same, is not made again, unless somebody forces it.
+    jobs = list(workflow.dag.needrun_jobs())
+    forced = [job for job in jobs if workflow.dag.reason(job).forced]
+    adoption.forget(STUDY["study"], forced)
+    adoption.adopt(STUDY, [job for job in jobs if job not in forced])
     # What the cluster does not have is said now, not by a job that waits for ever.
     if workflow.executor_plugin.name == "slurm":
         try:
@@ -53,5 +56,4 @@ onstart:
 
 
 onerror:
-    # What is there already is an answer too: the partial table names what is missing.
-    shell(f"targetwise table --configfile results/{STUDY['study']}/study.json || true")
+    ending.after_failure(STUDY["study"], workflow.scheduler.failed)

@@ -6,21 +6,29 @@ import sys
 from glob import glob
 
 try:
-    from targetwise import cells
+    from targetwise import cells, errors
     from targetwise.cluster import preflight, slurm
-    from targetwise.config import require_unique_keys, source_files, validate, variant
+    from targetwise.config import require_readable, source_files, source_folders, validate, variant
     from targetwise.data.digests import declared
     from targetwise.errors import UserError
+    from targetwise.jobs import adoption, drivers
+    from targetwise.operations import ending
 except ModuleNotFoundError as error:
-    sys.exit(f"error: the package '{error.name}' is missing; run `make .venv` and activate .venv")
+    sys.exit(f"error: the package '{error.name}' is missing; run `make setup`, then `. .venv/bin/activate`")
+
+errors.run(lambda: require_readable(workflow.configfiles))
+
+
+configfile: "config.yaml"
+
 
 try:
-    require_unique_keys(workflow.configfiles)
     STUDY = validate(config)
     # Only the driver writes what the cells are; its jobs make sure that nobody edited the configuration since. A dry
     # run, or a second driver that is about to be refused, must not change them under a run that is under way.
     if workflow.is_main_process:
-        cells.write_specifications(STUDY, replace=not glob(".snakemake/locks/*"))
+        drivers.register(STUDY["study"])
+        cells.write_specifications(STUDY, replace=not drivers.is_at_work(STUDY["study"]))
     else:
         cells.require_specifications(STUDY)
 except UserError as error:
@@ -46,15 +54,6 @@ def parameterization_files(wildcards):
     """Return the files that a variant's result depends on: its target's and its loss space's."""
     resolved = variant(STUDY, wildcards.parameterization)
     return sorted({str(path) for path in source_files(resolved)})
-
-
-def source_folders(wildcards):
-    """Return the folders of one's own images, so that adding or removing a file makes the data set anew."""
-    definition = STUDY["datasets"][wildcards.dataset]
-    if definition["kind"] != "images":
-        return []
-    folder = Path(definition["folder"]).expanduser()
-    return sorted({str(folder), *glob(f"{folder}/**/", recursive=True)})
 
 
 def manifest_of(dataset):

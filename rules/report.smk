@@ -46,4 +46,4 @@ rule report:
     conda:
         "../environment.yml"
     shell:
-        "python workflow/scripts/report.py --study {input.study:q} --output {output:q}" " > {log} 2>&1"
+        "python workflow/scripts/report.py --study {input.study:q} --output {output:q} --complete > {log} 2>&1"

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from targetwise import config as configuration
-from targetwise.diffusion.parameterization import Parameterization
+from targetwise.diffusion.check import check
+from targetwise.diffusion.parameterization import Parameterization, load
 from targetwise.diffusion.schedule import at
+from targetwise.errors import UserError
 from targetwise.files import sha256_of_array, write_json
 
 ROOT = Path(__file__).parent.parent
@@ -27,10 +29,14 @@ with contextlib.chdir(ROOT):
     EXAMPLE = configuration.load([Path("config/digits.yaml")])
 
 LINEAR = {"schedule": "linear", "timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
+VARIANT = {"weighting": "constant", "parameters": {}, "diffusion": LINEAR}
 
 
 def copy_working_tree(folder: Path) -> None:
-    """Copy what a clone of the working tree would hold into ``folder``: files that git tracks or does not ignore."""
+    """Copy what a clone of the working tree would hold into ``folder``: files that git tracks or does not ignore.
+
+    The record of results that were made here is left out: in a project without these results it is nobody's.
+    """
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -38,7 +44,7 @@ def copy_working_tree(folder: Path) -> None:
         check=True,
     )
     for name in filter(None, listed.stdout.decode().split("\0")):
-        if (ROOT / name).is_file():
+        if (ROOT / name).is_file() and name != "dvc.lock":
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
 
@@ -48,6 +54,25 @@ def skip_or_fail_in_ci(reason: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+def whole_outcome(**changes: Any) -> dict[str, Any]:
+    """Return a training.json that holds what it must and no more, as that of somebody's own procedure does."""
+    return {
+        "status": "finished",
+        "reason": None,
+        "steps": 12,
+        "final_loss": 0.5,
+        "model_sha256": "0123456789abcdef" * 4,
+        "seconds": 6.0,
+        "finished_at": 1_790_000_006.0,
+        "environment": {
+            "versions": {"python": "3.11.7", "torch": "2.0"},
+            "machine": {"host": "node1", "system": "Linux x86_64", "cpu": "CPU", "cores": 2},
+            "code": {"commit": "c" * 40, "modified": False},
+        },
+        **changes,
+    }
 
 
 def write_dataset(folder: Path, images: np.ndarray) -> None:
@@ -83,3 +108,31 @@ def some_images(count: int, channels: int = 3, size: int = 4, seed: int = 0) -> 
     random = np.random.default_rng(seed)
     shape = (count, channels, size, size)
     return torch.from_numpy(random.uniform(-1, 1, shape)), torch.from_numpy(random.standard_normal(shape))
+
+
+def verdict(target: Parameterization, loss_space: Parameterization | None = None, precisions=(), **changes):
+    """Return what the check finds about a variant with these changes."""
+    return check(target, loss_space or target, {**VARIANT, **changes}, list(precisions))
+
+
+def refusal(target: Parameterization, loss_space: Parameterization | None = None, **changes) -> str:
+    """Return the one line with which the check refuses a variant."""
+    with pytest.raises(UserError) as caught:
+        verdict(target, loss_space, **changes)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+def v_with(predict: Callable | None = None, compute: Callable | None = None) -> Parameterization:
+    """Return v with one function replaced; the replacement gets what v's function returned in place of its input."""
+    v = load("v")
+
+    def changed(function, change):
+        def run(first, second, timesteps, schedule):
+            result = function(first, second, timesteps, schedule)
+            return change(result, second, timesteps, schedule) if change else result
+
+        return run
+
+    return parameterization(changed(v.compute_training_target, compute), changed(v.predict_x0, predict), "broken")

@@ -65,7 +65,7 @@ class Files:
 
     def log(self, cell: Cell, steps: list[int], *, saved: int = 0, alive: bool = True) -> None:
         """Be in training: logged at ``steps``, state saved after step ``saved``, the heart beating or stopped."""
-        state = cell.folder / "state"
+        state = cell.folder / "state/train"
         state.mkdir(exist_ok=True)
         text = "".join(json.dumps(self.line(cell, step)) + "\n" for step in steps)
         (state / "train.jsonl").write_text(text)
@@ -80,7 +80,7 @@ class Files:
         """End with an error: the heartbeat is taken away, the log has the last words."""
         (cell.folder / "log").mkdir(exist_ok=True)
         (cell.folder / "log/train.log").write_text(f"train {cell.name}: 5/10 steps\n{words}\n")
-        (cell.folder / "state/heartbeat.json").unlink(missing_ok=True)
+        (cell.folder / "state/train/heartbeat.json").unlink(missing_ok=True)
 
     def publish(self, cell: Cell, steps: list[int], diverged: str | None = None) -> None:
         """Be trained, or diverged for a reason."""
@@ -91,6 +91,9 @@ class Files:
         outcome = {
             "status": "diverged" if diverged else "finished",
             "reason": diverged,
+            "steps": steps[-1],
+            "final_loss": lines[-1]["loss"],
+            "clipped_share": 0.25,
             "model_sha256": DIGEST,
             "key": self.keys[cell],
             "seconds": float(steps[-1]),
@@ -98,7 +101,7 @@ class Files:
             "environment": ENVIRONMENT,
         }
         write_json(cell.folder / "training.json", outcome)
-        shutil.rmtree(cell.folder / "state", ignore_errors=True)
+        shutil.rmtree(cell.folder / "state/train", ignore_errors=True)
 
     def measure(self, cell: Cell, draw: int = 0, reason: str | None = None) -> None:
         """Be sampled and measured; with a ``reason`` the samples were not finite."""

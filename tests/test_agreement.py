@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from helpers import whole_outcome
 
 from targetwise import cells, config
 from targetwise.data.digests import declared
@@ -25,12 +26,12 @@ def finished(project):
     model, curve = files["training"].others
     model.parent.mkdir(parents=True)
     model.write_bytes(b"weights")
-    curve.write_text('{"step": 1}\n')
+    curve.write_text('{"step": 1, "loss": 0.5, "time": 0}\n')
     source = sha256_of_file(Path("workflow/parameterizations/v.py"))
     images = declared(study["datasets"]["digits"], "train")
     key = sha256_of_text(canonical_json([specifications[cell.folder / "cell.json"], source, source, images]))
     digests = {"model_sha256": sha256_of_file(model), "samples_sha256": "1" * 64}
-    write_json(files["training"].facts, {"key": key, "model_sha256": digests["model_sha256"]})
+    write_json(files["training"].facts, whole_outcome(key=key, model_sha256=digests["model_sha256"]))
     write_json(files["samples"].facts, {**digests, "sampling": specifications[Path("results/digits/sampling.json")]})
     metric = study["metric"]
     reference = describe({"dataset": "digits", "split": metric["reference"]["split"], "first": None})
@@ -64,7 +65,7 @@ def test_a_file_made_from_something_else_is_named(finished, kind, key, value):
     study, cell, files = finished
     path = files[kind].facts
     write_json(path, {**json.loads(path.read_text()), key: value})
-    with pytest.raises(UserError, match=f"^{path} tells of another configuration, "):
+    with pytest.raises(UserError, match=f"^{path} is of another configuration, "):
         Agreement(study).require(cell)
 
 
@@ -81,7 +82,7 @@ def test_a_file_made_from_something_else_is_named(finished, kind, key, value):
 def test_files_of_another_configuration_are_not_recorded(finished, change):
     study, cell, _ = finished
     change(study)
-    with pytest.raises(UserError, match="tells of another configuration"):
+    with pytest.raises(UserError, match="is of another configuration"):
         Agreement(study).require(cell)
 
 
@@ -94,14 +95,14 @@ def test_an_edited_parameterization_is_another_one(finished):
     Agreement(study).require(cell)
     with Path("workflow/parameterizations/v.py").open("a") as file:
         file.write("# edited\n")
-    with pytest.raises(UserError, match=r"training.json tells of another configuration"):
+    with pytest.raises(UserError, match=r"training.json is of another configuration"):
         Agreement(study).require(cell)
 
 
 def test_a_training_by_ones_own_rule_may_record_no_key(finished):
     study, cell, files = finished
     facts = json.loads(files["training"].facts.read_text())
-    write_json(files["training"].facts, {"model_sha256": facts["model_sha256"]})
+    write_json(files["training"].facts, whole_outcome(model_sha256=facts["model_sha256"]))
     Agreement(study).require(cell)
 
 
@@ -109,7 +110,7 @@ def test_a_training_by_ones_own_rule_may_record_no_key(finished):
 def test_facts_that_cannot_be_read_are_named(finished, content):
     study, cell, files = finished
     files["samples"].facts.write_text(content)
-    with pytest.raises(UserError, match=r"draw0.json is damaged.*delete it and run again$"):
+    with pytest.raises(UserError, match=r"draw0.json is damaged.*delete it; `snakemake .* makes it again$"):
         Agreement(study).require(cell)
 
 
@@ -117,7 +118,7 @@ def test_weights_that_are_not_those_told_of_are_damaged(finished):
     _, _, files = finished
     model, curve = files["training"].others
     model.write_bytes(b"WEIGHTS")
-    with pytest.raises(UserError, match=f"^{model} is missing, or is not the file that .*training.json tells of"):
+    with pytest.raises(UserError, match=f"^{model} is missing, or is not the file that .*training.json records"):
         agreement.require_whole(files["training"])
     model.write_bytes(b"weights")
     curve.unlink()

@@ -61,10 +61,14 @@ def test_a_cell_from_data_to_number_and_nothing_twice(project, capsys):
     assert "measuring draw 0" in said and "sampling" not in said
 
 
-@pytest.mark.parametrize("name", ["short", "nothing/v-tiny-1", "short/v-tiny-9", "short/"])
+@pytest.mark.parametrize("name", ["short", "nothing@v-tiny-1", "short@v-tiny-9", "short@", "nothing/v-tiny-1"])
 def test_unknown_cell_is_one_line(project, name):
-    with pytest.raises(UserError, match=r"STUDY/CELL|has no cell"):
+    with pytest.raises(UserError, match=rf"^'{name}' is not STUDY@CELL, as in reference@epsilon|has no cell"):
         chain.load(name)
+
+
+def test_study_and_cell_are_joined_by_an_at_or_a_slash(project):
+    assert chain.load("short@v-tiny-1") == chain.load("short/v-tiny-1")
 
 
 def test_stopped_by_its_budget_it_says_so_and_goes_on(project):

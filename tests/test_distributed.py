@@ -115,7 +115,7 @@ def test_weights_agree(trained):
 def test_two_processes_write_one_log_and_one_result(trained):
     facts = json.loads((trained[2] / "training.json").read_text())
     assert facts["processes"] == 2 and facts["images"] == STEPS * 16
-    assert not (trained[2] / "state").exists()
+    assert not (trained[2] / "state/train").exists()
 
 
 def test_samples_agree_by_index(trained, project):
@@ -144,7 +144,7 @@ def test_stopped_under_torchrun_and_resumed_alone(trained, project):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
     )
-    while not list((folder / "state").glob("step-*.sha256")) and process.poll() is None:
+    while not list((folder / "state/train").glob("step-*.sha256")) and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=120)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import whole_outcome
 from PIL import Image
 
 from targetwise.data import store
@@ -127,7 +128,7 @@ def test_samples_that_are_not_finite_give_a_diverged_row_and_no_number(digits, t
     monkeypatch.setattr(sampling, "denoise", denoise)
     (tmp_path / "model.safetensors").write_bytes(b"")
     digest = sha256_of_file(tmp_path / "model.safetensors")
-    write_json(tmp_path / "training.json", {"status": "finished", "reason": None, "model_sha256": digest})
+    write_json(tmp_path / "training.json", whole_outcome(model_sha256=digest))
     variant = {"target": "v"}
     specification = {"data": {"dataset": "digits"}, "training": {"threads": 1}, "cell": CELL, "variant": variant}
     options = {"images": 70, "batch": 32, "seed": 0, "quantization": "round"}
@@ -233,10 +234,10 @@ def test_archive_folder_and_zip_give_the_row_of_the_same_images(write, name, row
         ({"arr_0": np.zeros((5, 1, 8, 8), np.uint8)}, r"shape \(5, 1, 8, 8\), but \(N, 8, 8, 1\) is needed"),
         ({"arr_0": np.zeros((5, 8, 8, 3), np.uint8)}, r"shape \(5, 8, 8, 3\), but \(N, 8, 8, 1\)"),
         ({"arr_0": np.zeros((5, 16, 16, 1), np.uint8)}, r"shape \(5, 16, 16, 1\)"),
-        ({"arr_0": np.zeros((1, 8, 8, 1), np.uint8)}, "holds 1 images; a distance needs at least two"),
+        ({"arr_0": np.zeros((1, 8, 8, 1), np.uint8)}, "holds 1 image; a distance needs at least two"),
         ({"arr_0": np.zeros((0, 8, 8, 1), np.uint8)}, "holds 0 images"),
         ({"images": np.zeros((5, 8, 8, 1), np.uint8)}, r"has no arr_0 \(it has: images\)"),
-        ({"arr_0": np.array([{}] * 3)}, "is damaged or not an .npz archive"),
+        ({"arr_0": np.array([{}] * 3)}, "arr_0 is object, but uint8"),
     ],
 )
 def test_wrong_archives_are_told_and_give_no_number(content, message, digits, tmp_path):

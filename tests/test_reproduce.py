@@ -447,7 +447,7 @@ def test_a_bad_name_is_one_line(project, monkeypatch, capsys, name):
     with pytest.raises(SystemExit) as left:
         call(monkeypatch, name)
     assert left.value.code == errors.EXIT_ERROR
-    assert re.fullmatch(r"error: .*(STUDY/CELL|has no cell).*\n", capsys.readouterr().err)
+    assert re.fullmatch(r"error: .*(STUDY@CELL|has no cell).*\n", capsys.readouterr().err)
 
 
 def test_without_a_record_there_is_nothing_to_compare_with(folder, project):

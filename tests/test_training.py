@@ -92,7 +92,7 @@ def test_result_is_whole(uninterrupted):
     assert outcome["model_sha256"] == sha256_of_file(folder / "model.safetensors")
     assert [line["step"] for line in curve(folder)] == [4, 8, 10]
     assert outcome["final_loss"] == curve(folder)[-1]["loss"]
-    assert not (folder / "state").exists()
+    assert not (folder / "state/train").exists()
     assert read_json(folder / "training.json") == outcome
 
 
@@ -127,7 +127,7 @@ def test_state_of_another_specification_is_not_used(uninterrupted, images, tmp_p
 def test_damaged_newest_state_falls_back_to_the_one_before(uninterrupted, images, tmp_path, capfd):
     with pytest.raises(StoppedEarlyError):
         run(specification(), images, tmp_path, StopAfter(6), save_every=0)
-    states = sorted((tmp_path / "state").glob("*.pt"))
+    states = sorted((tmp_path / "state/train").glob("*.pt"))
     assert [path.name for path in states] == ["step-000000005.pt", "step-000000006.pt"]
     with states[-1].open("rb+") as file:
         file.seek(1000)
@@ -136,6 +136,13 @@ def test_damaged_newest_state_falls_back_to_the_one_before(uninterrupted, images
     assert "step-000000006.pt is damaged" in capfd.readouterr().err
     assert outcome["model_sha256"] == uninterrupted[0]["model_sha256"]
     assert curve(tmp_path) == curve(uninterrupted[1])
+
+
+def test_a_record_that_no_later_stage_could_read_is_not_written(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "environment", dict)
+    with pytest.raises(UserError, match=r"training\.json: environment\.versions is missing"):
+        run(specification(), images, tmp_path)
+    assert not (tmp_path / "training.json").exists()
 
 
 def test_killed_in_the_middle_of_publishing_goes_on(uninterrupted, images, tmp_path, monkeypatch):
@@ -174,8 +181,8 @@ def test_killed_with_sigkill_again_and_again(tmp_path, images):
         while not (folder / "training.json").exists():
             process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
             if killed < kills:
-                before = set((folder / "state").glob("*"))
-                while process.poll() is None and set((folder / "state").glob("step-*.pt")) <= before:
+                before = set((folder / "state/train").glob("*"))
+                while process.poll() is None and set((folder / "state/train").glob("step-*.pt")) <= before:
                     time.sleep(0.01)
                 time.sleep(randomness.uniform(0, 0.15))
                 process.send_signal(signal.SIGKILL)
@@ -280,7 +287,7 @@ def test_divergence_is_a_result(images, tmp_path):
     assert "not finite at step" in outcome["reason"]
     assert 2 <= outcome["divergence"]["step"] <= 8
     assert len(outcome["divergence"]["last_losses"]) >= 1
-    assert (tmp_path / "model.safetensors").exists() and not (tmp_path / "state").exists()
+    assert (tmp_path / "model.safetensors").exists() and not (tmp_path / "state/train").exists()
 
 
 def truncated(weighting, **training_options):
@@ -306,9 +313,9 @@ def test_under_truncated_snr_a_clip_of_one_cuts_every_step_which_the_log_tells(i
 
 
 def test_second_trainer_is_refused_and_told_who_holds_the_cell(images, tmp_path):
-    with StateFolder(tmp_path / "state", "whatever").locked():
+    with StateFolder(tmp_path / "state/train", "whatever").locked():
         time.sleep(0.1)
-        with pytest.raises(UserError, match=f"in use by another trainer .*process {os.getpid()}"):
+        with pytest.raises(UserError, match=f"in use by another process .*process {os.getpid()}"):
             run(specification(), images, tmp_path)
 
 
@@ -325,11 +332,11 @@ def test_full_disk_keeps_the_state_before(uninterrupted, images, tmp_path, monke
         patched.setattr(torch, "save", save)
         with pytest.raises(OSError, match="No space left"):
             run(specification(), images, tmp_path, save_every=0)
-    assert not list((tmp_path / "state").glob(".*part"))
+    assert not list((tmp_path / "state/train").glob(".*part"))
     outcome = run(specification(), images, tmp_path)
     assert outcome["model_sha256"] == uninterrupted[0]["model_sha256"]
 
 
 def test_batch_larger_than_the_data_is_refused(images, tmp_path):
-    with pytest.raises(UserError, match=r"training.global_batch is 65, but there are only 64 images"):
+    with pytest.raises(UserError, match=r"training.global_batch is 65; it must be at most 64 images"):
         run(specification(global_batch=65), images, tmp_path)

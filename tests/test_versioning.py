@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import importlib.util
 import os
 import re
 import shutil
@@ -41,6 +42,14 @@ def edit(path, before, after):
     text = path.read_text()
     assert before in text
     path.write_text(text.replace(before, after))
+
+
+@pytest.mark.parametrize("package", ["dvc", "snakemake"])
+def test_restoring_without_a_package_says_how_to_get_it(versioned, monkeypatch, package):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else real(name))
+    with pytest.raises(UserError, match=rf"^the package '{package}' is missing; run `make setup`, then"):
+        restore.restore(config.load())
 
 
 # --- dvc.yaml

@@ -4,6 +4,7 @@ a person reads when something is wrong. The tests share one copy of the project 
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 
@@ -32,13 +33,23 @@ def project(tmp_path_factory):
     return copy
 
 
+def environment(project):
+    mine = {**os.environ, "PYTHONPATH": str(project / "src"), "OMP_NUM_THREADS": "1"}
+    mine.pop("MLFLOW_TRACKING_URI", None)
+    return mine
+
+
+def targetwise(project, *arguments):
+    command = ["targetwise", *arguments]
+    return subprocess.run(command, cwd=project, env=environment(project), capture_output=True, text=True, timeout=120)
+
+
 def snakemake(project, *arguments, study=STUDY):
-    environment = {**os.environ, "PYTHONPATH": str(project / "src"), "OMP_NUM_THREADS": "1"}
-    environment.pop("MLFLOW_TRACKING_URI", None)
     command = ["snakemake", "--cores", "2", *study, "--", *arguments]
     if "-n" in arguments:
         command = ["snakemake", "-n", *study, "--", *(a for a in arguments if a != "-n")]
-    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=600)
+    mine = environment(project)
+    return subprocess.run(command, cwd=project, env=mine, capture_output=True, text=True, timeout=600)
 
 
 def planned(project, study=STUDY):
@@ -102,7 +113,7 @@ def test_no_state_and_no_half_written_file_is_left(project):
     names = [path.name for path in (project / "results").rglob("*")] + [
         path.name for path in project.glob("data/**/*")
     ]
-    assert "state" not in names
+    assert not {"state", "kept"} & set(names)
     assert not [name for name in names if name.endswith(".part")]
 
 
@@ -162,6 +173,57 @@ def test_dataset_made_again_retrains_nothing(project):
     finally:
         shutil.rmtree(project / ".snakemake")
         (project / "records").rename(project / ".snakemake")
+
+
+def test_what_is_missing_is_made_again_however_new_the_report_is(project):
+    """What costs a training comes back from what is there; the rest is computed once more."""
+    results = project / "results/tiny"
+    weights = {path: path.read_bytes() for path in results.rglob("model.safetensors")}
+    facts = {path: path.read_bytes() for path in results.rglob("training.json")}
+    lost = [
+        project / "data/digits/dataset.npz",
+        results / "table.csv",
+        results / "v/check.json",
+        results / "epsilon/tiny/seed0/fid/ddim-4/draw0.json",
+        results / "epsilon/tiny/seed1/manifest.json",
+        results / "floor.json",
+    ]
+    before = {path: path.read_bytes() for path in lost[:3]}
+    for path in lost:
+        path.unlink()
+    done = snakemake(project, "all")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert all(path.exists() for path in lost) and planned(project) == {}
+    assert {path: path.read_bytes() for path in before} == before
+    assert {path: path.read_bytes() for path in weights} == weights
+    assert {path: path.read_bytes() for path in facts} == facts, "with the time at which they were trained"
+    assert "note: 8 finished results are up to date; put back, not made again" in done.stdout
+
+
+def test_a_training_that_somebody_forces_is_made_again(project):
+    facts = project / "results/tiny/v/tiny/seed1/training.json"
+    trained = json.loads(facts.read_text())
+    done = snakemake(project, "all", study=[*STUDY, "--forcerun", str(facts.relative_to(project))])
+    assert done.returncode == 0, done.stderr[-3000:]
+    again = json.loads(facts.read_text())
+    assert again["finished_at"] > trained["finished_at"] and again["model_sha256"] == trained["model_sha256"]
+
+
+def test_the_command_that_a_message_names_makes_a_damaged_file_again(project):
+    row = project / "results/tiny/v/tiny/seed0/fid/ddim-4/draw0.json"
+    whole = json.loads(row.read_text())
+    row.write_text("{")
+    done = targetwise(project, "table", *STUDY)
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: results/tiny/v/tiny/seed0/fid/ddim-4/draw0.json is damaged (")
+    row.unlink()
+    (command,) = re.findall("`(.*)`", line)
+    assert command == "snakemake --cores all all --configfile results/tiny/study.json"
+    done = subprocess.run(shlex.split(command), cwd=project, env=environment(project), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert {**json.loads(row.read_text()), "seconds": 0} == {**whole, "seconds": 0}
+    assert planned(project) == {}
 
 
 def test_changed_variant_is_known_without_snakemakes_records(project):
@@ -304,12 +366,14 @@ def test_damaged_dataset_is_named_and_nothing_is_lost(project):
     assert "error: data/digits/dataset.npz is missing or damaged" in done.stderr
     assert not list((project / "results/tiny/epsilon/tiny/seed7").glob("*.safetensors"))
     assert "missing: epsilon-tiny-7 draw 0" in done.stdout + done.stderr  # the partial table, made by itself
+    table = pd.read_csv(project / "results/tiny/table.partial.csv")
+    assert table[["seed", "status"]].to_numpy().tolist() == [[7, "missing"]]
 
 
 def test_partial_table_names_what_is_missing(project):
     study = edited(project, grid={"parameterizations": ["epsilon"], "seeds": [0, 9]})
     done = subprocess.run(
-        ["targetwise", "table", *study],
+        ["targetwise", "table", *study, "--output", "results/tiny/table.partial.csv"],
         cwd=project,
         env={**os.environ, "PYTHONPATH": str(project / "src")},
         capture_output=True,

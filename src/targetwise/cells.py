@@ -72,6 +72,17 @@ def reference_name(config: Mapping[str, Any]) -> str:
     return f"{metric['extractor']}-{metric['path']}-{reference['split']}{first}"
 
 
+def shared_jobs(config: Mapping[str, Any]) -> list[tuple[Path, str]]:
+    """Return folder and name of the jobs that are not one cell's: the reference, and the bounds."""
+    study, axes = RESULTS / config["study"], config["grid"]
+    variants = product(axes["parameterizations"], axes["scales"])
+    return [
+        (Path("data") / config["data"]["dataset"] / "reference", reference_name(config)),
+        (study, "floor"),
+        *((study / parameterization / scale, "ceiling") for parameterization, scale in variants),
+    ]
+
+
 def specifications(config: Mapping[str, Any]) -> dict[Path, dict[str, Any]]:
     """Return every specification file of the study: what decides a result, and nothing else.
 
@@ -129,6 +140,25 @@ def training_key(specification: Mapping[str, Any], sources: Sequence[str], image
     return sha256_of_json([specification, *sources, images])
 
 
+def sampling_key(
+    specification: Mapping[str, Any],
+    source: str,
+    training: Mapping[str, Any],
+    options: Mapping[str, Any],
+    draw: int,
+) -> str:
+    """Return the digest of all that decides a draw of samples.
+
+    Args:
+        specification: the content of ``cell.json``.
+        source: the SHA-256 of the target's file.
+        training: the content of ``training.json``.
+        options: the content of ``sampling.json``.
+        draw: which of the independent sample sets.
+    """
+    return sha256_of_json([specification, source, training["model_sha256"], training["status"], options, draw])
+
+
 class TrainingKeys:
     """The keys that trainings of a study have now; each parameterization's file is read once."""
 
@@ -139,9 +169,18 @@ class TrainingKeys:
 
     def of(self, specification: Mapping[str, Any]) -> str:
         """Return the key for the content of a ``cell.json``."""
+        return training_key(specification, self._sources(specification), self._images)
+
+    def of_samples(
+        self, specification: Mapping[str, Any], training: Mapping[str, Any], options: Mapping[str, Any], draw: int
+    ) -> str:
+        """Return the key of a draw that is sampled from ``training``; see :func:`sampling_key`."""
+        return sampling_key(specification, self._sources(specification)[0], training, options, draw)
+
+    def _sources(self, specification: Mapping[str, Any]) -> list[str]:
         files = source_files(specification["variant"])
         self._digests |= {path: sha256_of_file(path) for path in files if path not in self._digests}
-        return training_key(specification, [self._digests[path] for path in files], self._images)
+        return [self._digests[path] for path in files]
 
 
 def write_specifications(config: Mapping[str, Any], *, replace: bool = True) -> None:

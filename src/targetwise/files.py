@@ -1,8 +1,10 @@
 """Files as this project writes them: whole or not at all, and known by their digest."""
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,12 +23,16 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "targetwise"
 
 
+#: What a file system without hard links says, or where two file systems meet.
+NO_HARD_LINKS = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
+
+
 @contextmanager
 def atomic(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; it takes the final name only when the block succeeds.
 
-    The bytes reach the disk before the name does, so that a power cut leaves the old file or the new one; unless it
-    need not be ``durable``.
+    The bytes reach the disk before the name does, so that a power cut leaves the old file or the new one, unless
+    ``durable`` is false.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -51,6 +57,18 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def link(source: Path, target: Path) -> None:
+    """Make ``target`` the same file as ``source``; a copy where the file system has no hard links."""
+    with atomic(target, durable=False) as temporary:
+        temporary.unlink(missing_ok=True)  # of a killed process that had our number: it may be a link itself
+        try:
+            os.link(source, temporary)
+        except OSError as error:
+            if error.errno not in NO_HARD_LINKS:
+                raise
+            shutil.copyfile(source, temporary)
+
+
 def canonical_json(content: Any) -> str:
     """Return the one text that stands for ``content``: sorted keys, two spaces, a final newline.
 
@@ -60,10 +78,15 @@ def canonical_json(content: Any) -> str:
     return json.dumps(content, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` atomically."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` atomically."""
-    with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -88,6 +111,26 @@ def write_json_if_changed(path: Path, content: Any) -> bool:
     return True
 
 
+def remedy(path: Path) -> str:
+    """Return what to do so that a damaged file of a study or a data set is made again, e.g. ``delete it, …``."""
+    kind, name = (*path.parts, "", "")[:2]
+    study = Path("results") / name / "study.json"
+    if kind == "results" and path != study:
+        return f"delete it; `snakemake --cores all all --configfile {study}` makes it again"
+    if kind == "data":
+        studies = [study for study in sorted(Path("results").glob("*/study.json")) if _is_trained_on(study, name)]
+        overlay = f" --configfile {studies[0]}" if studies else ""
+        return f"delete it; `snakemake --cores all {path}{overlay}` makes it again"
+    return "delete it and run again"
+
+
+def _is_trained_on(study: Path, dataset: str) -> bool:
+    try:
+        return bool(json.loads(study.read_text(encoding="utf-8"))["data"]["dataset"] == dataset)
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file.
 
@@ -99,7 +142,7 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete it and run again") from None
+        raise UserError(f"{path} is damaged ({error}); {remedy(path)}") from None
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
@@ -112,7 +155,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in lines[:-1] if line]
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete it and run again") from None
+        raise UserError(f"{path} is damaged ({error}); {remedy(path)}") from None
 
 
 def sha256_of_file(path: Path) -> str:

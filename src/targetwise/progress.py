@@ -1,5 +1,6 @@
 """Progress for people: a bar on a terminal, a plain line now and then in a log."""
 
+import re
 import sys
 import time
 from types import TracebackType
@@ -7,6 +8,9 @@ from types import TracebackType
 from tqdm import tqdm
 
 LOG_EVERY_SECONDS = 30.0
+
+#: A line that only counts how far the work is: ours (see ``_say``), or a bar of tqdm's.
+PROGRESS_LINE = re.compile(r": \d+/\d+ \w+|\d+%\|")
 
 
 class Progress:
@@ -38,6 +42,12 @@ class Progress:
             self.bar.set_postfix_str(note, refresh=False)
         if self.bar.disable and time.monotonic() - self.spoke > LOG_EVERY_SECONDS:
             self._say(note)
+
+    def skip(self, count: int) -> None:
+        """Count ``count`` that an earlier run has finished: they say nothing of how fast this one is."""
+        self.first += count
+        self.count += count
+        self.bar.update(count)
 
     def _say(self, note: str = "") -> None:
         self.spoke = time.monotonic()

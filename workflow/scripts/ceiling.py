@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 from targetwise import errors, files
+from targetwise.config import source_files
 from targetwise.data import store
 from targetwise.metric import bounds, rows
 from targetwise.metric.reference import load_reference
@@ -23,8 +24,15 @@ def main() -> None:
     arguments = parser.parse_args()
     specification, options = files.read_json(arguments.specification), files.read_json(arguments.sampling)
     images = store.training_images(specification)
-    row = bounds.ceiling(specification, options, images, load_reference(arguments.reference))
-    rows.write_row(arguments.output, row)
+    reference = load_reference(arguments.reference)
+    sources = [files.sha256_of_file(path) for path in source_files(specification["variant"])]
+    rows.write_row_once(
+        arguments.output.parent,
+        "ceiling",
+        [specification, options, sources, reference.facts],
+        arguments.output,
+        lambda parts: bounds.ceiling(specification, options, images, reference, parts),
+    )
 
 
 if __name__ == "__main__":

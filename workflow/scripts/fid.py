@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from targetwise import errors, files
-from targetwise.metric import fid, rows
+from targetwise.metric import fid
 
 
 def main() -> None:
@@ -19,8 +19,8 @@ def main() -> None:
     parser.add_argument("--reference", required=True, type=Path, help="the reference's .npz")
     parser.add_argument("--output", required=True, type=Path)
     arguments = parser.parse_args()
-    row = fid.measure_draw(files.read_json(arguments.specification), arguments.samples, arguments.reference)
-    rows.write_row(arguments.output, row)
+    specification = files.read_json(arguments.specification)
+    fid.write_draw(specification, arguments.samples, arguments.reference, arguments.output)
 
 
 if __name__ == "__main__":

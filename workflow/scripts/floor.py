@@ -21,8 +21,15 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path)
     arguments = parser.parse_args()
     held_out = store.load(arguments.images.parent, "test")
-    count = files.read_json(arguments.sampling)["images"]
-    rows.write_row(arguments.output, bounds.floor(held_out, count, load_reference(arguments.reference)))
+    sampling = files.read_json(arguments.sampling)
+    reference = load_reference(arguments.reference)
+    rows.write_row_once(
+        arguments.output.parent,
+        "floor",
+        [held_out.digest, sampling, reference.facts],
+        arguments.output,
+        lambda parts: bounds.floor(held_out, sampling["images"], reference, parts),
+    )
 
 
 if __name__ == "__main__":

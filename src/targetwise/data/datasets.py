@@ -12,6 +12,7 @@ from targetwise.data.sources import first_accepted
 from targetwise.errors import UserError
 from targetwise.files import sha256_of_array
 from targetwise.progress import Progress
+from targetwise.text import counted
 
 Arrays = dict[str, np.ndarray]
 
@@ -69,8 +70,8 @@ def _images(name: str, definition: Mapping[str, Any]) -> Arrays:
     files = list_images(folder)
     if len(files) < held_out + 2:
         raise UserError(
-            f"dataset {name}: {folder} holds {len(files)} images, but {held_out} are to be held out for testing and "
-            "at least 2 must be left to train on"
+            f"dataset {name}: {folder} holds {counted(len(files), 'image')}, but {counted(held_out, 'image', 'are')} "
+            "to be held out for testing and at least 2 must be left to train on"
         )
     images = np.empty((len(files), size, size, channels), dtype=np.uint8)
     with Progress(f"read {folder}", len(files), "image") as progress:

@@ -13,7 +13,7 @@ import numpy as np
 
 from targetwise.data import datasets
 from targetwise.errors import UserError
-from targetwise.files import atomic, read_json, sha256_of_array, sha256_of_file, write_json
+from targetwise.files import atomic, read_json, remedy, sha256_of_array, sha256_of_file, write_json
 
 SPLITS = ("train", "test")
 
@@ -107,7 +107,7 @@ def training_images(specification: Mapping[str, Any], root: Path = ROOT) -> Imag
     if declared is not None and images.digest != declared:
         raise UserError(
             f"{root / name} holds other images: its training split has SHA-256 {images.digest}, but {declared} is "
-            f"declared for {name}; delete {root / name} and run again, it is made anew"
+            f"declared for {name}; {remedy(root / name / 'dataset.npz')}"
         )
     return images
 
@@ -125,13 +125,11 @@ def load(folder: Path, split: str) -> Images:
             images, labels = arrays[split], arrays[f"{split}_labels"]
         digest = sha256_of_array(images)
     except Exception as error:
-        raise UserError(
-            f"{path} is missing or damaged ({type(error).__name__}); delete it and run again, it is made anew"
-        ) from error
+        raise UserError(f"{path} is missing or damaged ({type(error).__name__}); {remedy(path)}") from error
     declared = manifest["splits"][split]["sha256"]
     if digest != declared:
         raise UserError(
             f"{path} is damaged: its {split} images have SHA-256 {digest}, the manifest says {declared}; "
-            "delete it and run again, it is made anew"
+            f"{remedy(path)}"
         )
     return Images(images, labels, digest)

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
+from torch import Tensor, nn
 
 from targetwise.errors import UserError
 
@@ -51,3 +52,20 @@ def build(
             downsample_padding=0,
             dropout=0.0,
         )
+
+
+def misfit(weights: Mapping[str, Tensor], network: nn.Module) -> str | None:
+    """Return in words the first tensor by which ``weights`` are not of ``network``; None if they fit."""
+    wanted = network.state_dict()
+    for name, tensor in wanted.items():
+        if name not in weights:
+            first = next(iter(weights), None)
+            return f"it lacks the tensor {name} ({_shape(tensor)}){f'; it holds e.g. {first}' if first else ''}"
+        if weights[name].shape != tensor.shape:
+            return f"its tensor {name} is {_shape(weights[name])}, that of the network is {_shape(tensor)}"
+    foreign = next((name for name in weights if name not in wanted), None)
+    return f"its tensor {foreign} is none of the network's" if foreign else None
+
+
+def _shape(tensor: Tensor) -> str:
+    return "×".join(map(str, tensor.shape)) or "a number"

@@ -16,16 +16,21 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from safetensors import safe_open
 from torch import Tensor
 
+from targetwise.cells import Cell, sampling_key
 from targetwise.compute.device import autocast, choose, compile_network
 from targetwise.compute.distributed import ALONE, World
 from targetwise.data.store import Images
 from targetwise.diffusion import parameterization
-from targetwise.diffusion.network import build
+from targetwise.diffusion.network import build, misfit
 from targetwise.diffusion.parameterization import Parameterization, probe_output_channels
 from targetwise.diffusion.randomness import sampling_noise
 from targetwise.diffusion.schedule import diffusers_options, make_schedule
 from targetwise.errors import UserError
-from targetwise.files import atomic, read_json, sha256_of_array, sha256_of_file, write_json
+from targetwise.files import atomic, read_json, remedy, sha256_of_array, sha256_of_file, write_json
+from targetwise.jobs.kept import Kept
+from targetwise.jobs.once import once
+from targetwise.jobs.parts import Parts
+from targetwise.outcome import read_outcome
 from targetwise.progress import Progress
 from targetwise.provenance import environment
 
@@ -40,6 +45,7 @@ class Denoiser:
         self, specification: Mapping[str, Any], images: Images, target: Parameterization, device: torch.device
     ) -> None:
         """Build the untrained network of a cell; ``images`` gives its shape."""
+        self.name = Cell(**specification["cell"]).name
         self.variant = specification["variant"]
         self.precision = specification["training"]["precision"]
         self.target = target
@@ -67,10 +73,14 @@ class Denoiser:
         """
         try:
             with safe_open(path, framework="pt") as file:
-                self.model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except Exception as error:
             summary = str(error).splitlines()[0]
-            raise UserError(f"{path} cannot be loaded ({summary}); delete it and run again") from error
+            raise UserError(f"{path} cannot be loaded ({summary}); {remedy(path)}") from error
+        found = misfit(weights, self.model)
+        if found:
+            raise UserError(f"{path} does not fit the network of {self.name}: {found}")
+        self.model.load_state_dict(weights)
 
     def x_0(self, x_t: Tensor, timesteps: Tensor, *, widen_output: bool = True) -> Tensor:
         """Return the estimate of x_0; ``x_t`` (B, C, H, W) fp32, ``timesteps`` (B,) int64.
@@ -126,12 +136,17 @@ def to_uint8(images: Tensor, quantization: str) -> np.ndarray:
 
 
 def draw_images(
-    denoiser: Denoiser, options: Mapping[str, Any], draw: int, what: str, world: World = ALONE
+    denoiser: Denoiser,
+    options: Mapping[str, Any],
+    draw: int,
+    what: str,
+    world: World = ALONE,
+    finished: Parts | None = None,
 ) -> np.ndarray:
     """Return one draw of ``options["images"]`` samples, (N, H, W, C) uint8, in the order of their indices.
 
     Several processes sample a part each; only the main one gets all of them, the others what they sampled. If values
-    are not finite, it gets none.
+    are not finite, it gets none. Batches that are among the ``finished`` parts are not sampled again.
     """
     part, batch = world.part(options["images"]), options["batch"]
     parts = []
@@ -139,6 +154,13 @@ def draw_images(
         first = part.start
         while first < part.stop:
             count = min(batch, part.stop - first)
+            name = f"images-{first}-{count}"
+            levels = finished.read(name) if finished else None
+            if levels is not None:
+                first += count
+                parts.append(levels)
+                progress.skip(count)
+                continue
             noise = sampling_noise(options["seed"], draw, first, count, denoiser.image_shape)
             try:
                 images = denoise(denoiser, torch.from_numpy(noise).to(denoiser.device), options)
@@ -152,6 +174,8 @@ def draw_images(
             if not images.isfinite().all():  # as uint8 it would look like an image
                 break
             parts.append(to_uint8(images, options["quantization"]))
+            if finished:
+                finished.write(name, parts[-1])
             progress.advance(count)
     mine = np.concatenate(parts) if parts else np.zeros((0, *_height_width_channels(denoiser)), dtype=np.uint8)
     whole = np.concatenate(world.gather(mine) or [mine])
@@ -181,41 +205,37 @@ def sample(
         folder: the cell's, with ``model.safetensors`` and ``training.json``.
         draw: which of the independent sample sets.
         output: the archive to write (key ``arr_0``, uint8, N×H×W×C); facts go beside it with the ending ``.json``.
-            A diverged cell gives an archive of no images.
+            A diverged cell gives an archive of no images. A kill costs the batch that was being sampled.
         world: the processes that sample together.
     """
-    training = read_json(folder / "training.json")
-    began = time.monotonic()
-    if training["status"] == "diverged":
-        array = np.zeros((0, images.size, images.size, images.channels), dtype=np.uint8)
-    else:
-        model = folder / "model.safetensors"
-        if sha256_of_file(model) != training["model_sha256"]:
-            raise UserError(
-                f"{model} is not the file that {folder / 'training.json'} tells of; delete it and run again"
-            )
-        device = choose(specification["training"]["threads"], world)
-        target = parameterization.load(specification["variant"]["target"])
-        denoiser = Denoiser(specification, images, target, device)
-        denoiser.load(model)
-        cell = specification["cell"]
-        array = draw_images(
-            denoiser,
-            options,
-            draw,
-            f"sample {cell['parameterization']}-{cell['scale']}-{cell['seed']} draw {draw}",
-            world,
-        )
-    if not world.is_main:
-        return
-    status, reason = training["status"], training["reason"]
-    if status == "finished" and not len(array):
-        status, reason = "diverged", NOT_FINITE
-    with atomic(output) as temporary, temporary.open("wb") as file:
-        np.savez(file, array)
-    write_json(
-        output.with_suffix(".json"),
-        {
+    training = read_outcome(folder / "training.json")
+    model = folder / "model.safetensors"
+    target = parameterization.load(specification["variant"]["target"])
+    if training["status"] == "finished" and sha256_of_file(model) != training["model_sha256"]:
+        raise UserError(f"{model} is not the file that {folder / 'training.json'} records; {remedy(model)}")
+
+    key = sampling_key(specification, target.digest, training, options, draw)
+
+    def make(kept: Kept, parts: Parts) -> None:
+        began = time.monotonic()
+        if training["status"] == "diverged":
+            array = np.zeros((0, images.size, images.size, images.channels), dtype=np.uint8)
+        else:
+            device = choose(specification["training"]["threads"], world)
+            denoiser = Denoiser(specification, images, target, device)
+            denoiser.load(model)
+            cell = specification["cell"]
+            what = f"sample {cell['parameterization']}-{cell['scale']}-{cell['seed']} draw {draw}"
+            array = draw_images(denoiser, options, draw, what, world, parts)
+        if not world.is_main:
+            return
+        status, reason = training["status"], training["reason"]
+        if status == "finished" and not len(array):
+            status, reason = "diverged", NOT_FINITE
+        with atomic(kept.path(output)) as temporary, temporary.open("wb") as file:
+            np.savez(file, array)
+        facts = {
+            "key": key,
             "draw": draw,
             "images": len(array),
             "samples_sha256": sha256_of_array(array),
@@ -225,22 +245,25 @@ def sample(
             "sampling": options,
             "seconds": time.monotonic() - began,
             "environment": environment(),
-        },
-    )
+        }
+        write_json(kept.path(output.with_suffix(".json")), facts)
+
+    job = f"sample-{output.parent.name}-{output.stem}"
+    once(folder, job, key, [output, output.with_suffix(".json")], make, world)
 
 
 def load_samples(path: Path) -> np.ndarray:
     """Load a draw, (N, H, W, C) uint8, and hold it against the facts beside it.
 
     Raises:
-        UserError: if the archive is damaged or not the one the facts tell of.
+        UserError: if the archive is damaged or not the one the facts record.
     """
     facts = read_json(path.with_suffix(".json"))
     try:
         with np.load(path, allow_pickle=False) as archive:
             array: np.ndarray = archive["arr_0"]
     except Exception as error:
-        raise UserError(f"{path} is missing or damaged ({type(error).__name__}); delete it and run again") from error
+        raise UserError(f"{path} is missing or damaged ({type(error).__name__}); {remedy(path)}") from error
     if sha256_of_array(array) != facts["samples_sha256"]:
-        raise UserError(f"{path} is not what {path.with_suffix('.json')} tells of; delete it and run again")
+        raise UserError(f"{path} is not what {path.with_suffix('.json')} records; {remedy(path)}")
     return array

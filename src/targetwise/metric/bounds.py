@@ -9,12 +9,13 @@ from targetwise.data.store import Images
 from targetwise.diffusion import parameterization
 from targetwise.diffusion.sampling import NOT_FINITE, Denoiser, draw_images
 from targetwise.errors import UserError
+from targetwise.jobs.parts import Parts
 from targetwise.metric.fid import measure
 from targetwise.metric.reference import Reference
 
 
-def floor(held_out: Images, count: int, reference: Reference) -> dict[str, Any]:
-    """Measure as many held-out real images as a cell has samples.
+def floor(held_out: Images, count: int, reference: Reference, finished: Parts | None = None) -> dict[str, Any]:
+    """Measure as many held-out real images as a cell has samples; ``finished`` as for :func:`ceiling`.
 
     Raises:
         UserError: if the held-out split has fewer.
@@ -28,7 +29,7 @@ def floor(held_out: Images, count: int, reference: Reference) -> dict[str, Any]:
     device = choose(threads=1)
     extractor = reference.extractor(device)
     images = held_out.images[:count]
-    features = extractor.features(images, device, "features")
+    features = extractor.features(images, device, "features", finished)
     return measure(images, extractor, reference, features, what="floor", began=began)
 
 
@@ -37,20 +38,29 @@ def ceiling(
     options: Mapping[str, Any],
     training_images: Images,
     reference: Reference,
+    finished: Parts | None = None,
 ) -> dict[str, Any]:
-    """Measure the samples of a cell's network with its initial weights."""
+    """Measure the samples of a cell's network with its initial weights.
+
+    Args:
+        specification: the content of ``cell.json``.
+        options: the content of ``sampling.json``.
+        training_images: for their shape.
+        reference: to compare with.
+        finished: images and features that an earlier run has made, and that this one adds to.
+    """
     began = time.monotonic()
     device = choose(specification["training"]["threads"])
     extractor = reference.extractor(device)
     target = parameterization.load(specification["variant"]["target"])
     denoiser = Denoiser(specification, training_images, target, device)
-    images = draw_images(denoiser, options, 0, "sample untrained")
+    images = draw_images(denoiser, options, 0, "sample untrained", finished=finished)
     finite = len(images) > 0
     return measure(
         images,
         extractor,
         reference,
-        extractor.features(images, device, "features") if finite else None,
+        extractor.features(images, device, "features", finished) if finite else None,
         what="ceiling",
         cell=specification["cell"],
         draw=0,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from targetwise.errors import UserError
 from targetwise.files import sha256_of_file
+from targetwise.jobs.parts import Parts
 from targetwise.metric import clean_fid, distance, inception
 from targetwise.progress import Progress
 
@@ -25,6 +26,9 @@ DIGITS_WEIGHTS_SHA256 = "4257ef9f6657722c2282828b2afa5a7fdbe1d8e711f4d468e1ae6bb
 #: Images at a time: what a core's cache and a card's memory like. Changes speed only.
 INCEPTION_BATCH = {"cpu": 16, "cuda": 256}
 
+
+#: Images of which the features are saved together, about, while a metric is computed: half a minute of one CPU core.
+PART = 256
 
 #: How the metric is computed: by clean-fid's own code, or by ours, which is faster and agrees with it.
 PATHS = tuple(distance.FRECHET)
@@ -52,16 +56,41 @@ class Extractor:
     batch: int
     function: Callable[[Tensor], Tensor]
 
-    @torch.inference_mode()
-    def features(self, images: np.ndarray, device: torch.device, what: str = "") -> np.ndarray:
-        """Return the features of ``images`` (N, H, W, C) uint8, (N, D) fp32; with ``what``, progress is shown."""
-        parts = []
+    def features(
+        self, images: np.ndarray, device: torch.device, what: str = "", finished: Parts | None = None
+    ) -> np.ndarray:
+        """Return the features of ``images`` (N, H, W, C) uint8, (N, D) fp32.
+
+        Args:
+            images: of the size that the extractor takes.
+            device: its own.
+            what: shown with the progress; without it, none is shown.
+            finished: features that an earlier run has extracted, and that this one adds to.
+        """
+        chunk = self.batch * max(1, PART // self.batch)
+        chunks = []
         with Progress(what, len(images), "image", silent=not what) as progress:
-            for first in range(0, len(images), self.batch):
-                batch = torch.from_numpy(images[first : first + self.batch]).to(device)
-                parts.append(self.function(batch).cpu().numpy())
-                progress.advance(len(batch))
-        return np.concatenate(parts)
+            for first in range(0, len(images), chunk):
+                some = images[first : first + chunk]
+                name = f"features-{first}-{len(some)}"
+                features = finished.read(name) if finished else None
+                if features is not None:
+                    progress.skip(len(some))
+                else:
+                    features = self._features(some, device, progress)
+                    if finished and len(images) > chunk:
+                        finished.write(name, features)
+                chunks.append(features)
+        return np.concatenate(chunks)
+
+    @torch.inference_mode()
+    def _features(self, images: np.ndarray, device: torch.device, progress: Progress) -> np.ndarray:
+        batches = []
+        for first in range(0, len(images), self.batch):
+            batch = torch.from_numpy(images[first : first + self.batch]).to(device)
+            batches.append(self.function(batch).cpu().numpy())
+            progress.advance(len(batch))
+        return np.concatenate(batches)
 
 
 class DigitsFeatures(nn.Sequential):

@@ -15,11 +15,14 @@ from targetwise.data import image_files
 from targetwise.diffusion.sampling import load_samples
 from targetwise.errors import UserError
 from targetwise.files import read_json, sha256_of_array
+from targetwise.jobs.parts import Parts
 from targetwise.metric import clean_fid
 from targetwise.metric.distance import FRECHET, moments
 from targetwise.metric.extractors import Extractor
 from targetwise.metric.reference import Reference, load_reference
+from targetwise.metric.rows import read_row, write_row_once
 from targetwise.provenance import environment
+from targetwise.text import counted
 
 
 def frechet_distance(features: np.ndarray, reference: Reference) -> float:
@@ -129,13 +132,28 @@ def marks(images: np.ndarray, reference: Reference) -> list[str]:
     return found
 
 
-def measure_draw(specification: Mapping[str, Any], samples: Path, reference_path: Path) -> dict[str, Any]:
+def write_draw(specification: Mapping[str, Any], samples: Path, reference_path: Path, output: Path) -> dict[str, Any]:
+    """Measure one draw of a cell once, write its row to ``output``, and return it; see :func:`measure_draw`."""
+    facts, reference = (read_json(path.with_suffix(".json")) for path in (samples, reference_path))
+
+    def row(parts: Parts) -> dict[str, Any]:
+        return measure_draw(specification, samples, reference_path, parts)
+
+    job = f"fid-{samples.parent.name}-{samples.stem}"
+    write_row_once(samples.parents[2], job, [specification, facts, reference], output, row)
+    return read_row(output)
+
+
+def measure_draw(
+    specification: Mapping[str, Any], samples: Path, reference_path: Path, finished: Parts | None = None
+) -> dict[str, Any]:
     """Return the row of one draw of a cell.
 
     Args:
         specification: the content of ``cell.json``.
         samples: ``samples/<sampler>/draw<d>.npz``, with its facts beside it.
         reference_path: the reference statistics' ``.npz``.
+        finished: features that an earlier run has extracted, and that this one adds to.
 
     Raises:
         UserError: if the reference is of another data set than the cell was trained on.
@@ -152,12 +170,12 @@ def measure_draw(specification: Mapping[str, Any], samples: Path, reference_path
     extractor = reference.extractor(device)
     images = load_samples(samples)
     facts = read_json(samples.with_suffix(".json"))
-    finished = facts["status"] == "finished"
+    is_finished = facts["status"] == "finished"
     return measure(
         images,
         extractor,
         reference,
-        extractor.features(images, device, "features") if finished else None,
+        extractor.features(images, device, "features", finished) if is_finished else None,
         what="cell",
         cell=specification["cell"],
         draw=facts["draw"],
@@ -183,7 +201,7 @@ def measure_file(file: Path, reference_path: Path, *, threads: int = 1) -> dict[
     reference = load_reference(reference_path)
     images = image_files.read_set(file, tuple(reference.facts["image_shape"]))
     if len(images) < 2:
-        raise UserError(f"{file} holds {len(images)} images; a distance needs at least two")
+        raise UserError(f"{file} holds {counted(len(images), 'image')}; a distance needs at least two")
     device = choose(threads)
     extractor = reference.extractor(device)
     features = extractor.features(images, device, f"features of {file.name}")

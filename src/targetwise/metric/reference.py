@@ -6,7 +6,9 @@ or several machines that see the same folder, can share the work.
 """
 
 import multiprocessing
-import shutil
+import os
+import threading
+import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -16,11 +18,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from targetwise.cells import PROTOCOL
 from targetwise.compute.device import choose
 from targetwise.data import store
 from targetwise.data.store import Images
 from targetwise.errors import UserError
-from targetwise.files import atomic, canonical_json, read_json, sha256_of_file, write_json, write_text
+from targetwise.files import atomic, read_json, remedy, sha256_of_file, sha256_of_json, write_json
+from targetwise.jobs.kept import Kept
+from targetwise.jobs.once import once
+from targetwise.jobs.parts import Parts
 from targetwise.metric import extractors
 from targetwise.metric.distance import moments
 from targetwise.metric.extractors import Extractor
@@ -74,11 +80,11 @@ def load_reference(path: Path) -> Reference:
     """Load reference statistics.
 
     Raises:
-        UserError: if they are missing, damaged, or not the ones the facts beside them tell of.
+        UserError: if they are missing, damaged, or not the ones the facts beside them record.
     """
     facts = read_json(path.with_suffix(".json"))
     if not path.exists() or sha256_of_file(path) != facts["file_sha256"]:
-        raise UserError(f"{path} is missing or damaged; delete it and run again, it is made anew")
+        raise UserError(f"{path} is missing or damaged; {remedy(path)}")
     with np.load(path, allow_pickle=False) as arrays:
         return Reference(facts, arrays["features"], arrays["mean"], arrays["covariance"])
 
@@ -95,7 +101,7 @@ def make(
 
     Args:
         selection: what it is of.
-        output: parts lie in ``<output without ending>.parts`` meanwhile.
+        output: parts lie in ``state/<name>`` beside it meanwhile.
         processes: on this machine, of one thread each; a GPU is fed by one.
         shard: (k, n) extracts only the parts whose number leaves k when divided by n, and publishes nothing: for n
             machines at once, before a last call without it.
@@ -110,85 +116,35 @@ def make(
     device = choose(threads=1)
     images = selection.images(root)
     extractor = extractors.load(selection.extractor, device, selection.path)
-    parts = Parts(output.with_suffix(".parts"), len(images.images), _key(selection, images, extractor))
-    missing = parts.missing()
+    key = _key(selection, images, extractor)
+    work = _Work(selection, root, images.images, extractor, device)
     if shard is not None:
-        missing = [part for part in missing if part % shard[1] == shard[0]]
-    with Progress(f"reference {output.stem}", parts.count, "part", parts.count - len(missing)) as progress:
-        if processes == 1 or device.type != "cpu":
-            for part in missing:
-                parts.write(part, extractor.features(images.images[parts.range(part)], device))
-                progress.advance()
-        else:
-            # Spawned, because a fork of a process that has used torch's threads can hang.
-            context = multiprocessing.get_context("spawn")
-            arguments = (selection, root, parts)
-            with ProcessPoolExecutor(processes, context, _begin_worker, arguments) as pool:
-                for _ in pool.map(_extract, missing):
-                    progress.advance()
-    if shard is not None:
+        work.extract(Parts(output.parent / "state" / output.stem, key), processes, shard)
         return False
-    _publish(selection, images, extractor, parts.collect(), output)
-    shutil.rmtree(parts.folder)
+
+    def publish(kept: Kept, parts: Parts) -> None:
+        features = work.extract(parts, processes, (0, 1))
+        _write(selection, images, extractor, features, kept.path(output), kept.path(output.with_suffix(".json")))
+
+    once(output.parent, output.stem, key, [output, output.with_suffix(".json")], publish)
     return True
 
 
-class Parts:
-    """A folder of feature parts; those of another selection, data or network are removed."""
-
-    def __init__(self, folder: Path, images: int, key: str) -> None:
-        """Use ``folder`` for the features of as many ``images``; ``key`` tells all that decides them."""
-        self.folder = folder
-        self.images = images
-        self.count = -(-images // CHUNK)
-        marker = folder / "key.json"
-        if not marker.exists() or marker.read_text(encoding="utf-8") != key:
-            shutil.rmtree(folder, ignore_errors=True)
-            write_text(marker, key)
-
-    def range(self, part: int) -> slice:
-        """Return which images part ``part`` is of."""
-        return slice(part * CHUNK, min((part + 1) * CHUNK, self.images))
-
-    def missing(self) -> list[int]:
-        """Return the parts that are not there yet."""
-        return [part for part in range(self.count) if not self._file(part).exists()]
-
-    def write(self, part: int, features: np.ndarray) -> None:
-        """Save one part, whole or not at all."""
-        with atomic(self._file(part)) as temporary, temporary.open("wb") as file:
-            np.save(file, features, allow_pickle=False)
-
-    def collect(self) -> np.ndarray:
-        """Return all features in order, (images, D).
-
-        Raises:
-            UserError: if a part is damaged; it is removed, so that the next run makes it anew.
-        """
-        arrays = []
-        for part in range(self.count):
-            expected = self.range(part)
-            try:
-                array = np.load(self._file(part), allow_pickle=False)
-                if len(array) != expected.stop - expected.start:
-                    raise ValueError(f"{len(array)} rows")
-            except (OSError, ValueError, EOFError) as error:
-                self._file(part).unlink(missing_ok=True)
-                raise UserError(f"{self._file(part)} is damaged ({error}); run again, it is made anew") from error
-            arrays.append(array)
-        return np.concatenate(arrays)
-
-    def _file(self, part: int) -> Path:
-        return self.folder / f"{part:05d}.npy"
-
-
 def _key(selection: Selection, images: Images, extractor: Extractor) -> str:
-    return canonical_json(
-        {**asdict(selection), "images_sha256": images.digest, "extractor_sha256": extractor.digest, "chunk": CHUNK}
+    return sha256_of_json(
+        {
+            **asdict(selection),
+            "protocol": PROTOCOL,
+            "images_sha256": images.digest,
+            "extractor_sha256": extractor.digest,
+            "chunk": CHUNK,
+        }
     )
 
 
-def _publish(selection: Selection, images: Images, extractor: Extractor, features: np.ndarray, output: Path) -> None:
+def _write(
+    selection: Selection, images: Images, extractor: Extractor, features: np.ndarray, output: Path, beside: Path
+) -> None:
     mean, covariance = moments(features)
     with atomic(output) as temporary, temporary.open("wb") as file:
         np.savez(file, features=features, mean=mean, covariance=covariance)
@@ -206,29 +162,70 @@ def _publish(selection: Selection, images: Images, extractor: Extractor, feature
         "extractor_sha256": extractor.digest,
         "file_sha256": sha256_of_file(output),
     }
-    write_json(output.with_suffix(".json"), facts)
+    write_json(beside, facts)
 
 
 @dataclass
-class _Worker:
-    """What a process of the pool keeps from part to part."""
+class _Work:
+    """The extraction of a reference's features, chunk by chunk, here or in several processes."""
 
+    selection: Selection
+    root: Path
     images: np.ndarray
     extractor: Extractor
     device: torch.device
-    parts: Parts
+
+    def extract(self, parts: Parts, processes: int, shard: tuple[int, int]) -> np.ndarray:
+        """Extract what is missing of a shard's chunks into ``parts``, and return their features, (n, D)."""
+        chunks = range(shard[0], -(-len(self.images) // CHUNK), shard[1])
+        missing = [chunk for chunk in chunks if parts.read(_name(chunk)) is None]
+        with Progress("reference", len(chunks), "part", len(chunks) - len(missing)) as progress:
+            if processes == 1 or self.device.type != "cpu":
+                for chunk in missing:
+                    self.extract_chunk(parts, chunk)
+                    progress.advance()
+            else:
+                # Spawned, because a fork of a process that has used torch's threads can hang.
+                context = multiprocessing.get_context("spawn")
+                arguments = (self.selection, self.root, parts)
+                with ProcessPoolExecutor(processes, context, _begin_worker, arguments) as pool:
+                    for _ in pool.map(_extract, missing):
+                        progress.advance()
+        features = [parts.read(_name(chunk)) for chunk in chunks]
+        if any(each is None for each in features):
+            raise UserError(
+                f"features in {parts.folder} were damaged as soon as they were written; is the disk full?"
+            )
+        return np.concatenate([each for each in features if each is not None] or [np.zeros((0, 0), np.float32)])
+
+    def extract_chunk(self, parts: Parts, chunk: int) -> None:
+        """Extract one chunk's features into ``parts``."""
+        some = self.images[chunk * CHUNK : (chunk + 1) * CHUNK]
+        parts.write(_name(chunk), self.extractor.features(some, self.device))
 
 
-_worker: _Worker
+def _name(chunk: int) -> str:
+    return f"{chunk:05d}"
+
+
+_worker: tuple[_Work, Parts]
 
 
 def _begin_worker(selection: Selection, root: Path, parts: Parts) -> None:
     global _worker
+    threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
     device = choose(threads=1)
     extractor = extractors.load(selection.extractor, device, selection.path)
-    _worker = _Worker(selection.images(root).images, extractor, device, parts)
+    _worker = _Work(selection, root, selection.images(root).images, extractor, device), parts
 
 
-def _extract(part: int) -> None:
-    features = _worker.extractor.features(_worker.images[_worker.parts.range(part)], _worker.device)
-    _worker.parts.write(part, features)
+def _end_with(parent: int) -> None:
+    """End this process when its parent has been killed: nobody else would, and its network fills the memory."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+def _extract(chunk: int) -> None:
+    work, parts = _worker
+    work.extract_chunk(parts, chunk)

@@ -1,11 +1,14 @@
 """Rows on disk: one measured number each, never without what makes it comparable."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from targetwise.errors import UserError
-from targetwise.files import read_json, write_json
+from targetwise.files import read_json, sha256_of_json, write_json
+from targetwise.jobs.kept import Kept
+from targetwise.jobs.once import once
+from targetwise.jobs.parts import Parts
 from targetwise.schema import violations
 
 SCHEMA = Path("workflow/schemas/row.schema.yaml")
@@ -19,6 +22,25 @@ def write_row(path: Path, row: Mapping[str, Any]) -> None:
     """
     check_row(row, str(path))
     write_json(path, row)
+
+
+def write_row_once(
+    folder: Path, job: str, decisive: Sequence[Any], output: Path, row: Callable[[Parts], Mapping[str, Any]]
+) -> None:
+    """Write the row that ``row`` returns, or the one that an earlier run has finished; see :func:`once`.
+
+    Args:
+        folder: of the cell, or whatever else the row is of.
+        job: e.g. ``fid-ddim-50-draw0``.
+        decisive: plain values; everything that decides the row.
+        output: the row's path.
+        row: measures; the parts are those that an earlier run has left.
+    """
+
+    def make(kept: Kept, parts: Parts) -> None:
+        write_row(kept.path(output), row(parts))
+
+    once(folder, job, sha256_of_json(decisive), [output], make)
 
 
 def read_row(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from targetwise.data import store
 from targetwise.errors import UserError
 from targetwise.files import canonical_json, read_json, sha256_of_file, sha256_of_json, write_json
 from targetwise.metric.rows import read_row
+from targetwise.outcome import read_outcome
 from targetwise.schema import violations
 
 NAME = "manifest.json"
@@ -56,7 +57,7 @@ def gather(folder: Path) -> dict[str, Any]:
     paths = (folder / "cell.json", study / "sampling.json", study / "metric.json")
     configuration = {path.name: read_json(path) for path in paths}
     specification, sampling = configuration["cell.json"], configuration["sampling.json"]
-    training = read_json(folder / "training.json")
+    training = read_outcome(folder / "training.json")
     files = source_files(specification["variant"])
     sources = [sha256_of_file(path) for path in files]
     images = store.prepared_digest(specification["data"]["dataset"])

@@ -44,8 +44,7 @@ def find(study: Config, name: str) -> tuple[Config, Cell]:
     Raises:
         UserError: if there is no such study or cell.
     """
-    name = name.replace("@", "/", 1)
-    where, _, cell = name.partition("/")
+    where, _, cell = name.replace("@", "/", 1).partition("/")
     if cell and where in (study["study"], ANY_STUDY):
         return study, cells.find(study, cell)
     return chain.load(name)

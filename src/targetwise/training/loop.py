@@ -6,11 +6,10 @@ and resumed ends with the weights of the run that was not.
 
 import json
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,25 +24,26 @@ from targetwise.diffusion import parameterization
 from targetwise.diffusion.randomness import StepDraw
 from targetwise.errors import StoppedEarlyError, UserError
 from targetwise.files import (
-    atomic,
     canonical_json,
-    read_json,
     read_json_lines,
     sha256_of_file,
+    write_bytes,
     write_json,
     write_text,
 )
+from targetwise.jobs.kept import Kept
+from targetwise.outcome import check_outcome, read_outcome
 from targetwise.progress import Progress
 from targetwise.provenance import environment
-from targetwise.training.state import InUseError, StateFolder
+from targetwise.training.state import StateFolder
 from targetwise.training.stopping import Stop
 from targetwise.training.trainer import Trainer
 
 #: Several processes agree on stopping every this many steps.
 AGREE_EVERY = 10
 
-#: Between two looks at a cell that another trainer has.
-WAIT_SECONDS = 2.0
+#: What a training makes; the file that says what it is comes last.
+OUTPUTS = ("model.safetensors", "train.jsonl", "training.json")
 
 #: The share of the time that saving state may take.
 SAVING_SHARE = 0.01
@@ -61,13 +61,13 @@ def train(
 ) -> dict[str, Any]:
     """Train one cell to its end, from its last saved state if there is one, and publish the result.
 
-    A result that is there already, of the very same specification, code files and data, is returned as it is.
+    A result that is there or kept already, of the very same specification, code files and data, is taken as it is.
 
     Args:
         specification: the content of ``cell.json``.
         images: the training split.
         folder: the cell's; receives ``model.safetensors`` (the EMA weights), ``train.jsonl`` and, last,
-            ``training.json``. ``state/`` lies in it until then.
+            ``training.json``. ``state/train`` lies in it until then, and ``kept/train`` from then on (kept.py).
         save_every_seconds: between two saved states.
         stop: says when to stop early.
         world: the processes that train the cell together.
@@ -88,53 +88,39 @@ def train(
     cell = specification["cell"]
     what = f"train {cell['parameterization']}-{cell['scale']}-{cell['seed']}"
 
-    states = StateFolder(folder / "state", key)
-    with _held(states, stop, wait and world.size == 1) if world.is_main else nullcontext():
-        outcome = _published(folder, key)
-        if outcome is None:
+    states = StateFolder(folder / "state/train", key)
+    kept = Kept(folder / "kept/train", key, [folder / name for name in OUTPUTS])
+    wait = wait and world.size == 1
+    with states.held(lambda: stop.reason if stop else "", wait=wait) if world.is_main else nullcontext():
+        if not world.any(world.is_main and (_is_published(folder, key) or kept.put_back())):
             trainer = Trainer(specification, images, target, loss_space, device, world)
-            log = TrainingLog(folder / "state" / "train.jsonl")
+            log = TrainingLog(states.path / "train.jsonl")
             _resume(trainer, log, states, world)
             began = time.monotonic()
             savings = Savings(states, save_every_seconds, began)
             divergence = _run(trainer, log, savings, stop, what)
-            if not world.is_main:
-                return {}
-            outcome = _publish(trainer, log, folder, specification, divergence, savings, key)
-        if world.is_main:
-            states.remove()
+            if world.is_main:
+                _publish(trainer, log, kept, specification, divergence, savings)
+        if not world.is_main:
+            return {}
+        states.remove()
+        outcome = read_outcome(folder / "training.json")
     return outcome
 
 
-@contextmanager
-def _held(states: StateFolder, stop: Stop, wait: bool) -> Iterator[None]:
-    """Hold the cell's state for the length of the block, waiting for another trainer if ``wait``."""
-    waited = False
-    with ExitStack() as stack:
-        while True:
-            try:
-                stack.enter_context(states.locked())
-                break
-            except InUseError as error:
-                if not wait:
-                    raise
-                if stop:
-                    raise StoppedEarlyError(f"{error}; {stop.reason} while waiting") from None
-                if not waited:
-                    print(f"waiting: {error}", file=sys.stderr, flush=True)
-                waited = True
-            time.sleep(WAIT_SECONDS)
-        yield
+def _is_published(folder: Path, key: str) -> bool:
+    """Return whether the result of the very same cell lies whole in the folder.
 
-
-def _published(folder: Path, key: str) -> dict[str, Any] | None:
-    """Return the outcome of the very same cell, if it lies whole in the folder."""
-    path, model = folder / "training.json", folder / "model.safetensors"
-    if not (path.exists() and model.exists() and (folder / "train.jsonl").exists()):
-        return None
-    outcome: dict[str, Any] = read_json(path)
-    whole = outcome["key"] == key and outcome["model_sha256"] == sha256_of_file(model)
-    return outcome if whole else None
+    Raises:
+        UserError: if what lies there was not trained by this loop; nobody has said that it may go.
+    """
+    model, curve, facts = (folder / name for name in OUTPUTS)
+    if not (facts.exists() and model.exists() and curve.exists()):
+        return False
+    outcome = read_outcome(facts)
+    if "key" not in outcome:
+        raise UserError(f"{facts} is of a training by a rule of your own; delete it to train the cell by rule train")
+    return bool(outcome["key"] == key and outcome["model_sha256"] == sha256_of_file(model))
 
 
 def _resume(trainer: Trainer, log: "TrainingLog", states: StateFolder, world: World) -> None:
@@ -252,19 +238,16 @@ def prefetched(draw: Callable[[int], StepDraw], first: int) -> Iterator[Iterator
 def _publish(
     trainer: Trainer,
     log: TrainingLog,
-    folder: Path,
+    kept: Kept,
     specification: Mapping[str, Any],
     divergence: dict[str, Any] | None,
     savings: Savings,
-    key: str,
-) -> dict[str, Any]:
-    model = folder / "model.safetensors"
-    with atomic(model) as temporary:
-        # One metadata entry only: safetensors does not fix the order of several, and the digest must not vary.
-        cell = {"cell": canonical_json(specification["cell"])}
-        temporary.write_bytes(save(trainer.ema_weights(), metadata=cell))
-    with atomic(folder / "train.jsonl") as temporary:
-        temporary.write_bytes(log.path.read_bytes())
+) -> None:
+    model, curve, facts = map(kept.path, kept.outputs)
+    # One metadata entry only: safetensors does not fix the order of several, and the digest must not vary.
+    cell = {"cell": canonical_json(specification["cell"])}
+    write_bytes(model, save(trainer.ema_weights(), metadata=cell))
+    write_bytes(curve, log.path.read_bytes())
     lines = log.lines()
     outcome = {
         "status": "diverged" if divergence else "finished",
@@ -277,7 +260,7 @@ def _publish(
         "model_sha256": sha256_of_file(model),
         "parameters": sum(parameter.numel() for parameter in trainer.parameters),
         "out_channels": trainer.out_channels,
-        "key": key,
+        "key": kept.key,
         "device": trainer.device.type,
         "processes": trainer.world.size,
         "seconds": trainer.seconds + time.monotonic() - savings.began,
@@ -285,5 +268,6 @@ def _publish(
         "finished_at": time.time(),
         "environment": environment(),
     }
-    write_json(folder / "training.json", outcome)
-    return outcome
+    check_outcome(outcome, facts)
+    write_json(facts, outcome)
+    kept.finish()

@@ -22,6 +22,7 @@ from targetwise.diffusion.parameterization import Parameterization, probe_output
 from targetwise.diffusion.randomness import StepDraw, TrainingStreams
 from targetwise.diffusion.schedule import add_noise, make_schedule
 from targetwise.errors import UserError
+from targetwise.text import counted
 
 #: The time axis is logged in this many equal parts.
 QUARTERS = 4
@@ -89,7 +90,8 @@ class Trainer:
         self.data = torch.from_numpy(images.images).permute(0, 3, 1, 2).contiguous().to(device)
         if len(self.data) < options["global_batch"]:
             raise UserError(
-                f"training.global_batch is {options['global_batch']}, but there are only {len(self.data)} images"
+                f"training.global_batch is {options['global_batch']}; it must be at most "
+                f"{counted(len(self.data), 'image')}, which is all there is to train on"
             )
         self.streams = TrainingStreams(
             specification["cell"]["seed"],

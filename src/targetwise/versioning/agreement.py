@@ -15,15 +15,15 @@ from targetwise.data import store
 from targetwise.data.digests import declared
 from targetwise.diffusion.sampling import load_samples
 from targetwise.errors import UserError
-from targetwise.files import read_json, read_json_lines, sha256_of_file
+from targetwise.files import read_json, remedy, sha256_of_file
 from targetwise.metric.fid import describe
 from targetwise.metric.rows import read_row
+from targetwise.outcome import read_curve, read_outcome
 
 TRAINING, SAMPLES, ROW = "training", "samples", "row"
 
-#: What a part's first file must say, beside the key of a training, which somebody's own rule may not record.
+#: What the first file of samples and of a row must say.
 SAYS = {
-    TRAINING: ("model_sha256",),
     SAMPLES: ("model_sha256", "samples_sha256", "sampling"),
     ROW: ("model_sha256", "samples_sha256", "extractor", "path", "reference"),
 }
@@ -70,10 +70,12 @@ def read_facts(path: Path, kind: str) -> Facts:
     Raises:
         UserError: if it is missing, damaged, or does not say what it must.
     """
+    if kind == TRAINING:
+        return read_outcome(path)
     facts = read_json(path)
     missing = [name for name in SAYS[kind] if not isinstance(facts, dict) or name not in facts]
     if missing:
-        raise UserError(f"{path} is damaged: it does not say {missing[0]}; delete it and run again")
+        raise UserError(f"{path} is damaged: it does not say {missing[0]}; {remedy(path)}")
     return dict(facts)
 
 
@@ -87,10 +89,10 @@ def require_whole(part: Part) -> None:
     if part.kind == TRAINING:
         model, curve = part.others
         if not model.exists() or sha256_of_file(model) != facts["model_sha256"]:
-            raise UserError(f"{model} is missing, or is not the file that {part.facts} tells of")
+            raise UserError(f"{model} is missing, or is not the file that {part.facts} records")
         if not curve.exists():
             raise UserError(f"{curve} does not exist")
-        read_json_lines(curve)
+        read_curve(curve)
     elif part.kind == SAMPLES:
         load_samples(part.others[0])
     else:
@@ -118,8 +120,8 @@ class Agreement:
             facts = read_facts(part.facts, part.kind)
             if not self.holds(cell, part, facts, before):
                 raise UserError(
-                    f"{part.facts} tells of another configuration, parameterization, data set or model than the "
-                    "present one; delete it and run again"
+                    f"{part.facts} is of another configuration, parameterization, data set or model than the "
+                    f"present one; {remedy(part.facts)}"
                 )
             before[part.kind, part.draw] = facts
 
@@ -139,7 +141,10 @@ class Agreement:
         if training is None or facts["model_sha256"] != training["model_sha256"]:
             return False
         if part.kind == SAMPLES:
-            return bool(facts["sampling"] == self.specifications[self.study / "sampling.json"])
+            options = self.specifications[self.study / "sampling.json"]
+            specification = self.specifications[cell.folder / "cell.json"]
+            key = self._keys.of_samples(specification, training, options, part.draw)
+            return bool(facts["sampling"] == options and facts.get("key") in (None, key))
         return samples is not None and facts["samples_sha256"] == samples["samples_sha256"] and self._measured(facts)
 
     def _measured(self, row: Facts) -> bool:

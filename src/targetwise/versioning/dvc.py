@@ -5,7 +5,6 @@ Snakemake makes a cell's files; DVC keeps them under their digests in its cache;
 
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -16,7 +15,9 @@ import yaml
 
 from targetwise import cells
 from targetwise.errors import UserError
-from targetwise.files import atomic, read_json
+from targetwise.files import link, read_json
+from targetwise.outcome import read_outcome
+from targetwise.text import counted
 from targetwise.versioning.stages import Group, NotVersionedError, Stage, group_of, stage_of
 
 LOCK = Path("dvc.lock")
@@ -39,11 +40,12 @@ async def allow_read_only_output(_job: Any) -> None:
     """
 
 
-def commit(study: Mapping[str, Any]) -> dict[str, Any]:
-    """Put the files of a finished study's cells into DVC's cache, and record them in dvc.lock.
+def commit(study: Mapping[str, Any], *, finished_only: bool = False) -> dict[str, Any]:
+    """Put the files of a study's cells into DVC's cache, and record them in dvc.lock.
 
     Args:
         study: the whole configuration.
+        finished_only: whether cells of which something is missing are left out, and not an error.
 
     Returns:
         ``stages``: the SHA-256 digests of the recorded weights and samples, by stage and file; ``left_out``: the
@@ -56,6 +58,8 @@ def commit(study: Mapping[str, Any]) -> dict[str, Any]:
 
     grid = cells.grid(study)
     try:
+        if "DVC_STAGE" in os.environ and finished_only:
+            raise NotVersionedError(f"`dvc repro {os.environ['DVC_STAGE']}` is at work, and records what it makes")
         if not in_repository():
             raise NotVersionedError("DVC needs a git repository, and there is none here")
         group = group_of(study)
@@ -70,7 +74,13 @@ def commit(study: Mapping[str, Any]) -> dict[str, Any]:
         except NotVersionedError as reason:
             left_out.setdefault(str(reason), []).append(cell.name)
         else:
-            agreement.require(cell)
+            try:
+                agreement.require(cell)
+            except UserError:
+                if not finished_only:
+                    raise
+                left_out.setdefault("not finished", []).append(cell.name)
+                continue
             stages[stage.name] = _digests(stage)
     if stages:
         # The group's name where that is all of it: DVC writes dvc.lock anew for every name that it is given.
@@ -82,7 +92,8 @@ def summary(record: Mapping[str, Any]) -> list[str]:
     """Return what a person wants to know of what :func:`commit` did, a line each."""
     lines = []
     if record["stages"]:
-        lines.append(f"DVC keeps {len(record['stages'])} cells; commit {LOCK}, which records them, with the result")
+        kept = counted(len(record["stages"]), "cell")
+        lines.append(f"DVC keeps {kept}; commit {LOCK}, the record of what it keeps, with the result")
     for reason, names in record["left_out"].items():
         which = f"{', '.join(names)}: " if record["stages"] else ""
         lines.append(f"not versioned: {which}{reason}")
@@ -169,20 +180,11 @@ class Cache:
 
     def put_back(self, path: Path, md5: str) -> None:
         """Keep a file of the results that has this digest, after it was lost here."""
-        _link(path, self.path(md5))
+        link(path, self.path(md5))
 
     def put_in_place(self, path: Path, md5: str) -> None:
         """Put the file with this digest where the results have it, in place of what lies there."""
-        _link(self.path(md5), path)
-
-
-def _link(source: Path, target: Path) -> None:
-    """Make ``target`` the same file, as `cache.type` in .dvc/config says; a copy where file systems differ."""
-    with atomic(target, durable=False) as temporary:
-        try:
-            os.link(source, temporary)
-        except OSError:
-            shutil.copyfile(source, temporary)
+        link(self.path(md5), path)
 
 
 def _digests(stage: Stage) -> dict[str, str]:
@@ -190,7 +192,7 @@ def _digests(stage: Stage) -> dict[str, str]:
     digests = {}
     for path in sorted(stage.files):
         if path.suffix == ".safetensors":
-            digests[str(path)] = read_json(path.with_name("training.json"))["model_sha256"]
+            digests[str(path)] = read_outcome(path.with_name("training.json"))["model_sha256"]
         elif path.suffix == ".npz":
             digests[str(path)] = read_json(path.with_suffix(".json"))["samples_sha256"]
     return digests

@@ -4,6 +4,7 @@ A file counts by its bytes and by what it says it was made from, never by its da
 another configuration is named, and left to be made again. What lies here whole and newer than the record stays.
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -11,15 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from targetwise import cells
+from targetwise import cells, errors
 from targetwise.cells import Cell
 from targetwise.errors import UserError
+from targetwise.jobs import drivers
+from targetwise.text import counted
 from targetwise.versioning import dvc, stages
 from targetwise.versioning.agreement import Agreement, Facts, Part, parts, read_facts, require_whole
 from targetwise.versioning.dvc import Cache
 from targetwise.versioning.stages import Group
-
-LOCKS = Path(".snakemake/locks")
 
 
 @dataclass
@@ -33,7 +34,7 @@ class Outcome:
         unrecorded: cells of which something is not recorded.
         lost: recorded files that nobody has any more, or not undamaged.
         placed: how many files were put in place.
-        notes: what was mended on the way, and what could not be.
+        notes: what was repaired on the way, and what could not be.
     """
 
     study: str
@@ -48,7 +49,8 @@ class Outcome:
         """Return what a person wants to know, a line each."""
         told = [
             *self.notes,
-            f"{self.study}: {len(self.whole)} cells are whole; {self.placed} files were put in place",
+            f"{self.study}: {counted(len(self.whole), 'cell', 'are')} whole; "
+            f"{counted(self.placed, 'file', 'were')} put in place",
         ]
         for names, what in (
             (self.outdated, "recorded under another configuration; the next run makes them again"),
@@ -78,9 +80,12 @@ def restore(study: Mapping[str, Any]) -> Outcome:
         study: the whole configuration.
 
     Raises:
-        UserError: if nothing of the study is recorded, a run is under way, or Snakemake fails.
+        UserError: if DVC or Snakemake is missing, nothing of the study is recorded, a run is under way, or Snakemake
+            fails.
     """
-    if any(LOCKS.glob("*")):
+    errors.require("dvc", "snakemake")
+    drivers.remove_stale_locks()
+    if drivers.is_locked():
         raise UserError("a run is under way here (if it was killed: `snakemake --unlock`); restore when it has ended")
     group = stages.group_of(study)
     recorded = dvc.recorded(group)
@@ -207,5 +212,5 @@ def _snakemake(group: Group, targets: Iterable[Path | str], *options: str) -> No
     """Run Snakemake on targets of a group's study."""
     overlays = ["--configfile", *map(str, group.overlays)] if group.overlays else []
     command = [sys.executable, "-m", "snakemake", *overlays, *options, "--quiet", "all", "--", *map(str, targets)]
-    if subprocess.run(command).returncode:
+    if subprocess.run(command, env={**os.environ, "TARGETWISE_COMMAND": "targetwise restore"}).returncode:
         raise UserError("Snakemake failed, as it says above; mend it and restore again")

@@ -1,0 +1,42 @@
+"""Unfinished work: arrays that are made one after the other, so that a kill costs the last one only."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from targetwise.files import atomic, write_text
+
+
+class Parts:
+    """A folder of arrays by name, each whole or absent; those of another key are removed."""
+
+    def __init__(self, folder: Path, key: str) -> None:
+        """Use ``folder``; ``key`` says everything that decides the arrays."""
+        self.folder = folder
+        marker = folder / "key"
+        if not marker.exists() or marker.read_bytes() != key.encode():
+            for old in folder.glob("*.npz"):
+                old.unlink()
+            write_text(marker, key)
+
+    def read(self, name: str) -> np.ndarray | None:
+        """Return an array, or None if it is not there; one that is damaged is removed."""
+        path = self._path(name)
+        try:
+            with np.load(path, allow_pickle=False) as archive:  # a zip file, so its checksum is checked
+                array: np.ndarray = archive["arr_0"]
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+            path.unlink()
+            return None
+        return array
+
+    def write(self, name: str, array: np.ndarray) -> None:
+        """Save an array. It need not survive a power cut, so nothing waits for the disk."""
+        with atomic(self._path(name), durable=False) as temporary, temporary.open("wb") as file:
+            np.savez(file, array)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.npz"
