@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from targetwise import errors, files
-from targetwise.diffusion import check
+from targetwise.diffusion.check_process import check_files
 
 
 def main() -> None:
@@ -16,7 +16,7 @@ def main() -> None:
     parser.add_argument("--specification", required=True, type=Path, help="variant.json")
     parser.add_argument("--output", required=True, type=Path)
     arguments = parser.parse_args()
-    files.write_json(arguments.output, check.check_files(files.read_json(arguments.specification)))
+    files.write_json(arguments.output, check_files(files.read_json(arguments.specification)))
 
 
 if __name__ == "__main__":

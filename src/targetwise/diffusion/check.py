@@ -5,24 +5,21 @@ taken in fp64. Lower precisions are reported and not judged, because a sound par
 ill-conditioned at some steps: epsilon recovers x_0 at t = 999 with an error near 1 in bf16.
 """
 
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from targetwise.diffusion import parameterization
 from targetwise.diffusion.loss import weight_in_x0_space
 from targetwise.diffusion.parameterization import Parameterization, probe_output_channels
+from targetwise.diffusion.purity import enforced
 from targetwise.diffusion.schedule import Schedule, add_noise, make_schedule
 from targetwise.errors import UserError
 
 PRECISIONS = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-Result = TypeVar("Result")
 
 IMAGES_PER_STEP = 4
 CHANNELS, SIZE = 3, 8
@@ -33,20 +30,13 @@ ROUNDINGS = 64
 #: Where an error in the network's output is magnified more than this on its way to x0, we call it ill-conditioned.
 LARGE_GAIN = 10.0
 
+#: How many images, at time steps over the whole grid, are given to the functions one at a time too.
+ALONE = 32
+
 CURVE_POINTS = 101
 
 #: The error reported where an estimate is not finite, or where a function does not exist in a precision.
 NOT_FINITE = 1e30
-
-
-def check_files(specification: Mapping[str, Any]) -> dict[str, Any]:
-    """Check a variant by its files; see :func:`check`.
-
-    Args:
-        specification: the content of ``variant.json``: the variant, and the ``precision`` it is trained in.
-    """
-    target, loss_space = (parameterization.load(specification[part]) for part in ("target", "loss_space"))
-    return check(target, loss_space, specification, sorted(set(specification["precision"].values())))
 
 
 def check(
@@ -65,20 +55,26 @@ def check(
         variant and its files only: no time, no version.
 
     Raises:
-        UserError: if the functions do not fit together, or change shape, or give values that are not finite.
+        UserError: if the functions break a rule of :mod:`targetwise.diffusion.purity`, do not fit together, or give
+            values that are not finite.
     """
+    target, loss_space = enforced(target), enforced(loss_space)
     double = _schedule(variant, torch.float64)
-    channels = _guarded(target, partial(probe_output_channels, target, CHANNELS, SIZE, double))
+    channels = probe_output_channels(target, CHANNELS, SIZE, double)
     with _CoarsestType() as seen:
-        exact = _guarded(target, partial(round_trip, target, double))
-    gain = _guarded(target, partial(gain_to_x0, target, double))
+        exact = round_trip(target, double)
+    gain = gain_to_x0(target, double)
+    _require_use_of_output(target, gain, double)
+    _require_each_image_by_itself(target, double, gain)
+    if loss_space.name != target.name:
+        _require_each_image_by_itself(loss_space, double)
     _judge(target, exact, gain, seen.dtype)
-    weight = _guarded(loss_space, partial(weight_in_x0_space, loss_space, variant["weighting"], double))
+    weight = weight_in_x0_space(loss_space, variant["weighting"], double)
     _require_finite(weight, f"parameterization {loss_space.name}: the weight {variant['weighting']} in x0 space")
     # Training hands fp32 to the functions, so they must at least run in it.
     round_trips = {
         "fp64": exact,
-        "fp32": _guarded(target, partial(round_trip, target, _schedule(variant, torch.float32))),
+        "fp32": round_trip(target, _schedule(variant, torch.float32)),
     }
     for name in precisions:
         if name not in round_trips:
@@ -115,28 +111,15 @@ def round_trip(target: Parameterization, schedule: Schedule) -> Tensor:
     A value that is not finite counts as :data:`NOT_FINITE`.
 
     Raises:
-        UserError: if an estimate has another shape than the images, if an input was changed in place, or, in fp64,
-            if something is not finite.
+        UserError: if something is not finite in fp64.
     """
     x_0, noise, x_t, timesteps = _images(schedule)
-    arguments = [x_0, noise, x_t, timesteps, *schedule.values()]
-    before = [argument.clone() for argument in arguments]
     y = target.compute_training_target(x_0, noise, timesteps, schedule)
-    given = y.clone()
-    estimate = target.predict_x0(given, x_t, timesteps, schedule)
-    changed = not torch.equal(given, y) or not all(map(torch.equal, before, arguments))
-    exact = x_0.dtype == torch.float64
-    what = f"parameterization {target.name}:"
-    if exact:
+    estimate = target.predict_x0(y, x_t, timesteps, schedule)
+    if x_0.dtype == torch.float64:
+        what = f"parameterization {target.name}:"
         _require_finite(y, f"{what} compute_training_target", len(schedule["sqrt_alpha"]))
-    if estimate.shape != x_0.shape:
-        raise UserError(
-            f"{what} predict_x0 returned shape {tuple(estimate.shape)} for images of shape {tuple(x_0.shape)}"
-        )
-    if exact:
         _require_finite(estimate, f"{what} predict_x0", len(schedule["sqrt_alpha"]))
-        if changed:
-            raise UserError(f"{what} its functions change their arguments in place; they must leave them alone")
     error = (estimate.double() - x_0.double()).abs().view(len(schedule["sqrt_alpha"]), -1).amax(dim=1)
     return error.nan_to_num(nan=NOT_FINITE, posinf=NOT_FINITE)
 
@@ -180,7 +163,7 @@ def _round_trip_if_it_runs(target: Parameterization, schedule: Schedule) -> Tens
     """Return the round trip in a precision that is only reported; not every function exists in every one."""
     try:
         return round_trip(target, schedule)
-    except Exception:
+    except UserError:
         return torch.full((len(schedule["sqrt_alpha"]),), NOT_FINITE, dtype=torch.float64)
 
 
@@ -202,26 +185,71 @@ class _CoarsestType(TorchDispatchMode):
         return result
 
 
-def _guarded(culprit: Parameterization, work: Callable[[], Result]) -> Result:
-    """Do ``work``, which runs the functions of ``culprit``; whatever they raise is the user's to mend."""
-    try:
-        return work()
-    except UserError:
-        raise
-    except Exception as error:
-        message = str(error).splitlines()[0] if str(error) else ""
-        raise UserError(f"parameterization {culprit.name} fails: {type(error).__name__}: {message}") from error
-
-
 def _require_finite(values: Tensor, what: str, steps: int | None = None) -> None:
     bad = (~values.isfinite()).reshape(steps or len(values), -1).any(dim=1)
     if bad.any():
         raise UserError(f"{what} is not finite at t = {int(bad.nonzero()[0])}")
 
 
-def _judge(target: Parameterization, error: Tensor, gain: Tensor, dtype: torch.dtype) -> None:
+def _require_each_image_by_itself(space: Parameterization, schedule: Schedule, gain: Tensor | None = None) -> None:
+    """Hold a batch of all time steps against its images one at a time; with ``gain``, in predict_x0 too.
+
+    A round trip does not show it when both functions take, say, the first image's time step for the whole batch: the
+    second undoes the first's mistake. Training and sampling do not call both on one batch.
+    """
+    x_0, noise, x_t, timesteps = _images(schedule)
+    T = len(schedule["sqrt_alpha"])
+
+    def compare(function: str, first: Tensor, second: Tensor, gain: Tensor) -> Tensor:
+        run = getattr(space, function)
+        with _CoarsestType() as seen:
+            whole = run(first, second, timesteps, schedule)
+        _require_finite(whole, f"parameterization {space.name}: {function}", T)
+        for index in torch.linspace(0, len(timesteps) - 1, ALONE).long().tolist():
+            one, t = slice(index, index + 1), int(timesteps[index])
+            alone = run(first[one], second[one], timesteps[one], schedule)
+            off = (alone - whole[one]).abs().max().item()
+            if not off <= _rounding(seen.dtype, gain[t] + alone.abs().max()):
+                raise UserError(
+                    f"parameterization {space.name}: {function} gives another result for an image at t = {t} alone "
+                    f"than in a batch of all time steps (off by {off:.3g}); it must treat each image by itself, at "
+                    "its own time step"
+                )
+        return whole
+
+    y = compare("compute_training_target", x_0, noise, torch.zeros(T))
+    if gain is not None:
+        compare("predict_x0", y, x_t, gain)
+
+
+def _require_use_of_output(target: Parameterization, gain: Tensor, schedule: Schedule) -> None:
+    """Refuse an estimate that the network has no part in.
+
+    A gain can be 0 because a target is so large that our small step is lost in rounding: twice the target is not.
+
+    At single steps a gain of 0 is no fault: where a path has no noise, b = 0, x_t says what x_0 is, and a coarse type
+    may round our small step away. Where there is noise, x_t does not suffice, so the round trip shows a mistake.
+    """
+    if gain.any():
+        return
+    x_0, noise, x_t, timesteps = _images(schedule)
+    y = target.compute_training_target(x_0, noise, timesteps, schedule)
+    once, twice = (target.predict_x0(output, x_t, timesteps, schedule) for output in (y, 2 * y))
+    if torch.equal(once, twice):
+        raise UserError(
+            f"parameterization {target.name}: predict_x0 does not depend on model_output at any time step; no "
+            "training could change its estimate"
+        )
+
+
+def _rounding(dtype: torch.dtype, gain: Tensor) -> Tensor:
+    """Return by how much rounding in ``dtype`` may put x0 off where errors are magnified by ``gain``."""
     # x_0 and ε are of size 1 to 5, and x_t is rounded once more before it is magnified.
-    allowed = ROUNDINGS * torch.finfo(dtype).eps * 5 * (1 + gain)
+    return ROUNDINGS * torch.finfo(dtype).eps * 5 * (1 + gain)
+
+
+def _judge(target: Parameterization, error: Tensor, gain: Tensor, dtype: torch.dtype) -> None:
+    allowed = _rounding(dtype, gain)
     wrong = error > allowed
     if wrong.any():
         t = int((error / allowed).argmax())

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from targetwise.config import parameterization_file
-from targetwise.errors import UserError
+from targetwise.errors import UserError, in_one_line
 from targetwise.files import sha256_of_file
 
 FUNCTIONS = ("compute_training_target", "predict_x0")
@@ -49,7 +49,7 @@ def load_file(path: Path) -> Parameterization:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise UserError(f"{path} does not run: {type(error).__name__}: {error}") from error
+        raise UserError(f"{path} does not run: {in_one_line(error)}") from error
     for function in FUNCTIONS:
         if not callable(getattr(module, function, None)):
             raise UserError(f"{path} must define {' and '.join(FUNCTIONS)}; {function} is not there")
