@@ -5,9 +5,12 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from helpers import EXAMPLE
+from synthetic import Files
 
-from targetwise import cli, errors
+from targetwise import cells, cli, errors
 from targetwise.data import store
 from targetwise.metric.reference import Selection, make
 
@@ -31,9 +34,9 @@ def call(monkeypatch, *arguments):
 def test_check_names_every_parameterization(project, monkeypatch, capsys):
     call(monkeypatch, "check", *DIGITS)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "study digits: 9 cells × 1 draws; the configuration is sound"
+    assert lines[0] == "study digits: 9 cells × 1 draw; the configuration is sound"
     assert [line.split(":")[0] for line in lines[1:]] == ["epsilon", "v", "x0"]
-    assert "up to 157 times (t = 999)" in lines[1]
+    assert "up to 157-fold (t = 999), over 10-fold at" in lines[1]
 
 
 def test_fid_measures_a_file_like_a_cell(project, monkeypatch, capsys):
@@ -59,7 +62,75 @@ def test_fid_without_reference_says_how_to_make_it(project, monkeypatch, capsys)
     )
 
 
+@pytest.mark.parametrize(
+    ("there", "named", "problem"),
+    [
+        (["own.npz"], "own.npz", "own.json, which says what own.npz was made from, does not exist"),
+        (["own.json"], "own.npz", "own.npz does not exist"),
+        ([], "own.npz", "own.npz does not exist"),
+        (["own.npz", "own.json"], "own.json", "own.json is not an .npz file"),
+    ],
+)
+def test_fid_says_what_a_reference_of_ones_own_needs(project, monkeypatch, capsys, there, named, problem):
+    """No command makes it: it may be anybody's."""
+    for name in there:
+        Path(name).write_text("{}")
+    with pytest.raises(SystemExit) as left:
+        call(monkeypatch, "fid", "mine.npz", *DIGITS, "--reference", named)
+    assert left.value.code == errors.EXIT_ERROR
+    assert capsys.readouterr().err == (
+        f"error: {problem}; --reference takes the .npz and the .json beside it that `snakemake` made of a data set; "
+        "without it the study's own is taken, data/digits/reference/digits-clean-fid-train.npz\n"
+    )
+
+
 def test_outside_the_project_it_says_where_to_run(tmp_path):
     done = subprocess.run(["targetwise", "check"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == errors.EXIT_ERROR
     assert done.stderr == "error: config.yaml does not exist; run this in the project's root\n"
+
+
+@pytest.fixture
+def measured(project):
+    """The demo's grid: the values are 40, 41, 42 for epsilon's seeds, then 43 … 45 for v's, then 46 … 48 for x0's."""
+    files = Files(EXAMPLE)
+    for cell in files.cells:
+        files.finish(cell, [600])
+    return files
+
+
+def tree(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_table_prints_means_gaps_and_verdicts_and_writes_nothing(project, measured, monkeypatch, capsys):
+    """Pairs of seeds differ by 3 or 6 without scatter; of x0 one seed is left, which resolves nothing."""
+    gone = cells.find(EXAMPLE, "x0-tiny-0").folder / "fid/ddim-50/draw0.json"
+    damaged = cells.find(EXAMPLE, "x0-tiny-1").folder / "training.json"
+    gone.unlink()
+    damaged.write_text("{")
+    before = tree(project)
+    call(monkeypatch, "table", *DIGITS)
+    assert tree(project) == before
+    lines = capsys.readouterr().out.splitlines()
+    words = [line.split() for line in lines]
+    assert ["tiny", "epsilon", "41.0", "1.0", "3", "0", "0", "0.25"] in words
+    assert f"missing: x0-tiny-0 draw 0: {gone} was not made" in lines
+    (line,) = [line for line in lines if line.startswith("missing: x0-tiny-1 draw 0: ")]
+    assert f"{damaged} is damaged" in line
+    pairs = [(line[1], line[2], " ".join(line[9:])) for line in words[-3:]]
+    assert pairs == [("epsilon", "v", "epsilon"), ("epsilon", "x0", "too few seeds"), ("v", "x0", "too few seeds")]
+
+
+def test_table_is_written_where_output_says(project, measured, monkeypatch, capsys):
+    call(monkeypatch, "table", *DIGITS, "--output", "new/all.csv")
+    assert capsys.readouterr().out.splitlines()[-1] == "every cell's row: new/all.csv"
+    assert pd.read_csv("new/all.csv")["value"].tolist() == [40, 41, 42, 43, 44, 45, 46, 47, 48]
+
+
+def test_table_into_a_folder_is_refused_in_one_line(project, measured, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as left:
+        call(monkeypatch, "table", *DIGITS, "--output", "results")
+    assert left.value.code == errors.EXIT_ERROR
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: Is a directory: results;")

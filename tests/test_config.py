@@ -415,42 +415,67 @@ def test_lists_are_replaced_and_mappings_are_merged():
         (b"# only words\n", "config.yaml holds nothing"),
         (b"- a\n- b\n", "config.yaml holds a list"),
         (b"just a text\n", "config.yaml holds a str"),
-        (b"a: [1, 2\nb: 3\n", "config.yaml is not valid YAML"),
-        (b"a:\n\tb: 1\n", "config.yaml is not valid YAML"),
-        (b"a: 2024-13-45\n", "config.yaml is not valid YAML"),
-        (b"a: !!python/object:os.system {}\n", "config.yaml is not valid YAML"),
-        (b"\xff\xfea", "config.yaml is not a text in UTF-8"),
-        (b"a: 1\nb: 2\na: 3\n", "config.yaml, line 3: the key 'a' stands in line 1 already"),
-        (b"a: {c: 1, c: 1}\n", "config.yaml, line 1: the key 'c' stands in line 1 already"),
+        (
+            b"a: [1, 2\nb: 3\n",
+            "config.yaml, line 2: not valid YAML: while parsing a flow sequence, expected ',' or ']'",
+        ),
+        (b"a:\n\tb: 1\n", "config.yaml, line 2: not valid YAML: while scanning for the next token, found character"),
+        (b"a:\n\tb: 1\n", "; YAML indents with spaces, never with tabs"),
+        (b"a: 1\n---\na: 2\n", "config.yaml, line 2: not valid YAML: expected a single document in the stream, but"),
+        (b"b: 1\na: 2024-13-45\n", "config.yaml, line 2: not valid YAML: month must be in 1..12"),
+        (b"a: !!python/object:os.system {}\n", "config.yaml, line 1: not valid YAML: could not determine"),
+        (b"a: &a\n  b: *a\n", "config.yaml, line 1: not valid YAML: found unconstructable recursive node"),
+        (b"[" * 3000, "config.yaml is not valid YAML: it is nested too deeply"),
+        (b"b: 1\na: \xff\xfe\n", "config.yaml, line 2: not a text in UTF-8"),
+        (b"b: 1\na: \x00\n", "config.yaml, line 2: not valid YAML: special characters are not allowed"),
+        (b"a: 1\nb: 2\na: 3\n", "config.yaml, line 3: the key 'a' is on line 1 already"),
+        (b"a: {c: 1, c: 1}\n", "config.yaml, line 1: the key 'c' is on line 1 already"),
     ],
 )
-def test_a_broken_file_is_named(project, content, message):
+def test_a_broken_file_is_named_with_its_line(project, content, message):
     (project / "config.yaml").write_bytes(content)
     with pytest.raises(UserError, match=re.escape(message)) as caught:
         configuration.load()
-    assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value).splitlines()) == 1 and "<unicode" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["training:\n\tsteps: 3\n", None])
+def test_snakemake_names_the_line_of_a_broken_base(project, content):
+    """In our words, because our check comes before Snakemake reads the file."""
+    path = project / "config.yaml"
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    done = subprocess.run(["snakemake", "-n"], capture_output=True, text=True)
+    assert done.returncode == 1
+    said = [line for line in done.stderr.splitlines() if not line.startswith("host: ")]
+    expected = (
+        "config.yaml does not exist; run this in the project's root" if content is None else "config.yaml, line 2"
+    )
+    assert len(said) == 1 and said[0].startswith(f"error: {expected}"), done.stderr
+    assert not (project / "results").exists()
 
 
 def test_a_missing_file_is_named(project):
-    with pytest.raises(UserError, match=r"config/none\.yaml does not exist"):
+    with pytest.raises(UserError, match=r"^config/none\.yaml does not exist$"):
         configuration.load([Path("config/none.yaml")])
     with pytest.raises(UserError, match="config cannot be read"):
         configuration.load([Path("config")])
 
 
-def test_a_key_that_stands_twice_is_found_in_any_file(project):
+def test_a_key_that_is_there_twice_is_found_in_any_file(project):
     """Snakemake reads the files itself and keeps the last one; so they are read once more."""
     extra = project / "extra.yaml"
     extra.write_text("training:\n  steps: 5\ngrid: {seeds: [0]}\ntraining:\n  log_every: 1\n")
-    configuration.require_unique_keys([Path("config.yaml"), Path("config/digits.yaml")])
-    with pytest.raises(UserError, match=r"extra\.yaml, line 4: the key 'training' stands in line 1 already"):
-        configuration.require_unique_keys(["config.yaml", extra])
+    configuration.require_readable([Path("config.yaml"), Path("config/digits.yaml")])
+    with pytest.raises(UserError, match=r"extra\.yaml, line 4: the key 'training' is on line 1 already"):
+        configuration.require_readable(["config.yaml", extra])
 
 
 def test_anchors_and_merge_keys_are_not_taken_for_doubles(project):
     text = "base: &base {a: 1, b: 2}\none:\n  <<: *base\n  a: 3\ntwo:\n  <<: *base\n"
     (project / "x.yaml").write_text(text)
-    configuration.require_unique_keys(["x.yaml"])
+    configuration.require_readable(["x.yaml"])
 
 
 def test_reading_the_configuration_imports_nothing_heavy():

@@ -95,7 +95,7 @@ def test_damaged_image_is_named(folder):
 
 
 def test_too_few_images_or_none_are_told(folder, tmp_path):
-    with pytest.raises(UserError, match=r"holds 12 images, but 11 are to be held out"):
+    with pytest.raises(UserError, match=r"holds 12 images, but 11 images are to be held out"):
         datasets.make("own", own(folder, held_out=11))
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty holds no image"):
@@ -123,7 +123,7 @@ def test_damaged_dataset_is_named(tmp_path, damage):
             arrays = dict(archive)
         arrays["train"][0, 0, 0] ^= 1
         np.savez(path, **arrays)
-    with pytest.raises(UserError, match=r"dataset.npz is .*damaged.*it is made anew"):
+    with pytest.raises(UserError, match=r"dataset.npz is .*damaged.*; delete it and run again"):
         store.load(tmp_path, "train")
 
 

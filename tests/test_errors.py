@@ -59,8 +59,13 @@ def test_a_full_disk_or_a_forbidden_file_is_named(capsys, number):
 def test_a_missing_package_is_named_with_the_remedy(capsys):
     code, line = ending(capsys, ModuleNotFoundError("No module named 'cleanfid.fid'", name="cleanfid"))
     assert code == 1
-    assert "'cleanfid' is missing" in line
-    assert "make .venv" in line
+    assert line == "error: the package 'cleanfid' is missing; run `make setup`, then `. .venv/bin/activate`"
+
+
+def test_what_is_started_as_a_program_of_its_own_is_asked_for_before():
+    errors.require("snakemake", "pytest")
+    with pytest.raises(errors.UserError, match=r"^the package 'no_such' is missing; run `make setup`, then"):
+        errors.require("snakemake", "no_such")
 
 
 @pytest.mark.parametrize(

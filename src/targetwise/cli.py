@@ -1,14 +1,18 @@
 """The command line: what one asks of a study outside its run."""
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from targetwise import __version__, cells, config, errors, files
+from targetwise.text import counted
 
 Study = dict[str, Any]
+
+DAY = 86400
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,23 @@ def verb(explanation: str, *arguments: tuple[tuple[Any, ...], dict[str, Any]]) -
     return register
 
 
+def interval(option: str) -> Callable[[str], float]:
+    """Return what reads the seconds of an option that does something again and again."""
+
+    def read(text: str) -> float:
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = math.nan
+        if not 0 < seconds <= DAY:
+            raise errors.UserError(f"{option} is {text}; it must be a number of seconds above 0 and at most {DAY}")
+        return seconds
+
+    return read
+
+
 def main() -> None:
-    """Run ``targetwise``; what the user can mend ends in one line and an exit code."""
+    """Run ``targetwise``; what the user can fix ends in one line and an exit code."""
     errors.run(_main)
 
 
@@ -68,34 +87,55 @@ def _main() -> None:
 @verb("validate the configuration and prove every parameterization of the grid sound")
 def check(study: Study) -> None:
     """Print what the grid is and how well each parameterization is conditioned."""
-    from targetwise.diffusion import check as checking
+    from targetwise.diffusion.check_process import check_files
 
-    count = len(cells.grid(study))
-    print(f"study {study['study']}: {count} cells × {study['sampling']['draws']} draws; the configuration is sound")
+    size = f"{counted(len(cells.grid(study)), 'cell')} × {counted(study['sampling']['draws'], 'draw')}"
+    print(f"study {study['study']}: {size}; the configuration is sound")
     specifications = cells.specifications(study)
     for name in study["grid"]["parameterizations"]:
-        found = checking.check_files(specifications[cells.RESULTS / study["study"] / name / "variant.json"])
+        found = check_files(specifications[cells.RESULTS / study["study"] / name / "variant.json"])
         gain, ill = found["gain_to_x0"], found["ill_conditioned"]
         print(
             f"{name}: inverts to {found['round_trip']['fp64']['largest_error']:.1e} in fp64 and "
             f"{found['round_trip']['fp32']['largest_error']:.1e} in fp32; an output error reaches x0 up to "
-            f"{gain['largest']:.3g} times (t = {gain['at_t']}), over {ill['gain_above']:.0f} times at {ill['steps']} "
-            "steps"
+            f"{gain['largest']:.3g}-fold (t = {gain['at_t']}), over {ill['gain_above']:.0f}-fold at "
+            f"{counted(ill['steps'], 'step')}"
         )
 
 
-@verb("make the table of a grid that is partly done, naming what is missing")
-def table(study: Study) -> None:
-    """Write and print the table of what is there; the full table is the pipeline's."""
+@verb(
+    "show the means, what is missing and why, and the verdict of each pair; also while the grid is partly done",
+    argument("--output", type=Path, metavar="CSV", help="also write every cell's row there"),
+)
+def table(study: Study, output: Path | None) -> None:
+    """Print what the results say so far; nothing is written unless it is asked for."""
     from targetwise.report import statistics
 
     frame = statistics.table(study)
-    path = cells.RESULTS / study["study"] / "table.partial.csv"
-    files.write_text(path, frame.to_csv(index=False))
     print(statistics.summary(frame).to_string(index=False))
     for row in frame[frame["status"] != "finished"].itertuples():
         print(f"{row.status}: {row.parameterization}-{row.scale}-{row.seed} draw {row.draw}: {row.reason}")
-    print(path)
+    pairs = statistics.pairs(frame)
+    if len(pairs):
+        print(f"\na − b, seed by seed, with its 95 % interval:\n{pairs.to_string(index=False)}")
+    if output is not None:
+        files.write_text(output, frame.to_csv(index=False))
+        print(f"every cell's row: {output}")
+
+
+@verb("say the answer of a finished study, and where its report is")
+def answer(study: Study) -> None:
+    """Print the report's first sentence and its path."""
+    from targetwise.report import statistics
+    from targetwise.report.answer import headline
+
+    page = cells.RESULTS / study["study"] / "report.html"
+    print(headline(statistics.table(study)))
+    print(
+        f"report: {page.resolve()}"
+        if page.exists()
+        else "there is no report yet; `snakemake --cores all all` makes it"
+    )
 
 
 @verb(
@@ -110,26 +150,44 @@ def fid(study: Study, file: Path, reference: Path | None, output: Path | None) -
     from targetwise.metric import fid as measuring
     from targetwise.metric.rows import check_row, write_row
 
-    path = reference or store.ROOT / study["data"]["dataset"] / "reference" / f"{cells.reference_name(study)}.npz"
-    if not path.with_suffix(".json").exists():
-        raise errors.UserError(f"{path} does not exist; `snakemake --cores all {path}` makes it")
-    row = measuring.measure_file(file, path)
+    own = store.ROOT / study["data"]["dataset"] / "reference" / f"{cells.reference_name(study)}.npz"
+    if reference is not None:
+        _require_reference(reference, own)
+    elif not own.with_suffix(".json").exists():
+        raise errors.UserError(f"{own} does not exist; `snakemake --cores all {own}` makes it")
+    row = measuring.measure_file(file, reference or own)
     check_row(row, str(file))
     if output is not None:
         write_row(output, row)
     print(files.canonical_json(row), end="")
 
 
+def _require_reference(path: Path, own: Path) -> None:
+    facts = path.with_suffix(".json")
+    if path.suffix != ".npz":
+        problem = f"{path} is not an .npz file"
+    elif not path.exists():
+        problem = f"{path} does not exist"
+    elif not facts.exists():
+        problem = f"{facts}, which says what {path} was made from, does not exist"
+    else:
+        return
+    raise errors.UserError(
+        f"{problem}; --reference takes the .npz and the .json beside it that `snakemake` made of a data set; without "
+        f"it the study's own is taken, {own}"
+    )
+
+
 @verb(
     "bring MLflow into agreement with the results, also while they are made",
-    argument("--follow", type=float, nargs="?", const=10.0, metavar="SECONDS", help="again and again"),
+    argument("--follow", type=interval("--follow"), nargs="?", const=10.0, metavar="SECONDS", help="again and again"),
 )
 def track(study: Study, follow: float | None) -> None:
     """Import the cells into MLflow."""
     from targetwise.tracking.importer import Importer
 
     importer = Importer(study)
-    for count, done in enumerate(importer.follow(follow) if follow else [importer.update()]):
+    for count, done in enumerate(importer.follow(follow) if follow is not None else [importer.update()]):
         if count == 0:
             print(f"in a browser, while `mlflow ui` or your server runs: {importer.page}")
         if count == 0 or done["imported"]:
@@ -166,22 +224,26 @@ def restore(study: Study) -> None:
         lost += len(outcome.lost)
     if lost:
         raise errors.UserError(
-            f"{lost} recorded files are lost; the next run makes them again, or push them from where they are"
+            f"{counted(lost, 'recorded file', 'are')} lost; the next run makes again what is lost, or push it from "
+            "where it is"
         )
 
 
 @verb(
     "show where every cell stands; reads files only",
-    argument("--watch", type=float, nargs="?", const=10.0, metavar="SECONDS", help="again and again"),
+    argument("--watch", type=interval("--watch"), nargs="?", const=10.0, metavar="SECONDS", help="again and again"),
 )
 def status(study: Study, watch: float | None) -> None:
     """Print where every cell stands."""
     from targetwise.operations import status as standing
 
-    if watch:
+    if watch is not None:
         standing.watch(study, watch)
-    else:
-        print(standing.render(standing.standings(study)))
+        return
+    found = standing.standings(study)
+    print(standing.render(found))
+    if hint := standing.elsewhere(found, study):
+        print(hint)
 
 
 @verb(
@@ -212,4 +274,4 @@ def doctor(study: Study, profile: Path) -> None:
         print(f"{finding.state:<6} {finding.what:<10} {finding.words}", flush=True)
         wrong += finding.state == "wrong"
     if wrong:
-        raise errors.UserError(f"{wrong} of these must be mended before a run")
+        raise errors.UserError(f"{wrong} of these must be fixed before a run")

@@ -23,7 +23,7 @@ SCHEDULE_NAMES = frozenset({"alphas_cumprod", "sqrt_alpha", "sqrt_one_minus_alph
 RESERVED_NAMES = frozenset(
     {"all", "prepare_data", "prepare_weights", "reference_stats", "check_parameterization", "train", "sample"}
     | {"fid", "floor", "ceiling", "manifest"}
-    | {"aggregate", "report", "track", "version", "log", "benchmark"}
+    | {"aggregate", "report", "track", "version", "log", "benchmark", "state", "kept"}
 )
 
 
@@ -38,6 +38,8 @@ def load(overlays: Iterable[Path] = (), base: Path = BASE) -> Config:
     Raises:
         UserError: with the key, the value and the nearest valid choice.
     """
+    overlays = list(overlays)
+    require_readable(overlays, base)
     config = read_yaml(base)
     for overlay in overlays:
         config = merge(config, read_yaml(overlay))
@@ -71,13 +73,18 @@ def validate(config: Mapping[str, Any]) -> Config:
     return checked
 
 
-def require_unique_keys(paths: Iterable[Path | str]) -> None:
-    """Refuse configuration files in which a key stands twice: whoever reads YAML silently keeps the last one.
+def require_readable(overlays: Iterable[Path | str] = (), base: Path = BASE) -> None:
+    """Refuse configuration files that Snakemake would refuse in words of its own, or silently read by half.
+
+    Of a key that is there twice, it keeps the last. A file of ``--configfile`` that is no YAML it refuses before
+    it reads any of our code; `targetwise check` says on which line.
 
     Raises:
-        UserError: with file, line and key.
+        UserError: with file and line.
     """
-    for path in paths:
+    for path in (base, *overlays):
+        if path == base and not base.exists():
+            raise UserError(f"{base} does not exist; run this in the project's root")
         read_yaml(Path(path))
 
 
@@ -105,6 +112,17 @@ def parameterization_file(target: str) -> Path:
 def source_files(resolved: Mapping[str, Any]) -> tuple[Path, Path]:
     """Return the files that a variant's target and loss space are defined in; often they are one."""
     return parameterization_file(resolved["target"]), parameterization_file(resolved["loss_space"])
+
+
+def source_folders(dataset: Mapping[str, Any]) -> list[str]:
+    """Return the folders of one's own images, so that adding or removing a file makes the data set again.
+
+    Args:
+        dataset: an entry of ``datasets``.
+    """
+    if dataset["kind"] != "images":
+        return []
+    return sorted(str(folder) for folder in Path(dataset["folder"]).expanduser().glob("**/"))
 
 
 def known_targets() -> list[str]:

@@ -1,6 +1,7 @@
-"""The one exception that means "the user can mend this", and how a command ends with it."""
+"""The one exception that means "the user can fix this", and how a command ends with it."""
 
 import errno
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -28,8 +29,29 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     return f"{hint}(choices: {', '.join(known) or 'none'})"
 
 
+def in_one_line(error: BaseException) -> str:
+    """Return the kind of an error and the first line of what it says, like ``KeyError: 'scale'``."""
+    first, *_ = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {first}"
+
+
+def require(*packages: str) -> None:
+    """Make sure that packages are there which are not imported but started as programs.
+
+    Raises:
+        UserError: naming the first that is missing, and how to get it.
+    """
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise UserError(_missing(package))
+
+
+def _missing(package: str) -> str:
+    return f"the package '{package}' is missing; run `make setup`, then `. .venv/bin/activate`"
+
+
 def run(main: Callable[[], None]) -> None:
-    """Run a command's main function; what the user can mend ends in one line and an exit code."""
+    """Run a command's main function; what the user can fix ends in one line and an exit code."""
     try:
         main()
         sys.stdout.flush()  # here and not when Python ends, where a reader that has left could not be handled
@@ -46,13 +68,14 @@ def run(main: Callable[[], None]) -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "targetwise":
             raise
-        _leave(f"error: the package '{error.name}' is missing; run `make .venv` or activate .venv", EXIT_ERROR)
+        _leave(f"error: {_missing(error.name or '')}", EXIT_ERROR)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EISDIR, errno.ENOTDIR):
             raise
-        where = f": {error.filename}" if error.filename else ""
+        name = error.filename2 or error.filename  # a file is written under another name and renamed to the second
+        where = f": {name}" if name else ""
         _leave(
-            f"error: {error.strerror}{where}; nothing was left half-written, mend it and run again",
+            f"error: {error.strerror}{where}; nothing was left half-written, correct it and run again",
             EXIT_ERROR,
         )
 

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.constructor import ConstructorError
+from yaml.error import MarkedYAMLError
+from yaml.reader import ReaderError
 
 from targetwise.errors import UserError, nearest
 
@@ -27,8 +30,14 @@ TYPE_WORDS = {
 NAME_RULE = "a name is at most 64 lower-case letters, digits and _, and begins with a letter"
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Reads what any safe YAML reader does, and refuses a key that stands twice in one mapping."""
+class _StrictLoader(yaml.SafeLoader):
+    """Reads what any safe YAML reader does, and refuses a key that is there twice and a mapping that holds itself."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep=True)  # at once: so what holds itself is refused
+        except ValueError as error:  # as of a date in month 13, which would not say where
+            raise ConstructorError(None, None, str(error), node.start_mark) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         lines: dict[tuple[str, str], int] = {}
@@ -37,7 +46,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
                 continue
             line, name = key.start_mark.line + 1, (key.tag, key.value)
             if name in lines:
-                raise UserError(f"line {line}: the key '{key.value}' stands in line {lines[name]} already")
+                raise UserError(f"line {line}: the key '{key.value}' is on line {lines[name]} already")
             lines[name] = line
         return super().construct_mapping(node, deep)
 
@@ -46,20 +55,30 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file that holds one mapping.
 
     Raises:
-        UserError: if it cannot be read, is no mapping, or a key stands twice in it.
+        UserError: naming file and line, if it cannot be read, is no mapping, or a key is there twice.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
+        content = yaml.load(path.read_bytes().decode(), Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)
     except UserError as error:
         raise UserError(f"{path}, {error}") from None
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist; run this in the project's root") from None
+        raise UserError(f"{path} does not exist") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not a text in UTF-8") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}, line {line}: not a text in UTF-8") from None
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        what = ", ".join(" ".join(each.split()) for each in (error.context, error.problem) if each)
+        hint = "; YAML indents with spaces, never with tabs" if r"'\t'" in what else ""
+        where = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{where}: not valid YAML: {what}{hint}") from None
+    except ReaderError as error:
+        line = path.read_bytes().decode().count("\n", 0, error.position) + 1
+        raise UserError(f"{path}, line {line}: not valid YAML: {error.reason}") from None
+    except RecursionError:
+        raise UserError(f"{path} is not valid YAML: it is nested too deeply") from None
     if not isinstance(content, dict):
         found = "nothing" if content is None else f"a {type(content).__name__}"
         raise UserError(f"{path} holds {found}, but a mapping of keys is needed")
@@ -72,11 +91,22 @@ def check_schema(config: Mapping[str, Any]) -> None:
     Raises:
         UserError: at the first thing that is wrong, with the key, the value and the nearest valid choice.
     """
-    errors = violations(config, SCHEMA)
-    if errors:
-        # A misspelt key is often also a missing one; the misspelling is the message that helps.
-        first = min(errors, key=lambda error: (error.validator != "additionalProperties", len(error.path)))
-        raise UserError(_explain(first))
+    found = fault(config, SCHEMA)
+    if found:
+        raise UserError(f"configuration: {found}")
+
+
+def fault(content: Any, schema: Path) -> str | None:
+    """Return in words the first thing that is wrong in ``content``, with what would be right; None if nothing is."""
+    if not isinstance(content, Mapping):
+        found = "nothing" if content is None else f"a {type(content).__name__}"
+        return f"it holds {found}; it must be {TYPE_WORDS['object']}"
+    errors = violations(content, schema)
+    if not errors:
+        return None
+    # A misspelt key is often also a missing one; the misspelling is the message that helps.
+    first = min(errors, key=lambda error: (error.validator != "additionalProperties", len(error.path)))
+    return _explain(first)
 
 
 def violations(content: Mapping[str, Any], schema: Path) -> list[Any]:
@@ -119,40 +149,43 @@ def _explain(error: Any) -> str:
     where = ".".join(str(part) for part in error.absolute_path)
     value = error.instance
     if "propertyNames" in error.absolute_schema_path:
-        return f"configuration: {where} holds the name {value!r}; {NAME_RULE}"
+        return f"{where} holds the name {value!r}; {NAME_RULE}"
     match error.validator:
         case "additionalProperties":
             known = error.schema["properties"]
             key = next(key for key in value if key not in known)
             place = f" in {where}" if where else ""
-            return f"configuration: unknown key {str(key)!r}{place}; {nearest(key, known)}"
+            return f"unknown key {str(key)!r}{place}; {nearest(key, known)}"
         case "required":
             key = next(key for key in error.validator_value if key not in value)
-            return f"configuration: {where + '.' if where else ''}{key} is missing"
+            described = error.schema.get("properties", {}).get(key)  # or plainly true, where another branch says what
+            meaning = described.get("description") if isinstance(described, dict) else None
+            return f"{where + '.' if where else ''}{key} is missing{f' ({meaning})' if meaning else ''}"
         case "enum":
-            return f"configuration: {where} is {value!r}; {nearest(value, map(str, error.validator_value))}"
+            return f"{where} is {value!r}; {nearest(value, map(str, error.validator_value))}"
         case "uniqueItems":
             twice = next(item for item in value if value.count(item) > 1)
-            return f"configuration: {where} names {twice!r} twice; each may stand there once"
+            return f"{where} names {twice!r} twice; each may stand there once"
         case "pattern" | "maxLength":
-            return f"configuration: {where} is {value!r}; {NAME_RULE}"
+            meaning = error.schema.get("description")
+            return f"{where} is {value!r}; {f'it must be {meaning}' if meaning else NAME_RULE}"
         case "minimum":
-            return f"configuration: {where} is {value!r}; it must be at least {error.validator_value}"
+            return f"{where} is {value!r}; it must be at least {error.validator_value}"
         case "maximum":
-            return f"configuration: {where} is {value!r}; it must be at most {error.validator_value}"
+            return f"{where} is {value!r}; it must be at most {error.validator_value}"
         case "exclusiveMinimum":
-            return f"configuration: {where} is {value!r}; it must be greater than {error.validator_value}"
+            return f"{where} is {value!r}; it must be greater than {error.validator_value}"
         case "exclusiveMaximum":
-            return f"configuration: {where} is {value!r}; it must be less than {error.validator_value}"
+            return f"{where} is {value!r}; it must be less than {error.validator_value}"
         case "multipleOf":
-            return f"configuration: {where} is {value!r}; it must be a multiple of {error.validator_value}"
+            return f"{where} is {value!r}; it must be a multiple of {error.validator_value}"
         case "minItems":
-            return f"configuration: {where} is {value!r}; it must hold at least {error.validator_value}"
+            return f"{where} is {value!r}; it must hold at least {error.validator_value}"
         case "type":
             shown = "empty" if value is None else repr(value)
-            return f"configuration: {where} is {shown}; it must be {_wanted(error.validator_value, value)}"
+            return f"{where} is {shown}; it must be {_wanted(error.validator_value, value)}"
         case _:
-            return f"configuration: {where}: {' '.join(error.message.split())}"
+            return f"{where}: {' '.join(error.message.split())}"
 
 
 def _wanted(kind: str | list[str], value: Any) -> str:
