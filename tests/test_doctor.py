@@ -1,5 +1,6 @@
 """What `targetwise doctor` says where something is missing; tests/slurm asks it on a real cluster."""
 
+import importlib.util
 import json
 import socket
 from pathlib import Path
@@ -36,6 +37,14 @@ def test_a_damaged_data_set_is_named(study, project):
     (folder / "manifest.json").write_text(json.dumps(shape))
     found = findings(study)
     assert found["data"].state == "wrong" and "delete it" in found["data"].words
+
+
+def test_a_folder_of_dvcs_without_dvc_is_wrong(study, project, monkeypatch):
+    (project / ".dvc").mkdir()
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "dvc" else real(name))
+    found = findings(study)["DVC"]
+    assert found.state == "wrong" and found.words.startswith("the package 'dvc' is missing; run `make setup`")
 
 
 def test_disk_need_against_what_is_free(study, project, monkeypatch):

@@ -32,6 +32,7 @@ def conditions(day=1):
         "measured_at": datetime(2026, 11, day, tzinfo=UTC).isoformat(),
         "machine": {"cpu": "a CPU"},
         "versions": {"torch": "2.14.1"},
+        "cores": 2,
     }
 
 
@@ -194,6 +195,35 @@ def test_what_was_not_measured_is_left_out_and_said(write):
     words = estimating.render(found)
     assert "total, without what is ?" in words
     assert "- sampling: not measured there, left out" in words and "- metric: not measured there, left out" in words
+
+
+def test_a_cell_has_only_its_own_threads_of_a_cpu(write):
+    """The record's rates are of both cores; the study's cells have one thread each, so two are at work at a time."""
+    path = write(record("cpu"))
+    one = estimate(path)
+    (both,) = estimate(path, training={"threads": 2}).scales
+    (scale,) = one.scales
+    assert scale.training == pytest.approx(2 * both.training) == pytest.approx(2 * 35000 * 128 / 1000)
+    assert scale.sampling == pytest.approx(2 * both.sampling) == pytest.approx(2 * 2 * 50000 / 20)
+    assert scale.measuring == pytest.approx(2 * both.measuring) == pytest.approx(2 * 2 * (50000 / 100 + 8 + 2))
+    assert one.wall == pytest.approx(one.once + scale.cell)  # of two cells
+    assert one.disk.states == 2 * estimate(write(record())).disk.states
+    words = estimating.render(one)
+    assert "1 of its 2 threads each; wall time" in words and "2 cells at a time on each; disk" in words
+    assert "- threads: those rates are of 2; a cell has 1 and is taken to be 1/2 as fast" in words
+
+
+def test_more_threads_than_were_measured_are_no_faster(write):
+    path = write(record("cpu"))
+    assert estimate(path, training={"threads": 3}).scales == estimate(path, training={"threads": 2}).scales
+
+
+def test_every_job_of_a_cell_starts(write):
+    """Training, and two of sampling and of measuring: what small studies mostly wait for."""
+    found = estimate(write(record()))
+    (scale,) = found.scales
+    assert scale.cell - scale.training - scale.sampling - scale.measuring == pytest.approx(5 * estimating.START_UP)
+    assert f"- start-up: {estimating.START_UP:g} s for each of 10 jobs" in estimating.render(found)
 
 
 def test_bounds_cost_a_draw_of_an_untrained_network_each(write):

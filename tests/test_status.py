@@ -5,11 +5,13 @@ import os
 import time
 
 import pytest
+from helpers import whole_outcome
 
-from targetwise import cells, files
+from targetwise import cells, cli, config, errors, files
 from targetwise.config import load, parameterization_file
 from targetwise.files import canonical_json, sha256_of_file, sha256_of_text, write_json
-from targetwise.operations import status
+from targetwise.operations import logs, status
+from targetwise.progress import Progress
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def study(project):
 def folder(study):
     (cell,) = cells.grid(study)
     (cell.folder / "log").mkdir(parents=True)
-    (cell.folder / "state").mkdir()
+    (cell.folder / "state/train").mkdir(parents=True)
     return cell.folder
 
 
@@ -41,9 +43,7 @@ def publish(study, folder, **changes):
     specification = files.read_json(folder / "cell.json")
     digest = sha256_of_file(parameterization_file("v"))
     key = sha256_of_text(canonical_json([specification, digest, digest, "d" * 64]))
-    write_json(
-        folder / "training.json", {"key": key, "status": "finished", "reason": None, "model_sha256": "m", **changes}
-    )
+    write_json(folder / "training.json", whole_outcome(key=key, model_sha256="m", **changes))
 
 
 def test_nothing_made_yet(study, folder):
@@ -51,18 +51,18 @@ def test_nothing_made_yet(study, folder):
 
 
 def test_running_says_step_speed_and_time_left(study, folder):
-    write_json(folder / "state/heartbeat.json", {"host": "node3", "process": 1, "job": "117", "beat": 4})
+    write_json(folder / "state/train/heartbeat.json", {"host": "node3", "process": 1, "job": "117", "beat": 4})
     assert standing(study) == ("running", "began (host node3, job 117)")
     line = {"step": 250, "images_per_second": 100.0}
-    (folder / "state/train.jsonl").write_text(json.dumps({"step": 0}) + "\n" + json.dumps(line) + "\n")
+    (folder / "state/train/train.jsonl").write_text(json.dumps({"step": 0}) + "\n" + json.dumps(line) + "\n")
     assert standing(study) == ("running", "step 250 of 1000, 100 images/s, 8 min left (host node3, job 117)")
 
 
 def test_a_heartbeat_that_stopped_is_nobodys(study, folder):
-    write_json(folder / "state/heartbeat.json", {"host": "node3", "process": 1, "job": "", "beat": 4})
-    os.utime(folder / "state/heartbeat.json", (0, time.time() - 2 * status.FRESH_SECONDS))
+    write_json(folder / "state/train/heartbeat.json", {"host": "node3", "process": 1, "job": "", "beat": 4})
+    os.utime(folder / "state/train/heartbeat.json", (0, time.time() - 2 * status.FRESH_SECONDS))
     for step in (100, 200):
-        (folder / f"state/step-{step:09d}.sha256").touch()
+        (folder / f"state/train/step-{step:09d}.sha256").touch()
     assert standing(study) == ("waiting", "step 200 of 1000 is saved")
 
 
@@ -72,12 +72,88 @@ def test_a_heartbeat_that_stopped_is_nobodys(study, folder):
         ("error: the data are damaged", "failed"),
         ("RuntimeError: this cell always fails", "failed"),
         ("stopped: train v-tiny-0: the time budget is used up; state saved after step 7 of 1000", "waiting"),
-        ("waiting: state is in use by another trainer", "waiting"),
+        ("waiting: state is in use by another process", "waiting"),
     ],
 )
 def test_last_words_of_the_log(study, folder, words, state):
     (folder / "log/train.log").write_text(f"something before\n{words}\n\n")
     assert standing(study) == (state, words if state == "failed" else "")
+
+
+TRACEBACK = """Traceback (most recent call last):
+  File "train.py", line 9, in main
+    step()
+ValueError: inner
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "train.py", line 7, in main
+    raise RuntimeError("outer")
+RuntimeError: outer: half of
+the message is on a line of its own
+"""
+WARNING = """/site-packages/torch/cuda/__init__.py:61: UserWarning: a driver is old
+  warnings.warn("a driver is old")
+"""
+TORCHRUN = """Traceback (most recent call last):
+  File "torchrun", line 8, in <module>
+    sys.exit(main())
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+============================================================
+workflow/scripts/train.py FAILED
+------------------------------------------------------------
+Root Cause (first observed failure):
+  traceback : To enable traceback see: https://docs.pytorch.org/elastic/errors.html
+============================================================
+"""
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        (f"error: the disk is full\n{WARNING}", "error: the disk is full"),
+        ("error: the disk is full\ntrain v-tiny-0: 7/10 steps, 3.1 steps/s, 1 s left\n", "error: the disk is full"),
+        (f"error: the disk is full\n{TORCHRUN}", "error: the disk is full"),
+        (f"error: an earlier one\n{TRACEBACK}error: the last one\n", "error: the last one"),
+        (f"{TRACEBACK}{WARNING}", "RuntimeError: outer: half of"),
+        (f"{TRACEBACK}train v-tiny-0: 7/10 steps, 3.1 steps/s\n", "RuntimeError: outer: half of"),
+        ("".join(f"[rank1]: {line}\n" for line in TRACEBACK.splitlines()) + TORCHRUN, "RuntimeError: outer: half of"),
+        (f"slurmstepd: error: *** DUE TO TIME LIMIT ***\n{WARNING}", "slurmstepd: error: *** DUE TO TIME LIMIT ***"),
+    ],
+)
+def test_the_reason_is_the_scripts_own_or_its_exception(study, folder, log, reason):
+    (folder / "log/train.log").write_text(log)
+    assert standing(study) == ("failed", reason)
+
+
+@pytest.mark.parametrize("log", [WARNING, "", "W1121 18:07:22.1 torch/x.py:12] [0/8] WARNING: recompiled\n"])
+def test_progress_and_warnings_are_no_reason(study, folder, log):
+    path = folder / "log/train.log"
+    path.write_text(log)
+    assert standing(study) == ("waiting", ""), "it may be about to begin"
+    path.write_text(f"train v-tiny-0: 7/10 steps, 3.1 steps/s, 1 s left\n{log}")
+    assert standing(study) == ("failed", f"ended without a reason in {path}")
+    (folder / "state/step-000000005.sha256").touch()
+    assert standing(study) == ("failed", f"ended without a reason in {path}; step 5 of 1000 is saved")
+
+
+def test_a_measurement_that_died_without_a_word_is_not_running_for_ever(study, folder):
+    publish(study, folder)
+    log = folder / "log/fid-ddim-50-draw0.log"
+    log.write_text(f"measure v-tiny-0: 128/512 images\n{WARNING}")
+    assert standing(study) == ("running", "fid: measure v-tiny-0: 128/512 images")
+    for path, ago in ((folder / "training.json", 3), (log, 2)):
+        os.utime(path, (0, time.time() - ago * status.FRESH_SECONDS))
+    os.utime(folder / "cell.json", (0, 0))
+    assert standing(study) == ("failed", f"fid: ended without a reason in {log}")
+
+
+def test_the_lines_of_our_own_progress_are_known_as_such(capsys):
+    with Progress("train v-tiny-0", 10, "step") as progress:
+        progress.advance(5)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert logs.Words.of(f"error: whatever\n{line}\n") == logs.Words("error: whatever", "error: whatever", line)
 
 
 def test_a_log_older_than_the_specification_tells_of_another_cell(study, folder):
@@ -91,6 +167,8 @@ def test_from_trained_to_done(study, folder):
     assert standing(study) == ("waiting", "trained, not yet measured")
     (folder / "log/sample-ddim-50-draw0.log").write_text("sample v-tiny-0: 128/512 images\n")
     assert standing(study) == ("running", "sample: sample v-tiny-0: 128/512 images")
+    (folder / "log/sample-ddim-50-draw0.log").write_text(TRACEBACK + WARNING)
+    assert standing(study) == ("failed", "sample: RuntimeError: outer: half of")
     (folder / "log/sample-ddim-50-draw0.log").write_text("error: no space left\n")
     assert standing(study) == ("failed", "sample: error: no space left")
     write_json(folder / "fid/ddim-50/draw0.json", {"model_sha256": "m"})
@@ -113,7 +191,7 @@ def test_another_configuration_is_not_done(study, folder):
 
 def test_half_written_and_missing_files_are_no_reason_to_end(study, folder):
     (folder / "training.json").write_text("{")
-    (folder / "state/heartbeat.json").write_bytes(b"\xff")
+    (folder / "state/train/heartbeat.json").write_bytes(b"\xff")
     assert standing(study)[0] == "running"
 
 
@@ -122,7 +200,7 @@ def test_the_table_counts_and_the_lines_tell(study, folder):
     shown = status.render(status.standings(study)).splitlines()
     assert shown[0].split() == ["parameterization", "scale", *status.STATES]
     assert shown[1].split() == ["v", "tiny", "·", "·", "·", "1", "·"]
-    assert shown[3:] == ["v-tiny-0  failed  error: whatever", "", "1 cells: 1 failed"]
+    assert shown[3:] == ["v-tiny-0  failed  error: whatever", "", "1 cell: 1 failed"]
 
 
 def test_watch_ends_when_nothing_can_move(study, folder, capsys, monkeypatch):
@@ -135,4 +213,50 @@ def test_watch_ends_when_nothing_can_move(study, folder, capsys, monkeypatch):
     monkeypatch.setattr(status.time, "sleep", finish)
     status.watch(study, 7)
     assert slept == [7]
-    assert "1 cells: 1 diverged" in capsys.readouterr().out
+    assert "1 cell: 1 diverged" in capsys.readouterr().out
+
+
+def call(monkeypatch, *arguments):
+    monkeypatch.setattr("sys.argv", ["targetwise", *arguments])
+    cli.main()
+
+
+@pytest.mark.parametrize("option", [("status", "--watch"), ("track", "--follow")])
+@pytest.mark.parametrize("seconds", ["-1", "0", "nan", "inf", "1e300", "often"])
+def test_an_interval_is_a_positive_number_of_seconds(study, monkeypatch, capsys, option, seconds):
+    with pytest.raises(SystemExit) as left:
+        call(monkeypatch, *option, seconds)
+    assert left.value.code == errors.EXIT_ERROR
+    wanted = "it must be a number of seconds above 0 and at most 86400"
+    assert capsys.readouterr() == ("", f"error: {option[1]} is {seconds}; {wanted}\n")
+
+
+def finish_another(study, name):
+    """Leave what a finished training of another study leaves."""
+    another = config.validate({**study, "study": name})
+    cells.write_specifications(another)
+    (cell,) = cells.grid(another)
+    write_json(cell.folder / "training.json", {"status": "finished"})
+
+
+def test_a_study_without_results_names_those_that_have_some(study, folder, monkeypatch, capsys):
+    finish_another(study, "digits")
+    finish_another(study, "mine")
+    cells.write_specifications(config.validate({**study, "study": "planned"}))
+    call(monkeypatch, "status")
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "study cifar10 has no results; others have: digits (targetwise status --configfile config/digits.yaml), "
+        "mine (targetwise status --configfile results/mine/study.json)"
+    )
+
+
+def test_a_study_with_results_names_no_others(study, folder, monkeypatch, capsys):
+    finish_another(study, "mine")
+    (folder / "log/train.log").write_text("error: whatever\n")
+    call(monkeypatch, "status", "--configfile", "config/digits.yaml", "overlay.yaml")
+    assert "mine" not in capsys.readouterr().out
+
+
+def test_where_nothing_was_made_no_other_study_is_named(project, monkeypatch, capsys):
+    call(monkeypatch, "status")
+    assert capsys.readouterr().out.splitlines()[-1] == "27 cells: 27 waiting"

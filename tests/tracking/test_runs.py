@@ -60,7 +60,7 @@ def partly_measured(made, cell):
 CASES = [
     (running, "RUNNING", 3, "step 60 of 600"),
     (killed, "KILLED", 2, "step 40 of 600 is saved"),
-    (killed_after_it_spoke, "KILLED", 2, "45/600 steps"),
+    (killed_after_it_spoke, "KILLED", 2, "step 40 of 600 is saved"),
     (stopped, "KILLED", 2, "step 40 of 600 is saved"),
     (failed, "FAILED", 2, "error: No space left on device"),
     (failed_at_once, "FAILED", 0, "error: the data are damaged"),

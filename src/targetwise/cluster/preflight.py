@@ -9,10 +9,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import yaml
-
 from targetwise.cluster.slurm import ask, gpus_per_node
 from targetwise.errors import UserError, nearest
+from targetwise.schema import read_yaml
 
 #: The names under which Snakemake finds a profile's file in its folder, best first.
 PROFILE_FILES = ("config.v9+.yaml", "config.v8+.yaml", "config.yaml")
@@ -99,7 +98,7 @@ def require_fit(path: Path | None, scales: Sequence[str]) -> None:
         UserError: naming file, key, value and what would be right.
     """
     cluster = partitions()
-    found = problems(yaml.safe_load(path.read_text(encoding="utf-8")), scales, cluster) if path else []
+    found = problems(read_yaml(path), scales, cluster) if path else []
     if found:
         more = f" ({len(found) - 1} more; `targetwise doctor` lists them)" if len(found) > 1 else ""
         raise UserError(f"{path}: {found[0]}{more}; nothing was submitted")

@@ -5,18 +5,18 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
-
 from targetwise.cluster import preflight
-from targetwise.errors import UserError
+from targetwise.errors import UserError, require
 from targetwise.files import sha256_of_file
-from targetwise.operations import estimate
+from targetwise.operations import disk
+from targetwise.schema import read_yaml
 
 #: File systems of one machine alone, which compute nodes do not see.
 LOCAL_FILE_SYSTEMS = ("ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "overlay", "zfs")
@@ -31,7 +31,7 @@ ANSWER_SECONDS = 30
 
 @dataclass(frozen=True)
 class Finding:
-    """``ok``, ``note`` (worth knowing) or ``wrong`` (mend it first), about what, in words with the remedy."""
+    """``ok``, ``note`` (worth knowing) or ``wrong`` (fix it first), about what, in words with the remedy."""
 
     state: str
     what: str
@@ -74,7 +74,7 @@ def _slurm(config: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
             "wrong", "profile", f"there is no {folder}/{preflight.PROFILE_FILES[0]}; name one with --profile"
         )
         return
-    profile = yaml.safe_load(path.read_text(encoding="utf-8"))
+    profile = read_yaml(path)
     yield _status_command(profile, path)
     problems = preflight.problems(profile, config["grid"]["scales"], found)
     for problem in problems:
@@ -131,11 +131,11 @@ def _folder() -> Iterator[Finding]:
 
 
 def _disk(config: Mapping[str, Any]) -> Iterator[Finding]:
-    shapes = estimate.image_shapes(config)
+    shapes = disk.image_shapes(config)
     if shapes is None:
         yield Finding("note", "disk", "the need is known once the data set is there")
         return
-    need, free = estimate.disk(config, shapes).total, shutil.disk_usage(Path.cwd()).free
+    need, free = disk.disk(config, shapes).total, shutil.disk_usage(Path.cwd()).free
     words = f"the grid needs about {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
     yield Finding("ok", "disk", words) if need < free else Finding("wrong", "disk", f"{words}; clear some, or move")
 
@@ -173,10 +173,12 @@ def _dvc() -> Iterator[Finding]:
     if not Path(".dvc").is_dir():
         yield Finding("note", "DVC", "this folder is no DVC repository; results are not versioned")
         return
+    require("dvc")
     try:
-        done = subprocess.run(["dvc", "remote", "list"], capture_output=True, text=True, timeout=ANSWER_SECONDS)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        yield Finding("wrong", "DVC", f"`dvc remote list` does not run ({error}); activate .venv")
+        command = [sys.executable, "-m", "dvc", "remote", "list"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        yield Finding("wrong", "DVC", f"`dvc remote list` does not answer ({error})")
         return
     remotes = done.stdout.split()
     if done.returncode or not remotes:
@@ -196,7 +198,7 @@ def _data(config: Mapping[str, Any]) -> Iterator[Finding]:
     if not manifest.exists() or not images.exists():
         yield Finding("note", "data", f"{folder} is not there yet; {make}")
     elif sha256_of_file(images) != read_json(manifest)["file_sha256"]:
-        yield Finding("wrong", "data", f"{images} is not the file that {manifest} tells of; delete it, then {make}")
+        yield Finding("wrong", "data", f"{images} is not the file that {manifest} describes; delete it, then {make}")
     else:
         yield Finding("ok", "data", f"{images} has the digest of its manifest")
 
@@ -211,7 +213,9 @@ def _weights(config: Mapping[str, Any]) -> Iterator[Finding]:
         make = f"`snakemake --cores 1 -- {inception.WEIGHTS}` fetches them; do so where there is a network"
         yield Finding("note", "weights", f"{inception.WEIGHTS} is not there yet; {make}")
     elif sha256_of_file(inception.WEIGHTS) not in inception.FILES:
-        yield Finding("wrong", "weights", f"{inception.WEIGHTS} has an unknown digest; delete it, it is fetched anew")
+        yield Finding(
+            "wrong", "weights", f"{inception.WEIGHTS} has an unknown digest; delete it, it is fetched again"
+        )
     else:
         yield Finding("ok", "weights", f"{inception.WEIGHTS} has a declared digest")
 

@@ -11,35 +11,12 @@ from typing import Any
 
 from targetwise.data import store
 from targetwise.errors import UserError
-from targetwise.files import read_json
 from targetwise.operations import rates
-from targetwise.operations.text import aligned
+from targetwise.operations.disk import Disk, cells_of_a_scale, disk, image_shapes, reference_images
+from targetwise.text import aligned, counted
 
-#: Shapes (N, H, W, C) of the data sets that are known before they are prepared.
-SHAPES = {
-    "cifar10": {"train": [50000, 32, 32, 3], "test": [10000, 32, 32, 3]},
-    "digits": {"train": [1285, 8, 8, 1], "test": [512, 8, 8, 1]},
-}
-
-FEATURES = {"inception": 2048, "digits": 32}
-FP32_BYTES, FP64_BYTES, LABEL_BYTES = 4, 8, 8
-
-#: A saved state holds model, EMA and two moments, and the last one stays until the next is whole.
-WEIGHTS_IN_STATE, STATES = 4, 2
-
-
-@dataclass(frozen=True)
-class Disk:
-    """Bytes: of all cells by scale, of the states of cells in training, and of data set and reference."""
-
-    cells: dict[str, int]
-    states: int
-    shared: int
-
-    @property
-    def total(self) -> int:
-        """Return the most that is there at a time."""
-        return sum(self.cells.values()) + self.states + self.shared
+#: Seconds until a job has imported PyTorch and diffusers: CPU time on the 2-core machine of the first record.
+START_UP = 5.0
 
 
 @dataclass(frozen=True)
@@ -55,22 +32,33 @@ class Scale:
     training: float
     sampling: float | None
     measuring: float | None
+    start_up: float
     bounds: float
 
     @property
     def cell(self) -> float:
         """Return the seconds of one cell, as far as they were measured."""
-        return self.training + (self.sampling or 0.0) + (self.measuring or 0.0)
+        return self.training + (self.sampling or 0.0) + (self.measuring or 0.0) + self.start_up
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a grid costs: ``once`` is the seconds of reference and floor, ``wall`` of it all, N at a time."""
+    """What a grid costs.
+
+    Attributes:
+        at_once: the cells that are worked on at a time on each device: one on a GPU, on a CPU as many as its threads
+            allow.
+        once: the seconds of reference and floor; None where they were not measured.
+        wall: the seconds until all is done.
+    """
 
     study: str
     kind: str
     device: str
     devices: int
+    threads: int
+    cores: int
+    at_once: int
     scales: list[Scale]
     once: float | None
     wall: float
@@ -83,51 +71,13 @@ class Estimate:
         return (self.once or 0.0) + sum(scale.cells * scale.cell + scale.bounds for scale in self.scales)
 
 
-def image_shapes(config: Mapping[str, Any]) -> Mapping[str, list[int]] | None:
-    """Return the shapes (N, H, W, C) of the study's ``train`` and ``test``; None where only preparing them tells."""
-    name = config["data"]["dataset"]
-    manifest = store.ROOT / name / "manifest.json"
-    if manifest.exists():
-        return {split: facts["shape"] for split, facts in read_json(manifest)["splits"].items()}
-    return SHAPES.get(config["datasets"][name]["kind"])
-
-
-def disk(config: Mapping[str, Any], shapes: Mapping[str, list[int]], training_at_once: int = 1) -> Disk:
-    """Return the bytes that the grid needs.
-
-    Args:
-        config: the whole configuration.
-        shapes: (N, H, W, C) of each split.
-        training_at_once: how many cells are in training together.
-    """
-    from targetwise.diffusion.cost import cost
-
-    _, height, width, channels = shapes["train"]
-    sampling = config["sampling"]
-    count = _cells_of_a_scale(config)
-    weights = {
-        name: FP32_BYTES * cost(config["scales"][name], channels, height).parameters
-        for name in config["grid"]["scales"]
-    }
-    samples = sampling["draws"] * sampling["images"] * height * width * channels
-    in_training = sorted([each for each in weights.values() for _ in range(count)], reverse=True)
-    features = FEATURES[config["metric"]["extractor"]]
-    reference = _reference_images(config, shapes) * features * FP32_BYTES + features**2 * FP64_BYTES
-    images = sum(n * (h * w * c + LABEL_BYTES) for n, h, w, c in shapes.values())
-    return Disk(
-        cells={name: count * (each + samples) for name, each in weights.items()},
-        states=STATES * WEIGHTS_IN_STATE * sum(in_training[:training_at_once]),
-        shared=images + reference,
-    )
-
-
 def estimate(config: Mapping[str, Any], path: Path, devices: int = 1) -> Estimate:
     """Return what the configured grid costs.
 
     Args:
         config: the whole configuration.
         path: the benchmark record to rest on.
-        devices: how many cells are worked on at a time, one on each.
+        devices: how many GPUs, or CPUs of the record's kind, work at a time.
 
     Raises:
         UserError: if the size of the data set is not known yet, or the record cannot be read.
@@ -139,28 +89,36 @@ def estimate(config: Mapping[str, Any], path: Path, devices: int = 1) -> Estimat
     record = rates.read_record(path)
     training = rates.training_rate(record, config["training"])
     sampling = rates.sampling_rate(record, config["training"])
-    metric = rates.metric_rate(record, config["metric"])
+    threads, cores = config["training"]["threads"], record["sections"]["train"]["cores"]
+    metric = rates.metric_rate(record, config["metric"], threads)
     scales = [_scale(config, name, shapes["train"], training, sampling, metric) for name in config["grid"]["scales"]]
     floor = config["sampling"]["images"] if config["bounds"] else 0
-    once = (_reference_images(config, shapes) + floor) / metric.images_per_second if metric else None
+    once = (reference_images(config, shapes) + floor) / metric.images_per_second if metric else None
     jobs = [seconds for scale in scales for seconds in [*[scale.cell] * scale.cells, scale.bounds]]
+    at_once = max(1, cores // threads) if record["kind"] == "cpu" else 1
     not_measured = "not measured there, left out"
     return Estimate(
         study=config["study"],
         kind=record["kind"],
         device=record["name"],
         devices=devices,
+        threads=threads,
+        cores=cores,
+        at_once=at_once,
         scales=scales,
         once=once,
-        wall=(once or 0.0) + makespan(jobs, devices),
-        disk=disk(config, shapes, devices),
+        wall=(once or 0.0) + makespan(jobs, devices * at_once),
+        disk=disk(config, shapes, devices * at_once),
         grounds=[
             f"record: {path}, {record['name']}, measured {record['measured_at'][:10]}",
             f"training: {training.origin}; in batches of {record['sections']['train']['batch']}, the study's are "
             f"{config['training']['global_batch']}",
             *_scaling(scales, record["sections"]["train"]),
+            *_sharing(record["kind"], threads, cores),
             f"sampling: {sampling.origin if sampling else not_measured}",
             f"metric: {metric.origin if metric else not_measured}",
+            f"start-up: {START_UP:g} s for each of {counted(_jobs(config), 'job')} of the cells; set-up, data, "
+            "table, report, MLflow and DVC are left out",
         ],
     )
 
@@ -193,13 +151,14 @@ def render(found: Estimate) -> str:
     )
     missing = any(None in (scale.sampling, scale.measuring) for scale in found.scales)
     on_gpu = found.kind == "cuda"
-    unit = "GPU-hours" if on_gpu else "hours of this kind of CPU"
+    unit = "GPU-hours" if on_gpu else f"hours of this kind of CPU, {found.threads} of its {found.cores} threads each"
+    places = "a cell on each" if found.at_once == 1 else f"{found.at_once} cells at a time on each"
     lines = [
-        f"study {found.study}: {sum(scale.cells for scale in found.scales)} cells",
+        f"study {found.study}: {counted(sum(scale.cells for scale in found.scales), 'cell')}",
         *aligned(rows, str.rjust),
         f"reference and bounds: {_hours(found.once and found.once + sum(scale.bounds for scale in found.scales))} h",
         f"total{', without what is ?' if missing else ''}: {_hours(found.seconds)} {unit}; wall time "
-        f"{_hours(found.wall)} h on {found.devices} × {found.device}, a cell on each; "
+        f"{_hours(found.wall)} h on {found.devices} × {found.device}, {places}; "
         f"disk {found.disk.total / 1e9:.2f} GB",
         "",
         "It rests on:",
@@ -235,7 +194,7 @@ def _scale(
     measure = options["images"] / metric.images_per_second + metric.seconds_per_distance if metric else None
     return Scale(
         name=name,
-        cells=_cells_of_a_scale(config),
+        cells=cells_of_a_scale(config),
         parameters=found.parameters,
         training_flops_per_image=found.training,
         training_flops=training_flops,
@@ -243,6 +202,7 @@ def _scale(
         training=train,
         sampling=None if sample is None else options["draws"] * sample,
         measuring=None if measure is None else options["draws"] * measure,
+        start_up=START_UP * _jobs_of_a_cell(config),
         # The ceiling: one draw of an untrained network for every parameterization.
         bounds=len(config["grid"]["parameterizations"]) * ((sample or 0) + (measure or 0))
         if config["bounds"]
@@ -257,13 +217,20 @@ def _scaling(scales: list[Scale], measured: Mapping[str, Any]) -> list[str]:
     return [f"other networks by FLOPs per image: {', '.join(others)}"] if others else []
 
 
-def _cells_of_a_scale(config: Mapping[str, Any]) -> int:
-    return len(config["grid"]["parameterizations"]) * len(config["grid"]["seeds"])
+def _sharing(kind: str, threads: int, cores: int) -> list[str]:
+    """Return how a CPU's rate, measured with all its threads, was carried to cells of fewer, in a line."""
+    if kind != "cpu" or threads >= cores:
+        return []
+    return [f"threads: those rates are of {cores}; a cell has {threads} and is taken to be {threads}/{cores} as fast"]
 
 
-def _reference_images(config: Mapping[str, Any], shapes: Mapping[str, list[int]]) -> int:
-    reference = config["metric"]["reference"]
-    return int(reference.get("first") or shapes[reference["split"]][0])
+def _jobs_of_a_cell(config: Mapping[str, Any]) -> int:
+    """Return how many jobs of a cell import PyTorch: its training, and sampling and measuring of each draw."""
+    return 1 + 2 * int(config["sampling"]["draws"])
+
+
+def _jobs(config: Mapping[str, Any]) -> int:
+    return len(config["grid"]["scales"]) * cells_of_a_scale(config) * _jobs_of_a_cell(config)
 
 
 def _hours(seconds: float | None, cells: int = 1) -> str:

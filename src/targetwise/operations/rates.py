@@ -14,8 +14,8 @@ RECORDS = Path("benchmarks/results")
 #: Of a record; raised when what is read here moves.
 FORMAT = 1
 
-#: Without these a rate says nothing.
-CONDITIONS = ("measured_at", "machine", "versions")
+#: Without these a rate says nothing; ``cores`` are the threads that a CPU's rate was measured with.
+CONDITIONS = ("measured_at", "machine", "versions", "cores")
 
 #: What a training's speed depends on, and what a sampling's.
 TRAINING_SWITCHES = ("precision", "channels_last", "fused_optimizer", "compile", "tf32", "deterministic")
@@ -77,11 +77,16 @@ def switches(training: Mapping[str, Any], kind: str, names: Sequence[str] = TRAI
     return {name: value[kind] if isinstance(value, Mapping) else value for name, value in values.items()}
 
 
+def share(record: Mapping[str, Any], threads: int) -> float:
+    """Return what part of the measured speed a cell of ``threads`` threads is taken to have; of a GPU, all."""
+    return min(1.0, threads / record["sections"]["train"]["cores"]) if record["kind"] == "cpu" else 1.0
+
+
 def training_rate(record: Mapping[str, Any], training: Mapping[str, Any]) -> Rate:
     """Return how fast the project trains, with the switches of the ``training`` section if that was measured."""
     section = record["sections"]["train"]
     wanted = {**switches(training, record["kind"]), "batch": section["batch"]}
-    return _rate(record, "train", section["training_flops"], wanted)
+    return _rate(record, "train", section["training_flops"], wanted, training["threads"])
 
 
 def sampling_rate(record: Mapping[str, Any], training: Mapping[str, Any]) -> Rate | None:
@@ -90,11 +95,11 @@ def sampling_rate(record: Mapping[str, Any], training: Mapping[str, Any]) -> Rat
     if section is None:
         return None
     wanted = switches(training, record["kind"], SAMPLING_SWITCHES)
-    return _rate(record, "sample", section["steps"] * section["forward_flops"], wanted)
+    return _rate(record, "sample", section["steps"] * section["forward_flops"], wanted, training["threads"])
 
 
-def metric_rate(record: Mapping[str, Any], metric: Mapping[str, Any]) -> MetricRate | None:
-    """Return how fast the ``metric`` section's path is; None where its extractor was not measured."""
+def metric_rate(record: Mapping[str, Any], metric: Mapping[str, Any], threads: int) -> MetricRate | None:
+    """Return how fast the ``metric`` section's path is on ``threads``; None where its extractor was not measured."""
     section = record["sections"].get("metric", {})
     if metric["extractor"] != "inception" or "comparisons" not in section:
         return None
@@ -103,7 +108,8 @@ def metric_rate(record: Mapping[str, Any], metric: Mapping[str, Any]) -> MetricR
     )
     kernel = section["kernel_distance_seconds"]
     words = f"{features:.1f} images/s and {1 / distance + kernel:.1f} s a draw for FID and KID, path {metric['path']}"
-    return MetricRate(features, 1 / distance + kernel, words)
+    part = share(record, threads)
+    return MetricRate(part * features, (1 / distance + kernel) / part, words)
 
 
 def describe(settings: Mapping[str, Any]) -> str:
@@ -111,7 +117,9 @@ def describe(settings: Mapping[str, Any]) -> str:
     return ", ".join([settings["precision"], *(name for name, value in settings.items() if value is True)])
 
 
-def _rate(record: Mapping[str, Any], name: str, flops_per_image: float, wanted: Mapping[str, Any]) -> Rate:
+def _rate(
+    record: Mapping[str, Any], name: str, flops_per_image: float, wanted: Mapping[str, Any], threads: int
+) -> Rate:
     section = record["sections"][name]
     alone = {"comparisons": record["sections"].get("switches", {}).get(name, [])}
     rates = _rates([section, alone], wanted)
@@ -124,7 +132,7 @@ def _rate(record: Mapping[str, Any], name: str, flops_per_image: float, wanted: 
     images = median(rates)
     speed = images * flops_per_image
     words = f"{images:,.2f} images/s at scale {section['scale']} with {describe(settings)}"
-    return Rate(speed, f"{words}: {speed / 1e12:.3g} TFLOP/s{remark}")
+    return Rate(share(record, threads) * speed, f"{words}: {speed / 1e12:.3g} TFLOP/s{remark}")
 
 
 def _rates(sections: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any], what: str | None = None) -> list[float]:

@@ -12,7 +12,11 @@ from typing import Any
 
 from targetwise import cells
 from targetwise.cells import Cell
-from targetwise.operations.text import aligned
+from targetwise.errors import UserError
+from targetwise.operations.logs import Words
+from targetwise.outcome import find_outcome
+from targetwise.schema import read_yaml
+from targetwise.text import aligned, counted
 
 STATES = ("done", "running", "waiting", "failed", "diverged")
 
@@ -25,7 +29,8 @@ FRESH_SECONDS = 60.0
 #: How an ended job's last words begin if it is to go on later (errors.py).
 RESUMABLE = ("stopped:", "interrupted", "waiting:")
 
-TAIL_BYTES = 8192
+#: Enough for the tracebacks of some processes and of their launcher.
+TAIL_BYTES = 65536
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,25 @@ def render(found: Iterable[Standing]) -> str:
     told = [[each.cell.name, each.state, each.detail] for each in found if each.detail]
     total = Counter(each.state for each in found)
     summary = ", ".join(f"{total[state]} {state}" for state in STATES if total[state])
-    return "\n".join([*aligned(rows), "", *aligned(told), *([""] if told else []), f"{len(found)} cells: {summary}"])
+    return "\n".join(
+        [*aligned(rows), "", *aligned(told), *([""] if told else []), f"{counted(len(found), 'cell')}: {summary}"]
+    )
+
+
+def elsewhere(found: Iterable[Standing], config: Mapping[str, Any]) -> str:
+    """Return one line that names the studies with results, where of this one there is nothing; otherwise nothing."""
+    if any((each.state, each.detail) != ("waiting", "") for each in found):
+        return ""
+    studies = sorted({path.parents[3].name for path in cells.RESULTS.glob("*/*/*/seed*/training.json")})
+    asked = [f"{name} (targetwise status --configfile {_configuration(name)})" for name in studies]
+    return f"study {config['study']} has no results; others have: {', '.join(asked)}" if asked else ""
+
+
+def _configuration(study: str) -> Path:
+    """Return the file to name for a study: its own below ``config/``, or the record of what it was run with."""
+    own = Path("config") / f"{study}.yaml"
+    is_own = own.exists() and read_yaml(own).get("study") == study
+    return own if is_own else cells.RESULTS / study / "study.json"
 
 
 def watch(config: Mapping[str, Any], every: float) -> None:
@@ -92,7 +115,10 @@ def _images_digest(config: Mapping[str, Any]) -> str | None:
 
 
 def _standing(cell: Cell, specification: Mapping[str, Any], key: str, draws: list[str], now: float) -> Standing:
-    outcome = read_whole(cell.folder / "training.json")
+    try:
+        outcome = find_outcome(cell.folder / "training.json")
+    except UserError as error:
+        return Standing(cell, "failed", str(error))
     # A training by somebody's own rule may record no key.
     if outcome is None or outcome.get("key", key) != key:
         return _in_training(cell, specification["training"], now, trained_otherwise=outcome is not None)
@@ -106,28 +132,33 @@ def _standing(cell: Cell, specification: Mapping[str, Any], key: str, draws: lis
 
 
 def _in_training(cell: Cell, options: Mapping[str, Any], now: float, *, trained_otherwise: bool) -> Standing:
-    state = cell.folder / "state"
+    state = cell.folder / "state/train"
     if _age(state / "heartbeat.json", now) < FRESH_SECONDS:
         return Standing(cell, "running", _progress(state, options))
     if trained_otherwise:
         # A job's first act is to delete the outputs, so the log is still that of the training that made them.
         return Standing(cell, "waiting", "trained, but configuration, parameterization or data changed since")
-    words = _last_words(cell.folder / "log/train.log", since=written(cell.folder / "cell.json"))
-    if words and not words.startswith(RESUMABLE):
-        return Standing(cell, "failed", words)
-    saved = saved_step(cell)
-    return Standing(cell, "waiting", f"step {saved} of {options['steps']} is saved" if saved else "")
+    log = cell.folder / "log/train.log"
+    words = _words(log, since=written(cell.folder / "cell.json"))
+    if words.remark and not words.remark.startswith(RESUMABLE):
+        return Standing(cell, "failed", words.remark)
+    step = saved_step(cell)
+    saved = f"step {step} of {options['steps']} is saved" if step else ""
+    if words.progress and not words.remark:  # it was at work, and no line says why it is not any more
+        return Standing(cell, "failed", "; ".join(filter(None, [f"ended without a reason in {log}", saved])))
+    return Standing(cell, "waiting", saved)
 
 
 def _in_measuring(cell: Cell, draw: str, now: float) -> Standing:
     for stage in ("fid", "sample"):
         log = cell.folder / f"log/{stage}-{draw}.log"
-        words = _last_words(log, since=written(cell.folder / "training.json"))
-        if words and _age(log, now) < FRESH_SECONDS and not words.startswith("error:"):
-            return Standing(cell, "running", f"{stage}: {words}")
+        words = _words(log, since=written(cell.folder / "training.json"))
+        if words.progress and _age(log, now) < FRESH_SECONDS and not words.reason:
+            return Standing(cell, "running", f"{stage}: {words.progress}")
         finished = stage == "sample" and (cell.folder / f"samples/{draw.replace('-draw', '/draw')}.json").exists()
-        if words and not finished and not words.startswith(RESUMABLE):
-            return Standing(cell, "failed", f"{stage}: {words}")
+        why = words.remark or (f"ended without a reason in {log}" if words.progress else "")
+        if why and not finished and not why.startswith(RESUMABLE):
+            return Standing(cell, "failed", f"{stage}: {why}")
     return Standing(cell, "waiting", "trained, not yet measured")
 
 
@@ -135,7 +166,7 @@ def _progress(state: Path, options: Mapping[str, Any]) -> str:
     beat = read_whole(state / "heartbeat.json") or {}
     who = f"host {beat.get('host', '?')}" + (f", job {beat['job']}" if beat.get("job") else "")
     try:
-        line = json.loads(_tail(state / "train.jsonl").splitlines()[-1])
+        line = json.loads(tail(state / "train.jsonl").splitlines()[-1])
     except (IndexError, ValueError):
         return f"began ({who})"
     steps, rate = options["steps"], line["images_per_second"]
@@ -145,7 +176,9 @@ def _progress(state: Path, options: Mapping[str, Any]) -> str:
 
 def saved_step(cell: Cell) -> int:
     """Return the step after which the state of a cell in training was last saved; 0 if none is."""
-    return max((int(path.stem.rpartition("-")[2]) for path in _listed(cell.folder / "state", ".sha256")), default=0)
+    return max(
+        (int(path.stem.rpartition("-")[2]) for path in _listed(cell.folder / "state/train", ".sha256")), default=0
+    )
 
 
 def _duration(seconds: float) -> str:
@@ -155,15 +188,13 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
-def _last_words(log: Path, since: float) -> str:
-    """Return the last line of a log that is not older than ``since``; an older one tells of another cell.json."""
-    if written(log) < since:
-        return ""
-    lines = [line.strip("\0 \r") for line in _tail(log).splitlines()]
-    return next((line for line in reversed(lines) if line), "")
+def _words(log: Path, since: float) -> Words:
+    """Return the telling lines of a log that is not older than ``since``; an older one is of another cell.json."""
+    return Words.of(tail(log)) if written(log) >= since else Words()
 
 
-def _tail(path: Path) -> str:
+def tail(path: Path) -> str:
+    """Return a file's last lines; nothing if it cannot be read."""
     try:
         with path.open("rb") as file:
             file.seek(0, os.SEEK_END)

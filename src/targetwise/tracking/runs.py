@@ -16,6 +16,7 @@ from targetwise.cells import Cell
 from targetwise.files import read_json_lines, sha256_of_file, sha256_of_text
 from targetwise.metric.rows import check_row
 from targetwise.operations.status import Standing, read_whole, saved_step, written
+from targetwise.outcome import check_outcome, find_outcome, read_curve
 from targetwise.report.pictures import png, tile
 
 RUNNING, SCHEDULED, FINISHED, FAILED, KILLED = "RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"
@@ -118,7 +119,7 @@ class Runs:
 
     def files(self, cell: Cell) -> list[Path]:
         """Return the files that a cell's run is read from: while none of them changes, neither does the run."""
-        names = ["training.json", "manifest.json", "train.jsonl", "state", "state/train.jsonl"]
+        names = ["training.json", "manifest.json", "train.jsonl", "state/train", "state/train/train.jsonl"]
         for draw in self._draws:
             names += [f"{folder}/{self._sampler}/draw{draw}.json" for folder in ("samples", "fid")]
         return [cell.folder / name for name in names]
@@ -132,13 +133,15 @@ class Runs:
         cell = standing.cell
         # In this order: a training publishes its result before it removes its state.
         saved, logged = saved_step(cell), _lines_in_training(cell)
-        outcome = read_whole(cell.folder / "training.json")
+        path = cell.folder / "training.json"
+        outcome = find_outcome(path)
         if outcome is None or outcome.get("key", standing.key) != standing.key:
             outcome = None
             # What follows the last saved state is trained again after a kill.
             lines = [line for line in logged if line["step"] <= saved]
         else:
-            lines = logged = _lines(cell.folder / "train.jsonl")
+            check_outcome(outcome, path)
+            lines = logged = _curve(cell.folder / "train.jsonl")
         specification = self._specifications[cell.folder / "cell.json"]
         span = _span(standing, outcome, logged, specification["training"]["global_batch"])
         if span is None:
@@ -197,8 +200,15 @@ def _dataset(name: str) -> Dataset | None:
 
 def _lines_in_training(cell: Cell) -> list[dict[str, Any]]:
     """Return what a training that has not ended has logged, if it is of the present specification."""
-    path = cell.folder / "state/train.jsonl"
+    path = cell.folder / "state/train/train.jsonl"
     return _lines(path) if written(path) >= written(cell.folder / "cell.json") else []
+
+
+def _curve(path: Path) -> list[dict[str, Any]]:
+    try:
+        return read_curve(path)
+    except FileNotFoundError:
+        return []
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
@@ -235,7 +245,7 @@ def _state(standing: Standing, outcome: Mapping[str, Any] | None, rows: list[dic
     if standing.state == "done":
         return FINISHED
     # A process that ends by itself takes its heartbeat away, whatever it ends with.
-    left_behind = not outcome and (standing.cell.folder / "state/heartbeat.json").exists()
+    left_behind = not outcome and (standing.cell.folder / "state/train/heartbeat.json").exists()
     if standing.state == "failed" and not left_behind:
         return FAILED
     return SCHEDULED if outcome else KILLED

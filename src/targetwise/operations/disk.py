@@ -1,0 +1,83 @@
+"""The disk that a grid needs, counted from its configuration."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from targetwise.data import store
+from targetwise.files import read_json
+
+#: Shapes (N, H, W, C) of the data sets that are known before they are prepared.
+SHAPES = {
+    "cifar10": {"train": [50000, 32, 32, 3], "test": [10000, 32, 32, 3]},
+    "digits": {"train": [1285, 8, 8, 1], "test": [512, 8, 8, 1]},
+}
+
+FEATURES = {"inception": 2048, "digits": 32}
+FP32_BYTES, FP64_BYTES, LABEL_BYTES = 4, 8, 8
+
+#: A saved state holds model, EMA and two moments, and the last one stays until the next is whole.
+WEIGHTS_IN_STATE, STATES = 4, 2
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Bytes: of all cells by scale, of the states of cells in training, and of data set and reference."""
+
+    cells: dict[str, int]
+    states: int
+    shared: int
+
+    @property
+    def total(self) -> int:
+        """Return the most that is there at a time."""
+        return sum(self.cells.values()) + self.states + self.shared
+
+
+def image_shapes(config: Mapping[str, Any]) -> Mapping[str, list[int]] | None:
+    """Return the shapes (N, H, W, C) of the study's ``train`` and ``test``; None where only preparing them tells."""
+    name = config["data"]["dataset"]
+    manifest = store.ROOT / name / "manifest.json"
+    if manifest.exists():
+        return {split: facts["shape"] for split, facts in read_json(manifest)["splits"].items()}
+    return SHAPES.get(config["datasets"][name]["kind"])
+
+
+def disk(config: Mapping[str, Any], shapes: Mapping[str, list[int]], training_at_once: int = 1) -> Disk:
+    """Return the bytes that the grid needs.
+
+    Args:
+        config: the whole configuration.
+        shapes: (N, H, W, C) of each split.
+        training_at_once: how many cells are in training together.
+    """
+    from targetwise.diffusion.cost import cost
+
+    _, height, width, channels = shapes["train"]
+    sampling = config["sampling"]
+    count = cells_of_a_scale(config)
+    weights = {
+        name: FP32_BYTES * cost(config["scales"][name], channels, height).parameters
+        for name in config["grid"]["scales"]
+    }
+    samples = sampling["draws"] * sampling["images"] * height * width * channels
+    in_training = sorted([each for each in weights.values() for _ in range(count)], reverse=True)
+    features = FEATURES[config["metric"]["extractor"]]
+    reference = reference_images(config, shapes) * features * FP32_BYTES + features**2 * FP64_BYTES
+    images = sum(n * (h * w * c + LABEL_BYTES) for n, h, w, c in shapes.values())
+    return Disk(
+        cells={name: count * (each + samples) for name, each in weights.items()},
+        states=STATES * WEIGHTS_IN_STATE * sum(in_training[:training_at_once]),
+        shared=images + reference,
+    )
+
+
+def cells_of_a_scale(config: Mapping[str, Any]) -> int:
+    """Return how many cells of the grid are at each scale."""
+    return len(config["grid"]["parameterizations"]) * len(config["grid"]["seeds"])
+
+
+def reference_images(config: Mapping[str, Any], shapes: Mapping[str, list[int]]) -> int:
+    """Return how many images the metric's reference is made of; ``shapes`` are (N, H, W, C) by split."""
+    reference = config["metric"]["reference"]
+    return int(reference.get("first") or shapes[reference["split"]][0])
