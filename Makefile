@@ -8,15 +8,17 @@ SNAKEMAKE := $(RUN) snakemake --cores all
 LOCK := uv pip compile --universal --python-version 3.11 --no-emit-index-url --generate-hashes --quiet \
 	--custom-compile-command "make lock" --extra workflow --extra dev --extra bench
 
-.PHONY: help demo test test-slurm test-browser test-all cell-gpu bench bench-gpu lint lock
+.PHONY: help setup demo test test-slurm test-browser test-all cell-gpu bench bench-gpu lint lock
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 — /p' $(MAKEFILE_LIST)
 
-demo: $(READY) ## the whole pipeline on handwritten digits; ends with the path of the report
-	@$(SNAKEMAKE) --configfile config/digits.yaml --quiet rules -- all
+setup: $(READY) ## set up .venv, which the others do by themselves; then: . .venv/bin/activate
+
+demo: $(READY) ## the whole pipeline on handwritten digits; ends with the answer and the path of the report
+	@TARGETWISE_COMMAND="make demo" $(SNAKEMAKE) --configfile config/digits.yaml --quiet rules -- all
 	@echo
-	@echo "report: $(CURDIR)/results/digits/report.html"
+	@$(RUN) targetwise answer --configfile config/digits.yaml
 
 test: $(READY) lint ## format, lint, types, unit tests, one tiny real run
 	$(RUN) pytest -m "not slow and not slurm and not browser"
@@ -24,13 +26,13 @@ test: $(READY) lint ## format, lint, types, unit tests, one tiny real run
 test-slurm: $(READY) ## the cluster section on a private SLURM, through everything that goes wrong (needs slurm-wlm)
 	$(RUN) pytest tests/slurm -m "not slow"
 
-test-browser: $(READY) ## MLflow's page in a real browser, with screenshots in results/screenshots (needs chromium)
+test-browser: $(READY) ## MLflow's page and the report in a real browser, with screenshots in results/screenshots (needs chromium)
 	$(RUN) pytest tests/browser
 
 test-all: $(READY) lint ## everything, what takes over a minute included (real CIFAR-10, Inception, long cluster scenarios)
 	$(RUN) pytest
 
-cell-gpu: ## one cell from data to number without Snakemake: make cell-gpu CELL=reference/epsilon-small-42
+cell-gpu: ## one cell from data to number without Snakemake: make cell-gpu CELL=reference@epsilon-small-42
 	PYTHONPATH=src $(PYTHON) workflow/scripts/cell.py $(CELL)
 
 bench: $(READY) ## our loops against others on this CPU; keep it free for half an hour
@@ -47,7 +49,7 @@ lint: $(READY)
 	$(RUN) mypy
 	$(RUN) snakemake --lint
 
-lock: $(READY) ## compile requirements.lock anew from pyproject.toml
+lock: $(READY) ## compile requirements.lock again from pyproject.toml
 	$(RUN) $(LOCK) pyproject.toml -o requirements.lock
 
 $(READY): requirements.lock pyproject.toml

@@ -140,8 +140,8 @@ def make_cell(config, name, seed, value, *, scale="tiny", reason=None, marks=())
     write_json(cell.folder / "manifest.json", {})
     last = "null" if value is None else "0.25"
     lines = [
-        '{"step": 20, "loss": 0.5, "clipped_share": 0.25}',
-        f'{{"step": 40, "loss": {last}, "clipped_share": 0.0}}',
+        '{"step": 20, "loss": 0.5, "clipped_share": 0.25, "time": 0}',
+        f'{{"step": 40, "loss": {last}, "clipped_share": 0.0, "time": 1}}',
     ]
     write_text(cell.folder / "train.jsonl", "".join(f"{line}\n" for line in lines))
     write_json(cell.folder / "fid/ddim-50/draw0.json", row(cell, value, reason, marks))

@@ -1,11 +1,13 @@
 """From rows to the answer: against scipy, against an example done by hand, and for grids that are partly done."""
 
 import itertools
+import json
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import whole_outcome
 from hypothesis import given
 from hypothesis import strategies as some
 from scipy import stats
@@ -200,10 +202,8 @@ def finished(project, study, monkeypatch):
     study["grid"].update(parameterizations=["v", "x0"], seeds=[0, 1])
     study["sampling"]["draws"] = 2
     for cell in cells.grid(study):
-        write_json(
-            cell.folder / "training.json",
-            {"steps": 9, "final_loss": 0.25, "clipped_share": 0.5, "model_sha256": MODEL},
-        )
+        outcome = whole_outcome(steps=9, final_loss=0.25, clipped_share=0.5, model_sha256=MODEL)
+        write_json(cell.folder / "training.json", outcome)
         for draw in (0, 1):
             write_row(study, cell, draw)
     return study
@@ -322,14 +322,14 @@ def test_a_row_of_another_cell_is_refused(finished):
     """A file that was copied to the wrong place must not count."""
     v, x0 = cells.find(finished, "v-tiny-0"), cells.find(finished, "x0-tiny-0")
     write_json(row_file(finished, v, 0), read_json(row_file(finished, x0, 0)))
-    with pytest.raises(UserError, match=r"v/tiny/seed0/\S+draw0\.json tells of another cell"):
+    with pytest.raises(UserError, match=r"v/tiny/seed0/\S+draw0\.json is of another cell"):
         table(finished)
 
 
 def test_a_row_of_another_draw_is_refused(finished):
     v = cells.find(finished, "v-tiny-0")
     write_json(row_file(finished, v, 0), read_json(row_file(finished, v, 1)))
-    with pytest.raises(UserError, match="tells of another cell or draw"):
+    with pytest.raises(UserError, match="is of another cell or draw"):
         table(finished)
 
 
@@ -347,6 +347,40 @@ def test_a_damaged_row_is_named(finished):
     path.write_text(path.read_text()[:-20])
     with pytest.raises(UserError, match=r"draw0\.json is damaged"):
         table(finished)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, " does not exist"),
+        ("{", " is damaged"),
+        ("[]", ": "),
+        (
+            json.dumps({"status": "finished", "reason": None, "steps": 9, "final_loss": 0.25}),
+            ": model_sha256 is missing",
+        ),
+    ],
+)
+def test_a_cell_of_which_no_record_says_what_model_it_has_counts_as_missing(finished, content, reason):
+    path = cells.find(finished, "v-tiny-1").folder / "training.json"
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    found = table(finished)
+    missing = found[found["status"] == "missing"]
+    assert list(zip(missing["parameterization"], missing["seed"], strict=True)) == [("v", 1)] * 2
+    assert all(told.startswith(f"{path}{reason}") for told in missing["reason"])
+    assert (found["status"] == "finished").sum() == 6
+
+
+def test_a_training_by_a_rule_of_ones_own_need_not_say_what_ours_says(finished):
+    """docs/extending.md: it may leave out what only our loop counts."""
+    path = cells.find(finished, "v-tiny-1").folder / "training.json"
+    ours = json.loads(path.read_text())
+    write_json(path, {name: value for name, value in ours.items() if name not in ("clipped_share", "key")})
+    found = table(finished)
+    assert (found["status"] == "finished").all()
+    assert found["clipped_share"].isna().sum() == 2
 
 
 def test_a_row_that_is_not_whole_is_refused(project, study):

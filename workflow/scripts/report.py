@@ -8,7 +8,8 @@ A grid that is partly done gives a page that names what is missing.
 import argparse
 from pathlib import Path
 
-from targetwise import errors, files
+from targetwise import cells, errors, files
+from targetwise.jobs.kept import release
 from targetwise.report import page
 
 
@@ -16,8 +17,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", required=True, type=Path, help="study.json")
     parser.add_argument("--output", required=True, type=Path, help="the page; its links are relative to its folder")
+    parser.add_argument(
+        "--complete", action="store_true", help="every job before this one is done; none needs a copy"
+    )
     arguments = parser.parse_args()
-    files.write_text(arguments.output, page.render(files.read_json(arguments.study), arguments.output.parent))
+    study = files.read_json(arguments.study)
+    files.write_text(arguments.output, page.render(study, arguments.output.parent))
+    if arguments.complete:
+        for folder, job in cells.shared_jobs(study):
+            release(folder, job)
 
 
 if __name__ == "__main__":

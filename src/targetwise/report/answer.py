@@ -7,7 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from targetwise.report import statistics
 from targetwise.report.statistics import CONFIDENCE
+from targetwise.text import counted
 
 CERTAINTY = f"{CONFIDENCE:.0%}".replace("%", " %")
 
@@ -59,6 +61,17 @@ def answer(
     )
 
 
+def headline(frame: pd.DataFrame) -> str:
+    """Return the first sentence of the answer that a table gives."""
+    summary, pairs = statistics.summary(frame), statistics.pairs(frame)
+    return answer(cell_states(frame), summary, pairs, frame, metric_of(frame)).headline
+
+
+def metric_of(frame: pd.DataFrame) -> str:
+    """Return what the rows of a table measure; until there is one, ``the metric``."""
+    return str(next(iter(frame["metric"].dropna()), "the metric"))
+
+
 def cell_states(frame: pd.DataFrame) -> pd.DataFrame:
     """Return one row per cell: parameterization, scale, seed, ``status`` and ``reason``.
 
@@ -103,11 +116,6 @@ def signed(value: float) -> str:
 def listed(names: Sequence[str], last: str = "and") -> str:
     """Return e.g. ``a, b and c``."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {last} {names[-1]}"
-
-
-def counted(count: int, noun: str) -> str:
-    """Return e.g. ``1 seed`` or ``3 seeds``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _of_scale(scale: str, summary: pd.DataFrame, pairs: pd.DataFrame, metric: str) -> ScaleAnswer:

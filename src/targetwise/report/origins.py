@@ -8,6 +8,7 @@ from typing import Any
 from targetwise import cells
 from targetwise.files import read_json, sha256_of_json
 from targetwise.metric import rows
+from targetwise.outcome import read_outcome
 
 Record = tuple[str, dict[str, Any]]
 
@@ -49,8 +50,10 @@ def _records(config: Mapping[str, Any]) -> Iterable[Record]:
     sampler, draws = cells.sampler_name(config), range(config["sampling"]["draws"])
     study = cells.RESULTS / config["study"]
     for cell in cells.grid(config):
-        paths = [("train", cell.folder / "training.json")]
-        paths += [("sample", cell.folder / "samples" / sampler / f"draw{draw}.json") for draw in draws]
+        trained = cell.folder / "training.json"
+        if trained.exists():
+            yield "train", read_outcome(trained)
+        paths = [("sample", cell.folder / "samples" / sampler / f"draw{draw}.json") for draw in draws]
         paths += [("measure", cell.folder / "fid" / sampler / f"draw{draw}.json") for draw in draws]
         yield from ((stage, read_json(path)) for stage, path in paths if path.exists())
     yield from (("floor and ceiling", row) for row in bounds(config, study).values())

@@ -14,14 +14,15 @@ from targetwise.cells import Cell
 from targetwise.config import variant
 from targetwise.data import store
 from targetwise.diffusion.sampling import load_samples
-from targetwise.files import read_json, read_json_lines
+from targetwise.files import read_json
+from targetwise.outcome import read_curve
 from targetwise.report import figures, published, statistics
-from targetwise.report.answer import CERTAINTY, answer, cell_states, counted, listed, number, signed
+from targetwise.report.answer import CERTAINTY, answer, cell_states, listed, metric_of, number, signed
 from targetwise.report.origins import bounds, origins
 from targetwise.report.svg import SUPERSCRIPTS
+from targetwise.text import counted
 
 TEMPLATE = Path("workflow/report/report.html.j2")
-METRIC = "the metric"  # until a row says what it measures
 
 
 def render(config: Mapping[str, Any], folder: Path) -> str:
@@ -70,7 +71,7 @@ def tiny(value: float) -> str:
 def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     frame = statistics.table(config)
     summary, pairs, states = statistics.summary(frame), statistics.pairs(frame), cell_states(frame)
-    metric = next(iter(frame["metric"].dropna()), METRIC)
+    metric = metric_of(frame)
     study = cells.RESULTS / config["study"]
     limits = bounds(config, study)
     return {
@@ -110,12 +111,13 @@ def _scale(
     comparisons = pairs[(pairs["scale"] == scale) & (pairs["seeds"] > 0)]
     ceilings = {key[0]: row["value"] for key, row in limits.items() if key and key[1] == scale}
     floor = limits[None]["value"] if None in limits else None
-    logs = {name: {cell.seed: read_json_lines(path) for cell, path in _logs(config, name, scale)} for name in order}
+    logs = {name: {cell.seed: read_curve(path) for cell, path in _logs(config, name, scale)} for name in order}
     losses = {
         name: {seed: [(line["step"], line["loss"]) for line in lines] for seed, lines in by_seed.items() if lines}
         for name, by_seed in logs.items()
     }
-    clipped = {name: _mean_clipped(list(by_seed.values())) for name, by_seed in logs.items() if any(by_seed.values())}
+    shares = {name: _mean_clipped(list(by_seed.values())) for name, by_seed in logs.items()}
+    clipped = {name: curve for name, curve in shares.items() if any(curve)}
     return {
         "name": scale,
         "summary": [
@@ -154,9 +156,9 @@ def _logs(config: Mapping[str, Any], name: str, scale: str) -> list[tuple[Cell, 
 
 
 def _mean_clipped(runs: list[list[dict[str, Any]]]) -> tuple[list[int], list[float]]:
-    """Average over seeds, at each step over the seeds that reached it."""
+    """Average over seeds, at each step over the seeds that reached it and counted their clipped steps."""
     by_step: dict[int, list[float]] = {}
-    for line in (line for run in runs for line in run):
+    for line in (line for run in runs for line in run if "clipped_share" in line):
         by_step.setdefault(line["step"], []).append(line["clipped_share"])
     return sorted(by_step), [float(np.mean(by_step[step])) for step in sorted(by_step)]
 

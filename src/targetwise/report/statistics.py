@@ -15,8 +15,9 @@ from scipy import stats
 
 from targetwise import cells
 from targetwise.errors import UserError
-from targetwise.files import read_json
+from targetwise.files import remedy
 from targetwise.metric import rows
+from targetwise.outcome import read_outcome
 
 CONFIDENCE = 0.95
 
@@ -51,10 +52,11 @@ COMPARABLE = ("metric", "mode", "path", "n", "sampler", "extractor_sha256", "ref
 def table(config: Mapping[str, Any]) -> pd.DataFrame:
     """Return one row for every cell and draw of the grid, with the columns of :data:`TABLE_COLUMNS`.
 
-    ``status`` is finished, diverged or missing; ``value`` is NaN unless finished.
+    ``status`` is finished, diverged or missing; ``value`` is NaN unless finished. A cell whose ``training.json`` is
+    missing or damaged is missing, because its row cannot be said to be of its present model.
 
     Raises:
-        UserError: if rows are not comparable, or one of them is damaged.
+        UserError: if rows are not comparable, or one of them is damaged or of another cell.
     """
     sampler = cells.sampler_name(config)
     records = [
@@ -78,17 +80,20 @@ def _record(cell: cells.Cell, sampler: str, draw: int) -> dict[str, Any]:
         return {**record, "reason": f"{path} was not made"}
     row = rows.read_row(path)
     if row["cell"] != asdict(cell) or row["draw"] != draw:
-        raise UserError(f"{path} tells of another cell or draw ({row['cell']}, draw {row['draw']}); delete it")
-    training = read_json(cell.folder / "training.json")
+        raise UserError(f"{path} is of another cell or draw ({row['cell']}, draw {row['draw']}); {remedy(path)}")
+    try:
+        training = read_outcome(cell.folder / "training.json")
+    except UserError as error:
+        return {**record, "reason": str(error)}
     if row["model_sha256"] != training["model_sha256"]:
-        # A run that is under way, or was stopped, has trained the cell anew and not yet measured it.
+        # A run that is under way, or was stopped, has trained the cell again and not yet measured it.
         return {**record, "reason": f"{path} was measured on an earlier model of this cell"}
     record.update({key: row[key] for key in TABLE_COLUMNS if key in row and key not in record})
     return {
         **record,
         "status": row["status"],
         "marks": "; ".join(row["marks"]),
-        **{key: training[key] for key in ("steps", "final_loss", "clipped_share")},
+        **{key: training.get(key) for key in ("steps", "final_loss", "clipped_share")},
     }
 
 

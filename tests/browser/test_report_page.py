@@ -1,0 +1,80 @@
+"""The report in a real browser, on a telephone: what is wider than the screen can be reached, and says so."""
+
+import contextlib
+import copy
+import io
+import shutil
+
+import numpy as np
+import pytest
+from helpers import EXAMPLE, ROOT
+from PIL import Image
+from synthetic import Files
+
+from targetwise.report import page as reporting
+
+WIDTH, HEIGHT = 390, 800
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """The page of a study whose files are made up; one cell is missing and so has a long reason."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("workflow", "config", "config.yaml"):
+        (folder / name).symlink_to(ROOT / name)
+    with contextlib.chdir(folder):
+        files = Files(copy.deepcopy(EXAMPLE))
+        for cell in files.cells:
+            files.finish(cell, [200, 400, 600])
+        shutil.rmtree(files.cells[-1].folder / "fid")
+        path = folder / "results/digits/report.html"
+        path.write_text(reporting.render(files.config, path.parent))
+    return path
+
+
+@pytest.fixture(params=["light", "dark"])
+def telephone(chromium, report, request):
+    context = chromium.new_context(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme=request.param)
+    page = context.new_page()
+    page.goto(report.as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    page.screenshot(path=ROOT / f"results/screenshots/report-{WIDTH}-{request.param}.png", full_page=True)
+    yield page
+    context.close()
+
+
+def brightness(region, column):
+    """Return the mean of a region's column of pixels, between 0 and 255; the table's rules and words cover little."""
+    pixels = np.asarray(Image.open(io.BytesIO(region.screenshot())).convert("L"))
+    return float(np.median(pixels[:, column]))
+
+
+def test_the_page_is_as_wide_as_the_screen(telephone):
+    assert telephone.evaluate("document.documentElement.scrollWidth") == WIDTH
+
+
+def test_every_table_is_in_a_region_that_the_keyboard_scrolls(telephone):
+    assert telephone.locator("table").count() == telephone.locator("[role=region][tabindex='0'] > table").count() == 3
+    wide = telephone.get_by_role("region", name="Rows of every cell")
+    before = wide.evaluate("each => each.scrollLeft")
+    wide.focus()
+    telephone.keyboard.press("ArrowRight")
+    telephone.wait_for_function("each => each.scrollLeft > 0", arg=wide.element_handle())
+    assert before == 0
+
+
+def test_a_table_that_goes_on_has_a_shadow_where_it_does(telephone):
+    region = telephone.get_by_role("region", name="Rows of every cell")
+    assert region.evaluate("each => each.scrollWidth > 2 * each.clientWidth")
+    paper = brightness(telephone.get_by_role("heading", level=1), -1)
+    assert abs(brightness(region, -1) - paper) > 15, "it goes on to the right"
+    region.evaluate("each => each.scrollTo(each.scrollWidth, 0)")
+    assert abs(brightness(region, -1) - paper) < 3, "this is its end"
+
+
+def test_a_table_that_fits_has_no_shadow(telephone):
+    telephone.set_viewport_size({"width": 1600, "height": HEIGHT})
+    region = telephone.get_by_role("region", name="Values at scale tiny")
+    assert region.evaluate("each => each.scrollWidth == each.clientWidth")
+    paper = brightness(telephone.get_by_role("heading", level=1), -1)
+    assert abs(brightness(region, -1) - paper) < 3
