@@ -19,7 +19,7 @@ def test_a_driver_started_beside_its_own_orphans_trains_nothing_twice(new_projec
     project.configure(grid=grid, training=LONG)
     cell = project.cell("orphan")
     first = project.start(targets=["results/cluster/table.csv"])
-    eventually(lambda: list((cell / "state").glob("step-*.sha256")), "the orphan saved its state")
+    eventually(lambda: list((cell / "state/train").glob("step-*.sha256")), "the orphan saved its state")
     (orphan,) = project.jobs("train")
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
@@ -27,7 +27,7 @@ def test_a_driver_started_beside_its_own_orphans_trains_nothing_twice(new_projec
 
     second = project.start(targets=["results/cluster/table.csv"])
     log = cell / "log/train.log"
-    said = f"waiting: {cell.relative_to(project.folder)}/state is in use by another trainer"
+    said = f"waiting: {cell.relative_to(project.folder)}/state is in use by another process"
     eventually(lambda: said in log.read_text(errors="replace"), "the second job says who has the cell")
     assert f"job {orphan['JobId']})" in log.read_text(errors="replace")
     assert "RUNNING" in {job["JobState"] for job in project.jobs("train")[:1]}

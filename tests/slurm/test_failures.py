@@ -31,7 +31,7 @@ def project(new_project, cluster):
         "(wildcards.scale, '4h')", "(wildcards.scale, '1m' if wildcards.parameterization == 'long' else '4h')"
     )
     driver = made.start("--retries", "1", targets=["results/cluster/table.csv"])
-    states = {name: made.cell(name) / "state" for name in HELD}
+    states = {name: made.cell(name) / "state/train" for name in HELD}
     for name, state in states.items():
         eventually(lambda state=state: list(state.glob("step-*.sha256")), f"{name} saved its state")
     made.status_while_running = made.targetwise("status").stdout

@@ -17,7 +17,7 @@ def test_a_job_that_slurm_ends_at_its_time_limit_goes_on_in_the_next(new_project
     project.edit_profile("(wildcards.scale, '4h')", "(wildcards.scale, '1m')")
     driver = project.start("--retries", "1", targets=["results/cluster/table.csv"])
     cell = project.cell("stuck")
-    eventually(lambda: list((cell / "state").glob("step-*.sha256")), "a state was saved")
+    eventually(lambda: list((cell / "state/train").glob("step-*.sha256")), "a state was saved")
     (first,) = project.jobs("train")
     eventually(lambda: cluster.jobs()[first["JobId"]]["JobState"] == "TIMEOUT", "SLURM has ended the job", 180)
     hold.unlink()
@@ -25,5 +25,5 @@ def test_a_job_that_slurm_ends_at_its_time_limit_goes_on_in_the_next(new_project
 
     first, second = project.jobs("train")
     assert (first["JobState"], second["JobState"]) == ("TIMEOUT", "COMPLETED")
-    assert not list(cell.glob("state/*"))
+    assert not list(cell.glob("state/train/*"))
     assert read_json(cell / "training.json")["model_sha256"] == project.uninterrupted(cell, tmp_path)
