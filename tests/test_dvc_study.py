@@ -94,7 +94,7 @@ def finished(tmp_path_factory):
     git(project, "add", "-A")
     git(project, "commit", "-qm", "t")
     said = run(project, "snakemake", "--cores", "2", *STUDY, "--", "all")
-    assert "DVC keeps 2 cells; commit dvc.lock, which records them, with the result" in said
+    assert "DVC keeps 2 cells; commit dvc.lock, the record of what it keeps, with the result" in said
     assert git(project, "status", "--porcelain").split() == ["??", "dvc.lock"]
     run(project, "dvc", "remote", "add", "--default", "shared", "../remote")
     git(project, "add", "-A")
@@ -126,6 +126,21 @@ def test_a_computed_cell_without_a_record_is_recorded_and_not_made_again(project
     assert "digits@v-tiny-1" in (project / "dvc.lock").read_text()
     assert {path: (project / path).read_bytes() for path in files} == files
     assert planned(project) == {}
+
+
+def test_a_cell_that_fails_does_not_keep_the_finished_ones_from_being_recorded(project):
+    (project / "dvc.lock").unlink()
+    path = project / "workflow/parameterizations/v.py"
+    training_only = 'import sys\n\nif sys.argv[0].endswith("train.py"):\n    raise RuntimeError("not today")\n'
+    path.write_text(f"{path.read_text()}\n{training_only}")
+    said = run(project, "snakemake", "--cores", "2", "--keep-going", *STUDY, "--", "all", code=1)
+    assert "DVC keeps 1 cell; commit dvc.lock, the record of what it keeps, with the result" in said
+    assert "not versioned: v-tiny-1: not finished" in said
+    assert re.findall("digits@[a-z0-9-]+", (project / "dvc.lock").read_text()) == ["digits@epsilon-tiny-1"]
+    assert not (project / "results/digits/versioned.json").exists(), "the step itself is still to be done"
+    git(project, "checkout", "-q", str(path.relative_to(project)))
+    run(project, "snakemake", "--cores", "2", *STUDY, "--", "all")
+    assert len(re.findall("digits@[a-z0-9-]+", (project / "dvc.lock").read_text())) == 2
 
 
 def test_a_changed_weighting_puts_exactly_its_cells_out_of_date_in_both(project):
@@ -241,7 +256,7 @@ def test_what_nobody_has_any_more_is_named_and_the_next_run_makes_it_again(proje
     run(project, "dvc", "remote", "remove", "shared")
     said = run(project, "targetwise", "restore", code=1)
     assert f"not in DVC's cache: {MODEL}, MD5 " in said and "DVC has no remote" in said
-    assert "error: 1 recorded files are lost; the next run makes them again" in said
+    assert "error: 1 recorded file is lost; the next run makes again what is lost" in said
     assert "Traceback" not in said
     run(project, "snakemake", "--cores", "2", *STUDY, "--", "all")
     changed = {path for path, content in files.items() if (project / path).read_bytes() != content}
@@ -267,7 +282,7 @@ def test_dvc_never_records_files_of_another_configuration(project):
     edit(project, "config.yaml", r"v: \{target: v\}", "v: {target: v, weighting: snr}")
     run(project, "snakemake", "--touch", "--cores", "1", *STUDY, "--", "all")
     said = run(project, "dvc", "repro", "digits@v-tiny-1", code=255)
-    assert f"error: {V}/training.json tells of another configuration, parameterization, data set or model" in said
+    assert f"error: {V}/training.json is of another configuration, parameterization, data set or model" in said
     assert (project / "dvc.lock").read_text() == before
 
 

@@ -114,6 +114,17 @@ def test_links_inside_the_project_lead_somewhere(path):
             assert (path.parent / target).exists(), target
 
 
+@pytest.mark.parametrize(
+    "path",
+    [*ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "rules/common.smk", *MODULES],
+    ids=lambda path: path.name,
+)
+def test_every_make_command_that_is_named_is_a_target(path):
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    named = re.findall(r"(?:^|[`&] ?)make ([^`\s]+)", path.read_text(), re.MULTILINE)
+    assert set(named) <= set(targets)
+
+
 @pytest.mark.parametrize(("ci", "code", "word"), [("true", 1, "Failed"), ("", 0, "SKIPPED")])
 @pytest.mark.parametrize(
     ("tests", "package"), [("slurm/test_driver.py", "slurm-wlm"), ("browser/test_mlflow_page.py", "chromium")]
