@@ -62,6 +62,9 @@ def compute_training_target(x_0, noise, timesteps, schedule):
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
+#: Seconds that a kill waits for the stage it is aimed at: for long, and the study would be over before it.
+PATIENCE = 10
+
 #: What a study's processes do, beside the driver: a kill is aimed at one of them, or at the driver while it works.
 ROLES = (
     *("check_parameterization", "train", "train", "train", "sample", "sample", "fid", "fid"),
@@ -190,10 +193,12 @@ class Study:
 
     def _kill_somebody(self, driver: subprocess.Popen) -> None:
         """Kill a random process of the study at a random moment; none, if the study ends before."""
-        # A kill in four is aimed at a certain stage, however late it comes; the others at whatever is at work first.
+        # A kill in four is aimed at a certain stage, if it comes soon; the others at whatever is at work first.
         roles = {self.random.choice(ROLES)} if self.random.random() < 0.25 else set(ROLES)
-        delay = self.random.uniform(0, 6)
+        delay, patience = self.random.uniform(0, 6), time.monotonic() + PATIENCE
         while driver.poll() is None and not roles & self.processes().keys():
+            if time.monotonic() > patience:
+                roles = set(ROLES)
             time.sleep(0.02)
         until = time.monotonic() + delay
         while driver.poll() is None and time.monotonic() < until:
