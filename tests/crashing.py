@@ -159,8 +159,10 @@ class Study:
         command = COMMAND
         for _ in range(40 + 2 * kills):
             driver = self.start(command)
-            if len(self.kills) < kills:
-                self._kill_somebody(driver)
+            # Up to three in a row: the other trainer too, or what a killed driver has left at work.
+            for again in range(self.random.randint(1, 3)):
+                if len(self.kills) < kills:
+                    self._kill_somebody(driver, again=again > 0)
             driver.wait(timeout=300)
             if driver.returncode == 0:
                 self.wait_for_orphans()
@@ -191,8 +193,17 @@ class Study:
         found = re.search(r"^the same command goes on: (.+)$", self.words.strip().rpartition("\n")[2])
         return shlex.split(found[1]) if found else []
 
-    def _kill_somebody(self, driver: subprocess.Popen) -> None:
-        """Kill a random process of the study at a random moment; none, if the study ends before."""
+    def _kill_somebody(self, driver: subprocess.Popen, *, again: bool) -> None:
+        """Kill a random process of the study at a random moment; none, if the study ends before.
+
+        Args:
+            driver: that was started last; it may have been killed since.
+            again: whether somebody was just killed: then the next is any process that is left, and soon.
+        """
+        if again:
+            time.sleep(self.random.uniform(0, 2))
+            self._kill(set(ROLES))
+            return
         # A kill in four is aimed at a certain stage, if it comes soon; the others at whatever is at work first.
         roles = {self.random.choice(ROLES)} if self.random.random() < 0.25 else set(ROLES)
         delay, patience = self.random.uniform(0, 6), time.monotonic() + PATIENCE
@@ -203,8 +214,12 @@ class Study:
         until = time.monotonic() + delay
         while driver.poll() is None and time.monotonic() < until:
             time.sleep(0.02)
+        if driver.poll() is None:
+            self._kill(roles)
+
+    def _kill(self, roles: set[str]) -> None:
         found = self.processes()
-        if driver.poll() is not None or not found:
+        if not found:
             return
         during = sorted(roles & found.keys()) or sorted(found)
         aims = [name for name in sorted(found) if any(role in name for role in during)]

@@ -11,7 +11,7 @@ from targetwise import cells, config
 from targetwise.data.digests import declared
 from targetwise.errors import UserError
 from targetwise.files import canonical_json, sha256_of_file, sha256_of_text, write_json
-from targetwise.metric.fid import describe
+from targetwise.metric.rows import describe
 from targetwise.versioning import agreement
 from targetwise.versioning.agreement import Agreement, parts
 

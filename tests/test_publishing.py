@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from targetwise import cells
 from targetwise.data import store
-from targetwise.diffusion.sampling import load_samples, sample
+from targetwise.data.samples import load_samples
+from targetwise.diffusion.sampling import sample
 from targetwise.errors import UserError
 from targetwise.files import write_json
 from targetwise.outcome import read_outcome

@@ -10,10 +10,11 @@ from helpers import EXAMPLE, LINEAR, TARGETS, some_images, whole_outcome
 from safetensors.torch import save_file
 
 from targetwise import cells
+from targetwise.data.samples import load_samples
 from targetwise.diffusion import sampling
 from targetwise.diffusion.parameterization import load
 from targetwise.diffusion.randomness import sampling_noise
-from targetwise.diffusion.sampling import Denoiser, denoise, draw_images, load_samples, sample, to_uint8
+from targetwise.diffusion.sampling import Denoiser, denoise, draw_images, sample, to_uint8
 from targetwise.diffusion.schedule import at, diffusers_options, make_schedule
 from targetwise.errors import UserError
 from targetwise.files import read_json, sha256_of_file, write_json

@@ -10,7 +10,7 @@ from conftest import STEPS
 from PIL import Image
 from playwright.sync_api import expect
 
-from targetwise.diffusion.sampling import load_samples
+from targetwise.data.samples import load_samples
 
 NAMES = [f"{name}-tiny-{seed}" for name in ("epsilon", "v", "x0") for seed in (0, 1, 2)]
 CELL = "results/digits/v/tiny/seed1"

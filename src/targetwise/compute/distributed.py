@@ -7,13 +7,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-import torch.distributed as dist
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from targetwise.errors import UserError
+
+if TYPE_CHECKING:
+    # A world of one needs no PyTorch, which takes seconds to import.
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,19 @@ class World:
         """Return whether ``flag`` holds in any process; all of them must ask together."""
         if self.size == 1:
             return flag
+        import torch
+        import torch.distributed as dist
+
         agreed = torch.tensor(float(flag), device=self._device())
         dist.all_reduce(agreed, dist.ReduceOp.MAX)
         return bool(agreed)
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def sum(self, tensor: "Tensor") -> "Tensor":
         """Return the sum of ``tensor`` over all processes, on the tensor's device."""
         if self.size == 1:
             return tensor
+        import torch.distributed as dist
+
         total = tensor.to(self._device(), copy=True)
         dist.all_reduce(total)
         return total.to(tensor.device)
@@ -64,6 +70,8 @@ class World:
         """Return every process's ``value`` by rank, in the main process; an empty list in the others."""
         if self.size == 1:
             return [value]
+        import torch.distributed as dist
+
         values: list[Any] | None = [None] * self.size if self.is_main else None
         dist.gather_object(value, values)
         return values or []
@@ -71,9 +79,14 @@ class World:
     def barrier(self) -> None:
         """Wait for all processes."""
         if self.size > 1:
+            import torch.distributed as dist
+
             dist.barrier()
 
-    def _device(self) -> torch.device:
+    def _device(self) -> "torch.device":
+        import torch
+        import torch.distributed as dist
+
         return torch.device("cuda", self.local_rank) if dist.get_backend() == "nccl" else torch.device("cpu")
 
 
@@ -88,6 +101,9 @@ def joined() -> Iterator[World]:
     if size == 1:
         yield World()
         return
+    import torch
+    import torch.distributed as dist
+
     local_rank = int(os.environ["LOCAL_RANK"])
     if torch.cuda.is_available():
         if local_rank >= torch.cuda.device_count():

@@ -26,7 +26,7 @@ from targetwise.diffusion.parameterization import Parameterization, probe_output
 from targetwise.diffusion.randomness import sampling_noise
 from targetwise.diffusion.schedule import diffusers_options, make_schedule
 from targetwise.errors import UserError
-from targetwise.files import atomic, read_json, remedy, sha256_of_array, sha256_of_file, write_json
+from targetwise.files import atomic, remedy, sha256_of_array, sha256_of_file, write_json
 from targetwise.jobs.kept import Kept
 from targetwise.jobs.once import once
 from targetwise.jobs.parts import Parts
@@ -250,20 +250,3 @@ def sample(
 
     job = f"sample-{output.parent.name}-{output.stem}"
     once(folder, job, key, [output, output.with_suffix(".json")], make, world)
-
-
-def load_samples(path: Path) -> np.ndarray:
-    """Load a draw, (N, H, W, C) uint8, and hold it against the facts beside it.
-
-    Raises:
-        UserError: if the archive is damaged or not the one the facts record.
-    """
-    facts = read_json(path.with_suffix(".json"))
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            array: np.ndarray = archive["arr_0"]
-    except Exception as error:
-        raise UserError(f"{path} is missing or damaged ({type(error).__name__}); {remedy(path)}") from error
-    if sha256_of_array(array) != facts["samples_sha256"]:
-        raise UserError(f"{path} is not what {path.with_suffix('.json')} records; {remedy(path)}")
-    return array

@@ -42,7 +42,7 @@ def adopt(config: Mapping[str, Any], jobs: Iterable[Any]) -> int:
     if not doomed:
         return 0
     print(f"note: looking whether {counted(len(doomed), 'cell')} must really be made again", flush=True)
-    # Imported here, because it brings torch, which a driver seldom needs.
+    # Imported here, because each job imports this module and none needs it.
     from targetwise.versioning.agreement import Agreement
 
     kept = 0

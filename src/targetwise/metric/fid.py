@@ -12,7 +12,7 @@ import numpy as np
 
 from targetwise.compute.device import choose
 from targetwise.data import image_files
-from targetwise.diffusion.sampling import load_samples
+from targetwise.data.samples import load_samples
 from targetwise.errors import UserError
 from targetwise.files import read_json, sha256_of_array
 from targetwise.jobs.parts import Parts
@@ -20,7 +20,7 @@ from targetwise.metric import clean_fid
 from targetwise.metric.distance import FRECHET, moments
 from targetwise.metric.extractors import Extractor
 from targetwise.metric.reference import Reference, load_reference
-from targetwise.metric.rows import read_row, write_row_once
+from targetwise.metric.rows import describe, read_row, write_row_once
 from targetwise.provenance import environment
 from targetwise.text import counted
 
@@ -103,12 +103,6 @@ def measure(
         "seconds": time.monotonic() - began if began is not None else 0.0,
         "environment": environment(),
     }
-
-
-def describe(facts: Mapping[str, Any]) -> str:
-    """Return a reference's name for people, e.g. ``cifar10 train, first 2,000``."""
-    first = f", first {facts['first']:,}" if facts["first"] is not None else ""
-    return f"{facts['dataset']} {facts['split']}{first}"
 
 
 def marks(images: np.ndarray, reference: Reference) -> list[str]:

@@ -59,3 +59,9 @@ def check_row(row: Mapping[str, Any], where: str) -> None:
     for error in violations(row, SCHEMA)[:1]:
         place = ".".join(str(part) for part in error.absolute_path)
         raise UserError(f"{where}: not a whole row: {place + ': ' if place else ''}{error.message}")
+
+
+def describe(facts: Mapping[str, Any]) -> str:
+    """Return a reference's name for people, e.g. ``cifar10 train, first 2,000``."""
+    first = f", first {facts['first']:,}" if facts["first"] is not None else ""
+    return f"{facts['dataset']} {facts['split']}{first}"

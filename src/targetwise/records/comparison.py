@@ -10,7 +10,7 @@ import numpy as np
 from safetensors.numpy import load_file
 from scipy import stats
 
-from targetwise.diffusion.sampling import load_samples
+from targetwise.data.samples import load_samples
 from targetwise.errors import UserError
 from targetwise.files import sha256_of_array, sha256_of_file
 

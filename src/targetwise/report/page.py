@@ -13,7 +13,7 @@ from targetwise import cells
 from targetwise.cells import Cell
 from targetwise.config import variant
 from targetwise.data import store
-from targetwise.diffusion.sampling import load_samples
+from targetwise.data.samples import load_samples
 from targetwise.files import read_json
 from targetwise.outcome import read_curve
 from targetwise.report import figures, published, statistics

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from targetwise import cells
 from targetwise.cells import Cell
+from targetwise.data.samples import load_samples
 from targetwise.files import read_json_lines, sha256_of_file, sha256_of_text
 from targetwise.metric.rows import check_row
 from targetwise.operations.status import Standing, read_whole, saved_step, written
@@ -63,8 +64,6 @@ class Artifact:
         """Return the source's bytes; of a sample set the first images, as a picture."""
         if self.source.suffix != ".npz":
             return self.source.read_bytes()
-        from targetwise.diffusion.sampling import load_samples  # brings torch, which takes seconds
-
         images = load_samples(self.source)[:GRID_IMAGES]
         zoom = max(1, GRID_WIDTH // (GRID_COLUMNS * images.shape[2]))
         return png(tile(images, GRID_COLUMNS, zoom))

@@ -13,11 +13,10 @@ from targetwise import cells
 from targetwise.cells import Cell, TrainingKeys
 from targetwise.data import store
 from targetwise.data.digests import declared
-from targetwise.diffusion.sampling import load_samples
+from targetwise.data.samples import load_samples
 from targetwise.errors import UserError
 from targetwise.files import read_json, remedy, sha256_of_file
-from targetwise.metric.fid import describe
-from targetwise.metric.rows import read_row
+from targetwise.metric.rows import describe, read_row
 from targetwise.outcome import read_curve, read_outcome
 
 TRAINING, SAMPLES, ROW = "training", "samples", "row"
