@@ -1,6 +1,7 @@
 """What DVC is told: dvc.yaml against the project's own cells, what is recorded, and what is kept under a digest."""
 
 import copy
+import errno
 import hashlib
 import importlib.util
 import os
@@ -260,7 +261,7 @@ def test_without_git_and_where_git_ignores_the_record_there_is_no_repository(ver
 def test_what_was_left_out_is_told_beside_what_was_kept():
     record = {"stages": {"digits@v-tiny-1": {}}, "left_out": {"no stage": ["x0-tiny-0", "x0-tiny-1"]}}
     kept, left_out = dvc.summary(record)
-    assert kept.startswith("DVC keeps 1 cells; commit dvc.lock")
+    assert kept.startswith("DVC keeps 1 cell; commit dvc.lock")
     assert left_out == "not versioned: x0-tiny-0, x0-tiny-1: no stage"
 
 
@@ -368,7 +369,7 @@ def test_what_is_put_in_place_is_the_same_file_and_replaces_what_lay_there(cache
 
 def test_across_file_systems_it_is_a_copy(cache, monkeypatch):
     def refuse(*_paths):
-        raise OSError("Invalid cross-device link")
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", refuse)
     path = kept(cache, b"weights")
