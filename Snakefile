@@ -44,7 +44,7 @@ rule all:
 onstart:
     # What is there already, and would only come out the same, is not made again, unless somebody forces it.
     jobs = list(workflow.dag.needrun_jobs())
-    forced = [job for job in jobs if workflow.dag.reason(job).forced]
+    forced = adoption.forced(workflow.dag, workflow.dag_settings, jobs)
     adoption.forget(STUDY["study"], forced)
     adoption.adopt(STUDY, [job for job in jobs if job not in forced])
     # What the cluster does not have is said now, not by a job that waits for ever.

@@ -53,7 +53,7 @@ _untraced = compute_training_target
 def compute_training_target(x_0, noise, timesteps, schedule):
     """Return the target, after a while and a line in trace.jsonl."""
     if Path(sys.argv[0]).name == "train.py" and len(timesteps) == BATCH:
-        time.sleep(0.03)
+        time.sleep(0.1)
         line = {"cell": str(Path(sys.argv[2]).parent), "process": os.getpid(), "time": time.time()}
         with Path("trace.jsonl").open("a") as file:
             file.write(json.dumps({**line, "drawn": timesteps.tolist()}) + "\\n")
@@ -190,7 +190,7 @@ class Study:
 
     def named_command(self) -> list[str]:
         """Return the command that the last line of the last driver names; nothing if it had no last words."""
-        found = re.search(r"^the same command goes on: (.+)$", self.words.strip().rpartition("\n")[2])
+        found = re.search(r"the same command goes on: (.+)$", self.words.strip().rpartition("\n")[2])
         return shlex.split(found[1]) if found else []
 
     def _kill_somebody(self, driver: subprocess.Popen, *, again: bool) -> None:

@@ -92,6 +92,25 @@ def test_what_is_up_to_date_is_put_back(study, rule):
     assert facts(study, rule) == before, "the time of the first run included"
 
 
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({}, []),
+        ({"forceall": True}, ["train", "sample"]),
+        ({"forcerun": {"train"}}, ["train"]),
+        ({"forcerun": {"results/tiny/v/tiny/seed0/samples/ddim-2/draw0.npz"}}, ["sample"]),
+        ({"forcetargets": True}, ["sample"]),
+    ],
+)
+def test_forced_is_what_somebody_asked_for_and_not_what_a_kill_left(study, settings, wanted):
+    """Snakemake forces the jobs of a killed driver by itself; their results may be whole by now."""
+    outputs = job(study, "sample").output
+    dag = SimpleNamespace(targetfiles=set(outputs[:1]), targetrules=set())
+    asked = SimpleNamespace(**{"forceall": False, "forcerun": frozenset(), "forcetargets": False, **settings})
+    jobs = [job(study, "train"), job(study, "sample")]
+    assert [each.rule.name for each in adoption.forced(dag, asked, jobs)] == wanted
+
+
 @pytest.mark.parametrize("rule", ["train", "sample"])
 def test_what_is_forced_is_made_again_although_it_is_kept(study, rule):
     before = facts(study, rule)

@@ -48,6 +48,11 @@ def test_the_scripts_own_line_is_the_reason_and_the_command_is_the_last_line(fol
     assert calls[1][1:] == ["workflow/scripts/version.py", "--study", "results/digits/study.json", "--finished"]
 
 
+def test_what_must_be_deleted_first_is_said_in_the_last_line_too(folder, ended):
+    _, words = ended(job(folder, "error: draw0.json is damaged; delete it; `snakemake …` makes it again\n", "fid"))
+    assert words[-1].startswith("when that is done, the same command goes on: ")
+
+
 def test_who_was_killed_has_no_words_of_its_own(folder, ended):
     _, words = ended(job(folder, "train v-tiny-1: 5/10 steps, 3.0 steps/s, 2 s left\n"))
     assert words[0] == "failed: train digits v tiny 1 (train.log): ended without a word; was it killed?"

@@ -43,6 +43,16 @@ def counted(monkeypatch):
     return counts
 
 
+@pytest.mark.parametrize(
+    ("content", "lacks"), [("{}", "dataset"), ("[]", "anything"), ('{"dataset": "x"}', "extractor")]
+)
+def test_facts_that_lack_something_are_one_line(tmp_path, content, lacks):
+    (tmp_path / "mine.npz").touch()
+    (tmp_path / "mine.json").write_text(content)
+    with pytest.raises(UserError, match=rf"mine.json is damaged: it does not say {lacks}; "):
+        reference.load_reference(tmp_path / "mine.npz")
+
+
 def test_reference_is_features_and_their_moments(expected, root):
     images = store.load(root / "digits", "train")
     features = expected.extractor(reference.choose(1)).features(images.images, reference.choose(1))

@@ -80,6 +80,15 @@ def test_last_words_of_the_log(study, folder, words, state):
     assert standing(study) == (state, words if state == "failed" else "")
 
 
+@pytest.mark.parametrize(
+    "end", ["train v-tiny-0: 1000/1000 steps, 9.1 steps/s\n", "train: 100%|##########| 1000/1000\n"]
+)
+def test_work_that_came_to_its_end_did_not_fail(study, folder, end):
+    """Somebody has deleted its result since, as a message told them to."""
+    (folder / "log/train.log").write_text(f"train v-tiny-0: 500/1000 steps, 9.0 steps/s\n{end}")
+    assert standing(study) == ("waiting", "")
+
+
 TRACEBACK = """Traceback (most recent call last):
   File "train.py", line 9, in main
     step()
@@ -134,7 +143,7 @@ def test_progress_and_warnings_are_no_reason(study, folder, log):
     assert standing(study) == ("waiting", ""), "it may be about to begin"
     path.write_text(f"train v-tiny-0: 7/10 steps, 3.1 steps/s, 1 s left\n{log}")
     assert standing(study) == ("failed", f"ended without a reason in {path}")
-    (folder / "state/step-000000005.sha256").touch()
+    (folder / "state/train/step-000000005.sha256").touch()
     assert standing(study) == ("failed", f"ended without a reason in {path}; step 5 of 1000 is saved")
 
 
@@ -175,6 +184,11 @@ def test_from_trained_to_done(study, folder):
     assert standing(study) == ("done", "")
     write_json(folder / "fid/ddim-50/draw0.json", {"model_sha256": "of an earlier model"})
     assert standing(study)[0] == "failed"
+    (folder / "fid/ddim-50/draw0.json").write_text('{"a":')
+    state, detail = standing(study)
+    assert state == "failed" and detail.startswith(
+        "results/digits/v/tiny/seed0/fid/ddim-50/draw0.json is damaged; delete"
+    )
 
 
 def test_diverged_is_a_result_with_its_reason(study, folder):

@@ -74,7 +74,7 @@ def _main() -> None:
             nargs="+",
             default=[],
             metavar="FILE",
-            help="laid over config.yaml, as for snakemake, e.g. config/digits.yaml",
+            help="laid over config.yaml, as for snakemake, e.g. config/digits.yaml; name them last",
         )
         for names, options in each.arguments:
             subparser.add_argument(*names, **options)

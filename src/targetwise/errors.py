@@ -31,8 +31,8 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 
 def in_one_line(error: BaseException) -> str:
     """Return the kind of an error and the first line of what it says, like ``KeyError: 'scale'``."""
-    first, *_ = str(error).splitlines() or [""]
-    return f"{type(error).__name__}: {first}"
+    kind, (first, *_) = type(error).__name__, str(error).splitlines() or [""]
+    return f"{kind}: {first}" if first else kind
 
 
 def require(*packages: str) -> None:

@@ -57,6 +57,23 @@ def adopt(config: Mapping[str, Any], jobs: Iterable[Any]) -> int:
     return kept
 
 
+def forced(dag: Any, settings: Any, jobs: Iterable[Any]) -> list[Any]:
+    """Return the jobs that somebody wants done again whatever is there: with --forcerun, --force or --forceall.
+
+    Snakemake itself calls forced also what was at work when a driver was killed: its outputs may be incomplete. That
+    is nobody's wish, and such a job may have finished since.
+
+    Args:
+        dag: Snakemake's, for what was asked for.
+        settings: Snakemake's ``dag_settings``.
+        jobs: that are going to run.
+    """
+    names = {str(name) for name in settings.forcerun}
+    if settings.forcetargets:
+        names |= {*map(str, dag.targetfiles or ()), *(rule.name for rule in dag.targetrules or ())}
+    return [job for job in jobs if settings.forceall or names & {job.rule.name, *map(str, job.output)}]
+
+
 def forget(study: str, jobs: Iterable[Any]) -> None:
     """Remove the kept results of jobs that somebody forced: they are to be made again."""
     for job in jobs:

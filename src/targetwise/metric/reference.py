@@ -32,6 +32,12 @@ from targetwise.metric.distance import moments
 from targetwise.metric.extractors import Extractor
 from targetwise.progress import Progress
 
+#: What the file beside the statistics must say.
+FACTS = frozenset(
+    {"dataset", "split", "first", "n", "image_shape", "images_sha256", "metric", "mode", "path"}
+    | {"extractor", "extractor_sha256", "file_sha256"}
+)
+
 #: Images per part; on one CPU core some ten seconds of Inception.
 CHUNK = 64
 
@@ -82,7 +88,11 @@ def load_reference(path: Path) -> Reference:
     Raises:
         UserError: if they are missing, damaged, or not the ones the facts beside them record.
     """
-    facts = read_json(path.with_suffix(".json"))
+    beside = path.with_suffix(".json")
+    facts = read_json(beside)
+    if not isinstance(facts, dict) or not facts.keys() >= FACTS:
+        missing = min(FACTS - facts.keys()) if isinstance(facts, dict) else "anything"
+        raise UserError(f"{beside} is damaged: it does not say {missing}; {remedy(beside)}")
     if not path.exists() or sha256_of_file(path) != facts["file_sha256"]:
         raise UserError(f"{path} is missing or damaged; {remedy(path)}")
     with np.load(path, allow_pickle=False) as arrays:

@@ -49,7 +49,8 @@ def last_words(found: list[tuple[str, str]]) -> list[str]:
     lines = [f"failed: {name}: {words}" for name, words in found[:SHOWN]]
     if len(found) > SHOWN:
         lines.append(f"failed: {len(found) - SHOWN} more")
-    return [*lines, f"the same command goes on: {command()}"]
+    first = "when that is done, " if any("delete it" in words for _, words in found) else ""
+    return [*lines, f"{first}the same command goes on: {command()}"]
 
 
 def command() -> str:

@@ -11,6 +11,9 @@ OWN_REASONS = ("error:", "stopped:", "interrupted")
 
 TRACEBACK = "Traceback (most recent call last):"
 
+#: A line of progress at its end.
+WHOLE = re.compile(r": (\d+)/\1 |100%\|")
+
 #: What PyTorch puts before each line of a traceback where several processes share a log.
 RANK = re.compile(r"^\[rank\d+\]: ?")
 
@@ -31,6 +34,11 @@ class Words:
     reason: str = ""
     remark: str = ""
     progress: str = ""
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Return whether work was under way, did not come to its end, and no line says why."""
+        return bool(self.progress) and not self.remark and not WHOLE.search(self.progress)
 
     @staticmethod
     def of(text: str) -> "Words":

@@ -13,6 +13,7 @@ from typing import Any
 from targetwise import cells
 from targetwise.cells import Cell
 from targetwise.errors import UserError
+from targetwise.files import remedy
 from targetwise.operations.logs import Words
 from targetwise.outcome import find_outcome
 from targetwise.schema import read_yaml
@@ -86,7 +87,8 @@ def elsewhere(found: Iterable[Standing], config: Mapping[str, Any]) -> str:
     """Return one line that names the studies with results, where of this one there is nothing; otherwise nothing."""
     if any((each.state, each.detail) != ("waiting", "") for each in found):
         return ""
-    studies = sorted({path.parents[3].name for path in cells.RESULTS.glob("*/*/*/seed*/training.json")})
+    trained = {path.parents[3].name for path in cells.RESULTS.glob("*/*/*/seed*/training.json")}
+    studies = sorted(trained - {config["study"]})
     asked = [f"{name} (targetwise status --configfile {_configuration(name)})" for name in studies]
     return f"study {config['study']} has no results; others have: {', '.join(asked)}" if asked else ""
 
@@ -125,7 +127,10 @@ def _standing(cell: Cell, specification: Mapping[str, Any], key: str, draws: lis
     if outcome["status"] == "diverged":
         return Standing(cell, "diverged", outcome["reason"])
     for draw in draws:
-        row = read_whole(cell.folder / "fid" / f"{draw}.json")
+        path = cell.folder / "fid" / f"{draw}.json"
+        row = read_whole(path)
+        if row is None and path.exists():
+            return Standing(cell, "failed", f"{path} is damaged; {remedy(path)}")
         if row is None or row.get("model_sha256") != outcome["model_sha256"]:
             return _in_measuring(cell, draw.replace("/", "-"), now)
     return Standing(cell, "done")
@@ -144,7 +149,7 @@ def _in_training(cell: Cell, options: Mapping[str, Any], now: float, *, trained_
         return Standing(cell, "failed", words.remark)
     step = saved_step(cell)
     saved = f"step {step} of {options['steps']} is saved" if step else ""
-    if words.progress and not words.remark:  # it was at work, and no line says why it is not any more
+    if words.is_cut_off:
         return Standing(cell, "failed", "; ".join(filter(None, [f"ended without a reason in {log}", saved])))
     return Standing(cell, "waiting", saved)
 
@@ -156,7 +161,7 @@ def _in_measuring(cell: Cell, draw: str, now: float) -> Standing:
         if words.progress and _age(log, now) < FRESH_SECONDS and not words.reason:
             return Standing(cell, "running", f"{stage}: {words.progress}")
         finished = stage == "sample" and (cell.folder / f"samples/{draw.replace('-draw', '/draw')}.json").exists()
-        why = words.remark or (f"ended without a reason in {log}" if words.progress else "")
+        why = words.remark or (f"ended without a reason in {log}" if words.is_cut_off else "")
         if why and not finished and not why.startswith(RESUMABLE):
             return Standing(cell, "failed", f"{stage}: {why}")
     return Standing(cell, "waiting", "trained, not yet measured")
