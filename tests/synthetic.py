@@ -66,7 +66,7 @@ class Files:
     def log(self, cell: Cell, steps: list[int], *, saved: int = 0, alive: bool = True) -> None:
         """Be in training: logged at ``steps``, state saved after step ``saved``, the heart beating or stopped."""
         state = cell.folder / "state/train"
-        state.mkdir(exist_ok=True)
+        state.mkdir(parents=True, exist_ok=True)
         text = "".join(json.dumps(self.line(cell, step)) + "\n" for step in steps)
         (state / "train.jsonl").write_text(text)
         if saved:

@@ -48,7 +48,10 @@ def write_curve(cell, *lines):
 
 
 def table(config, cell):
-    statistics.table(config)
+    """It shows the other cells all the same, and of this one the reason."""
+    (row,) = statistics.table(config).itertuples()
+    if row.status == "missing":
+        raise UserError(row.reason)
 
 
 def report_origins(config, cell):
