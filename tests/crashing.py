@@ -213,11 +213,21 @@ class Study:
             if time.monotonic() > patience:
                 roles = set(ROLES)
             time.sleep(0.02)
-        until = time.monotonic() + delay
+        until, seen = time.monotonic() + delay, self._trace_size()
+        if "train" in self.processes() and self.random.random() < 0.5:
+            # Most of a short training is its start: half of the kills wait until steps are taken.
+            patience = time.monotonic() + 2 * PATIENCE
+            while driver.poll() is None and self._trace_size() == seen and time.monotonic() < patience:
+                time.sleep(0.02)
+            until = time.monotonic() + delay
         while driver.poll() is None and time.monotonic() < until:
             time.sleep(0.02)
         if driver.poll() is None:
             self._kill(roles)
+
+    def _trace_size(self) -> int:
+        path = self.project / "trace.jsonl"
+        return path.stat().st_size if path.exists() else 0
 
     def _kill(self, roles: set[str]) -> None:
         found = self.processes()
