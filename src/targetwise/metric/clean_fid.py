@@ -51,7 +51,9 @@ def frechet_distance(
             warnings.simplefilter("ignore", linalg.LinAlgWarning)
             return float(distance(mean, covariance, other_mean, other_covariance))
     except ValueError as error:
-        raise UserError(f"clean-fid's square root failed ({error}); metric.path: fast does not need it") from error
+        raise UserError(
+            f"clean-fid's square root failed ({error}); metric.implementation: fast does not need it"
+        ) from error
 
 
 def kernel_distance(features: np.ndarray, other: np.ndarray) -> float:

@@ -99,7 +99,7 @@ def resize_on_device(images: Tensor) -> Tensor:
     return resized.clamp(0, 255).float()
 
 
-#: By the name of ``metric.path``.
+#: By the name of ``metric.implementation``.
 RESIZERS: dict[str, Callable[[Tensor], Tensor]] = {
     "clean-fid": resize_like_clean_fid,
     "fast": resize_on_device,
