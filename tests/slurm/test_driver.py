@@ -27,7 +27,7 @@ def test_a_driver_started_beside_its_own_orphans_trains_nothing_twice(new_projec
 
     second = project.start(targets=["results/cluster/table.csv"])
     log = cell / "log/train.log"
-    said = f"waiting: {cell.relative_to(project.folder)}/state is in use by another process"
+    said = f"waiting: {cell.relative_to(project.folder)}/state/train is in use by another process"
     eventually(lambda: said in log.read_text(errors="replace"), "the second job says who has the cell")
     assert f"job {orphan['JobId']})" in log.read_text(errors="replace")
     assert "RUNNING" in {job["JobState"] for job in project.jobs("train")[:1]}
