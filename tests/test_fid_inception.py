@@ -1,4 +1,4 @@
-"""Inception: the network and the resizing are clean-fid's, whichever file and path they come by."""
+"""Inception: the network and the resizing are clean-fid's, whichever file they come in and whoever computes."""
 
 import shutil
 
@@ -36,7 +36,9 @@ def wrapper(weights, tmp_path_factory):
 
 @pytest.fixture
 def features(real, images):
-    return {path: extractors.load("inception", CPU, path).features(images, CPU) for path in extractors.PATHS}
+    return {
+        each: extractors.load("inception", CPU, each).features(images, CPU) for each in extractors.IMPLEMENTATIONS
+    }
 
 
 def test_features_are_those_of_clean_fids_wrapper(features, wrapper, images):
@@ -52,7 +54,11 @@ def test_features_are_those_of_clean_fids_wrapper(features, wrapper, images):
 
 def test_extractor_says_what_it_is(real):
     extractor = extractors.load("inception", CPU, "fast")
-    assert (extractor.name, extractor.metric, extractor.mode, extractor.path) == ("inception", "FID", "clean", "fast")
+    assert (extractor.name, extractor.mode, extractor.implementation) == (
+        "inception",
+        "clean",
+        "fast",
+    )
     assert extractor.digest == inception.LAYERS_SHA256
     with pytest.raises(UserError, match=r"three channels, not of shape \(8, 8, 1\)"):
         extractor.function(torch.zeros(2, 8, 8, 1, dtype=torch.uint8))

@@ -376,7 +376,7 @@ def test_a_gpu_that_need_not_repeat_itself_is_noted(made, deterministic, noted):
 
 
 def with_values(*values):
-    return [{"draws": [{"value": value} for value in np.atleast_1d(each)]} for each in values]
+    return [{"draws": [{"sampler": "s", "value": value} for value in np.atleast_1d(each)]} for each in values]
 
 
 def test_the_spread_is_where_further_seeds_are_expected():
@@ -421,7 +421,7 @@ def test_only_comparable_seeds_are_counted(project, monkeypatch):
     monkeypatch.setattr(chain, "run", lambda study, cell, stop: shutil.copytree(project / cell.folder, cell.folder))
     monkeypatch.setattr(comparison, "compare", lambda recorded, made, seeds: asked.append(seeds))
     again()
-    edit(cell_folder(0), lambda content: content["configuration"]["metric.json"].update(path="fast"))
+    edit(cell_folder(0), lambda content: content["configuration"]["metric.json"].update(implementation="fast"))
     again()
     assert [[each["cell"]["seed"] for each in seeds] for seeds in asked] == [[0, 1], [1]]
 
@@ -487,7 +487,7 @@ def own_rule():
     ("change", "words"),
     [
         (other_steps, r"of another configuration: cell.json now says training.steps = 13, recorded is 12"),
-        (other_sampling, r"of another configuration: sampling.json now says images = 49, recorded is 48"),
+        (other_sampling, r"of another configuration: sampling-ddim-4.json now says images = 49, recorded is 48"),
         (other_parameterization, r"parameterizations/v.py is not the file that short@v-tiny-1 was trained with"),
         (other_images, r"data/digits holds other images than short@v-tiny-1 was trained on"),
         (own_rule, r"trained by a rule of your own; only the pipeline's own training"),
@@ -518,7 +518,7 @@ def test_cut_off_the_same_command_goes_on_and_ends_alike(project, monkeypatch, c
     assert str(scratch) in capsys.readouterr().err, "it says where it works"
 
     with monkeypatch.context() as broken:
-        broken.setattr(chain, "sample", lambda *arguments: 1 / 0)
+        broken.setattr(chain, "sample", lambda *arguments, **options: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             again()
     said = capsys.readouterr().err
