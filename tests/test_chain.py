@@ -124,7 +124,10 @@ def test_another_metric_is_a_file_and_a_name_and_samples_nothing_again(measured)
     own.write_text(SHIFT)
     assert "measuring ddim-4/draw0" not in again()[1], "it is not named yet"
     row, done = again(lambda: study["metric"].update(names=["frechet", "kid", "shift"]))
-    assert "measuring ddim-4/draw0" in done and not {"sampling ddim-4/draw0", "extracting the reference's features"} & done
+    assert (
+        "measuring ddim-4/draw0" in done
+        and not {"sampling ddim-4/draw0", "extracting the reference's features"} & done
+    )
     shift = row["values"]["shift"]
     assert row["values"] == {**before["values"], "shift": shift} and row["value"] == before["value"]
     assert 0 < shift**2 < row["value"], "a part of the Fréchet distance"

@@ -98,7 +98,9 @@ def widen_output(network: nn.Module, device: torch.device, options: Mapping[str,
     last.forward = MethodType(forward, last)
 
 
-def compile_network(network: nn.Module, device: torch.device, options: Mapping[str, Any]) -> None:
+def compile_network(
+    network: nn.Module, device: torch.device, options: Mapping[str, Any], *, graphs: bool = False
+) -> None:
     """Compile a network in place, if that is asked for on this kind of device.
 
     Args:
@@ -106,10 +108,12 @@ def compile_network(network: nn.Module, device: torch.device, options: Mapping[s
         device: where it runs.
         options: the ``training`` section. What was compiled is kept in the user's cache, so that cells of one scale,
             and a resumed one, compile once.
+        graphs: whether a GPU may replay the network's kernels as one graph, which spares the host launching each.
+            An output then lies where the next call writes its own, and so do gradients.
     """
     if options["compile"][device.type]:
         keep_compiled_in(cache() / "compiled")
-        network.compile(backend=COMPILER)
+        network.compile(backend=COMPILER, mode="reduce-overhead" if graphs and device.type == "cuda" else None)
 
 
 def keep_compiled_in(folder: Path) -> None:

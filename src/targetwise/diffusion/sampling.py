@@ -71,7 +71,7 @@ class Denoiser:
             self.model = self.model.to(memory_format=torch.channels_last)
         widen_output(self.model, device, self.options)
         self.model.eval()
-        compile_network(self.model, device, self.options)
+        compile_network(self.model, device, self.options, graphs=True)
 
     def load(self, path: Path) -> None:
         """Load trained weights.
@@ -98,8 +98,8 @@ class Denoiser:
         """
         with kernels(self.options), autocast(self.device, self.options["precision"]):
             output = self.model(x_t, timesteps)
-        if widen_output:
-            output = output.float()
+        # A copy in any case: the next call may write where this one did, and a sampler may remember this estimate.
+        output = output.to(torch.float32 if widen_output else output.dtype, copy=True)
         return self.target.predict_x0(output, x_t, timesteps, self.schedule)
 
 

@@ -231,7 +231,9 @@ class Trainer:
         network: torch.nn.Module = self.model
         if self.world.size > 1:
             network = DistributedDataParallel(network, [self.device] if self.device.type == "cuda" else None)
-        compile_network(network, self.device, self.options)
+        # Gradients that add up over micro-batches, or are exchanged, must not lie where a graph writes the next ones.
+        graphs = self.world.size == 1 and self.micro_batch >= self.count
+        compile_network(network, self.device, self.options, graphs=graphs)
         return network
 
     def _accumulate(self, x_0: Tensor, noise: Tensor, timesteps: Tensor, *, exchange: bool) -> Tensor:
