@@ -83,23 +83,24 @@ def _of_record(stem: str, record: Record) -> str:
 
 def _sizes(sections: Mapping[str, Any]) -> str:
     words = []
-    if train := sections.get("train"):
+    if network := sections.get("train") or sections.get("sample"):
         words.append(
-            f"Scale {train['scale']}: {train['parameters'] / 1e6:.3f} million parameters, images from "
-            f"{train['images']}; training {train['steps']} steps a run in batches of {train['batch']} (or as the row "
-            "says)"
+            f"Scale {network['scale']}: {network['parameters'] / 1e6:.3f} million parameters, images: "
+            f"{network['images']}"
         )
+    if train := sections.get("train"):
+        words.append(f"training {train['steps']} steps a run in batches of {train['batch']} (or as the row says)")
     if sample := sections.get("sample"):
         words.append(f"sampling {sample['sampling_batch']} images in {sample['steps']} steps")
     if "metric_images" in (metric := sections.get("metric", {})):
         words.append(f"the metric on folders of {metric['metric_images']} images")
-    return ", ".join(words) + "."
+    return "; ".join(words) + "."
 
 
 def _ours(sections: Mapping[str, Any]) -> str:
     """Return which switches each of our entries runs with."""
-    comparisons = sections.get("train", {}).get("comparisons", [])
-    settings = {comparison["ours"]["name"]: comparison["ours"]["settings"] for comparison in comparisons}
+    section = sections.get("train") or sections.get("sample") or {}
+    settings = {each["ours"]["name"]: each["ours"]["settings"] for each in section.get("comparisons", [])}
     return "; ".join(f"*{name}*: {describe(each)}" for name, each in settings.items())
 
 
@@ -133,8 +134,6 @@ def compared(sections: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _limits(sections: Mapping[str, Any]) -> str:
     """Return the distance from the limit: the peaks were measured in the same minutes as the rates."""
-    if "train" not in sections:
-        return ""
     rows = []
     for name, what in (("train", "training"), ("sample", "sampling")):
         if name not in sections:
@@ -153,8 +152,11 @@ def _limits(sections: Mapping[str, Any]) -> str:
                 f"{reached / peak:.0%}",
             ]
         )
+    if not rows:
+        return ""
     heading = ["distance from the hardware", "GFLOP per image", "TFLOP/s", "peak of a matrix product", "share"]
-    return "\n".join([_table(heading, rows), "", _memory(sections["train"])])
+    memory = [_memory(sections["train"])] if "train" in sections else []
+    return "\n\n".join([_table(heading, rows), *memory])
 
 
 def _memory(train: Mapping[str, Any]) -> str:
