@@ -226,8 +226,14 @@ def test_page_says_what_the_record_says(record):
     assert "| 2.00 | 0.2 | 0.4 (bf16) | 50% |" in page
     # 10 numbers of 4 bytes for each of a million weights, at 4 GB/s; a step is 8 images
     assert "at least 40 MB a step; at the 4 GB/s of a copy that is 10 ms, 12.5% of the 80 ms" in page
-    assert "training 1 steps a run in batches of 8 (or as the row says), sampling 2 images in 2 steps." in page
+    assert "training 1 steps a run in batches of 8 (or as the row says); sampling 2 images in 2 steps." in page
     assert f"### {record['name']}" in page and "bench-here.svg" in page and "torch " in page
+
+
+def test_page_of_a_record_without_training_says_what_was_sampled_and_no_more(record):
+    page = document.page({"here": {**record, "sections": {"sample": record["sections"]["sample"]}}})
+    assert "Scale tiny: " in page and "sampling 2 images in 2 steps." in page
+    assert "training" not in page and "AdamW" not in page
 
 
 def test_page_without_a_record_claims_nothing():

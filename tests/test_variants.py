@@ -7,6 +7,7 @@ import pytest
 
 from targetwise import cells, config, variants
 from targetwise.errors import UserError
+from targetwise.schema import effects
 
 SWEEP = {"target": "x0", "each": {"training.learning_rate": [1e-4, 2e-4]}}
 
@@ -177,6 +178,12 @@ def test_a_sampling_that_is_not_defined_is_named(two_samplers):
         config.validate(two_samplers)
 
 
-def test_what_is_marked_as_speed_is_a_field_of_its_section(study):
-    for section, fields in variants.SPEED.items():
-        assert set(fields) <= set(study[section])
+def test_every_field_says_what_it_decides_and_speed_puts_no_result_out_of_date(study):
+    """A field that is marked as speed is in no file whose change makes a result again, and any other field is."""
+    for section in ("data", "diffusion", "training", "sampling", "metric"):
+        marks = effects(section)
+        assert set(study[section]) <= set(marks) and set(marks.values()) <= {"result", "rounding", "speed"}
+        kept = variants.decisive(section, study[section])
+        assert set(study[section]) - set(kept) == {name for name, mark in marks.items() if mark == "speed"}
+    assert [name for name, mark in effects("training").items() if mark == "speed"] == ["save_every_seconds"]
+    assert [name for name, mark in effects("sampling").items() if mark == "speed"] == ["draws", "batch"]

@@ -10,14 +10,12 @@ from itertools import product
 from typing import Any
 
 from targetwise.errors import UserError
+from targetwise.schema import effects
 
 Config = dict[str, Any]
 
 #: Sections of the configuration that a variant may be laid over; ``network`` is laid over each scale.
 SECTIONS = ("data", "diffusion", "training", "sampling")
-
-#: Fields that decide no number, only how long it takes, what is lost by a kill, or how many numbers there are.
-SPEED = {"training": ("save_every_seconds",), "sampling": ("draws", "batch")}
 
 #: How a value is written in the name of a variant.
 IN_NAMES = str.maketrans({"-": "m", "+": None, ".": "p"})
@@ -91,7 +89,8 @@ def network(config: Mapping[str, Any], name: str, scale: str) -> Config:
 
 def decisive(section: str, options: Mapping[str, Any]) -> Config:
     """Return the fields of a section that decide a number: what makes a result out of date, and no other."""
-    return {key: value for key, value in options.items() if key not in SPEED.get(section, ())}
+    effect = effects(section)
+    return {key: value for key, value in options.items() if effect[key] != "speed"}
 
 
 def samplings(config: Mapping[str, Any], name: str) -> dict[str, Config]:

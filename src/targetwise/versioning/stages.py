@@ -30,9 +30,8 @@ HEADER = """\
 #: The group of config.yaml itself; that of a configuration laid over it has the study's name.
 BASE_GROUP = "cell"
 
-#: Sections of the configuration whose fields decide results, and the fields among them that decide none.
+#: Sections of the configuration whose fields decide results.
 SECTIONS = (*variants.SECTIONS, "metric")
-WITHOUT_EFFECT = frozenset(f"{section}.{field}" for section, fields in variants.SPEED.items() for field in fields)
 
 #: Is in every configuration file and of no effect: what is watched where a file says nothing of a name.
 NOTHING = "study"
@@ -243,14 +242,16 @@ def _watched(study: Mapping[str, Any], contents: Mapping[Path, Mapping[str, Any]
 
 
 def _fields(study: Mapping[str, Any], content: Mapping[str, Any]) -> list[str]:
-    wanted = {section: content[section] for section in SECTIONS if section in content}
+    wanted = {section: variants.decisive(section, content[section]) for section in SECTIONS if section in content}
     samplings, names = content.get("samplings") or {}, study["grid"].get("samplings", [])
-    wanted |= {f"samplings.{name}": samplings[name] for name in names if name in samplings}
+    wanted |= {
+        f"samplings.{name}": variants.decisive("sampling", samplings[name]) for name in names if name in samplings
+    }
     fields = [field for section, below in wanted.items() for field in _leaves(below, section)]
     dataset = study["data"]["dataset"]
     if dataset in (content.get("datasets") or {}):
         fields.append(f"datasets.{dataset}.kind")
-    return [field for field in fields if field not in WITHOUT_EFFECT]
+    return fields
 
 
 def _leaves(content: Any, place: str) -> Iterator[str]:
