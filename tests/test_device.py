@@ -93,6 +93,17 @@ def test_a_network_is_compiled_where_asked_into_a_cache_that_clones_share(monkey
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "compiled")
 
 
+@pytest.mark.parametrize(
+    ("kind", "graphs", "mode"), [("cuda", True, "reduce-overhead"), ("cuda", False, None), ("cpu", True, None)]
+)
+def test_only_a_gpu_replays_a_network_as_a_graph_and_only_where_it_may(monkeypatch, tmp_path, kind, graphs, mode):
+    monkeypatch.setenv("TARGETWISE_CACHE", str(tmp_path))
+    asked, network = {}, nn.Linear(2, 2)
+    monkeypatch.setattr(network, "compile", asked.update)
+    device.compile_network(network, torch.device(kind), {"compile": {"cpu": True, "cuda": True}}, graphs=graphs)
+    assert asked == {"backend": device.COMPILER, "mode": mode}
+
+
 def test_a_cache_for_compiled_networks_that_the_user_names_is_used(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "own"))
     device.compile_network(nn.Linear(2, 2), CPU, {"compile": {"cpu": True, "cuda": False}})

@@ -11,7 +11,7 @@ from cleanfid.resize import build_resizer
 from targetwise.data import store
 from targetwise.errors import UserError
 from targetwise.files import read_json
-from targetwise.metric import extractors, inception
+from targetwise.metric import clean_fid, extractors, inception
 
 CPU = torch.device("cpu")
 
@@ -78,6 +78,12 @@ def test_batched_resizing_is_pillows(size):
     assert ours.shape == pillows.shape == (5, 3, 299, 299)
     assert ours.min() >= 0 and ours.max() <= 255
     assert (ours - pillows).abs().max() < 3e-5
+
+
+def test_pillow_in_threads_is_pillow_alone_in_the_same_order(images):
+    alone = clean_fid.resize(images)
+    np.testing.assert_array_equal(clean_fid.resize(images, threads=3), alone)
+    assert len(np.unique(alone.reshape(len(alone), -1), axis=0)) == len(images)  # so that an order shows
 
 
 def test_bicubic_without_antialiasing_would_be_another_metric(images):

@@ -455,6 +455,17 @@ def test_dropout_and_the_like_are_off_and_no_gradient_is_kept(specification, ima
     assert not denoise(denoiser, torch.zeros(1, 1, 8, 8), options(steps=2)).requires_grad
 
 
+@pytest.mark.parametrize("widen_output", [True, False])
+def test_an_estimate_outlives_the_networks_next_call(specification, images, widen_output):
+    """A network that is replayed as a CUDA graph writes every output to the same place; DPM-Solver++ keeps one."""
+    asked = options(images=3, batch=3, steps=6, clip=False, sampler="dpmpp_2m", widen_output=widen_output)
+    denoiser = Denoiser(specification, images, load("x0"), torch.device("cpu"))
+    expected = draw_images(denoiser, asked, 0, "test")
+    network, place = denoiser.model, torch.empty(3, 1, 8, 8)
+    denoiser.model = lambda x_t, timesteps: place.copy_(network(x_t, timesteps))
+    np.testing.assert_array_equal(draw_images(denoiser, asked, 0, "test"), expected)
+
+
 def switches():
     matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn
     return torch.are_deterministic_algorithms_enabled(), matmul, cudnn.allow_tf32, cudnn.benchmark
