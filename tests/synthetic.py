@@ -133,7 +133,6 @@ class Files:
             "metric": "FD (digits features)",
             "value": value,
             "name": "frechet",
-            "kid": value and value / 10,
             "values": {"frechet": value, "kid": value / 10} if value else {},
             "n": len(images),
             "mode": "native",

@@ -75,7 +75,7 @@ def test_it_holds_the_digest_of_everything(folder):
     for draw in content["draws"]:
         name = f"ddim-4/draw{draw['draw']}"
         row = files.read_json(folder / f"fid/{name}.json")
-        assert (draw["value"], draw["kid"], draw["n"]) == (row["value"], row["kid"], 48)
+        assert (draw["value"], draw["values"], draw["n"]) == (row["value"], row["values"], 48)
         assert draw["row_sha256"] == digest(folder / f"fid/{name}.json")
         samples = np.load(folder / f"samples/{name}.npz")["arr_0"]
         assert draw["samples_sha256"] == sha256(samples.tobytes()).hexdigest()

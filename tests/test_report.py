@@ -90,7 +90,6 @@ def row(cell, value, reason=None, marks=(), what="cell"):
         "metric": "FD (odd features)",
         "value": value,
         "name": "frechet",
-        "kid": None if value is None else 0.5,
         "values": {} if value is None else {"frechet": value, "kid": 0.5},
         "n": 40,
         "mode": "native",

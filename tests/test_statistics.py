@@ -227,7 +227,8 @@ def write_row(study, cell, draw, **changes):
         "reason": None,
         "metric": "FD",
         "value": 10.0 + cell.seed + draw,
-        "kid": 0.1,
+        "name": "frechet",
+        "values": {"frechet": 10.0 + cell.seed + draw, "kid": 0.1},
         "n": 512,
         "mode": "m",
         "implementation": "clean-fid",
@@ -243,7 +244,7 @@ def write_row(study, cell, draw, **changes):
 
 def test_the_table_has_a_row_for_every_cell_and_draw(finished):
     found = table(finished)
-    assert list(found.columns) == [*TABLE_COLUMNS, "loss_space", "target"]
+    assert list(found.columns) == [*TABLE_COLUMNS, "kid", "loss_space", "target"]
     keys = found[["parameterization", "scale", "seed", "draw"]].itertuples(index=False, name=None)
     assert list(keys) == [(p, "tiny", s, d) for p in ("v", "x0") for s in (0, 1) for d in (0, 1)]
     assert (found["status"] == "finished").all()
@@ -252,6 +253,21 @@ def test_the_table_has_a_row_for_every_cell_and_draw(finished):
     assert found["final_loss"].tolist() == [0.25] * 8
     assert found["marks"].tolist() == ["one; two"] * 8
     assert summary(found)["mean"].tolist() == [11, 11]
+
+
+def test_every_number_of_every_metric_has_a_column(finished):
+    """Those that a metric measures beside its own too; where a cell diverged, or has no row yet, they are empty."""
+    finished["metric"]["names"] = ["kid", "frechet"]
+    first, second = cells.grid(finished)[:2]
+    measured = {"kid": 0.1, "frechet": 7.0, "recall": 0.25}
+    write_row(finished, first, 0, name="kid", value=0.1, values=measured)
+    write_row(finished, second, 0, status="diverged", reason="not finite", value=None, values={}, n=0)
+    row_file(finished, second, 1).unlink()
+    found = table(finished)
+    assert list(found.columns) == [*TABLE_COLUMNS, "frechet", "recall", "loss_space", "target"]
+    assert found.loc[0, ["value", "frechet", "recall"]].tolist() == [0.1, 7.0, 0.25]
+    diverged, missing = (found[(found["seed"] == second.seed) & (found["draw"] == draw)].iloc[0] for draw in (0, 1))
+    assert diverged[["value", "frechet", "recall"]].isna().all() and missing[["value", "frechet"]].isna().all()
 
 
 def test_a_training_that_was_continued_elsewhere_marks_its_values(finished):
@@ -307,7 +323,7 @@ def test_a_diverged_cell_is_in_the_table_with_its_reason(finished):
     cell = cells.find(finished, "x0-tiny-0")
     for draw in (0, 1):
         write_row(
-            finished, cell, draw, status="diverged", reason="the loss was not finite", value=None, kid=None, n=0
+            finished, cell, draw, status="diverged", reason="the loss was not finite", value=None, values={}, n=0
         )
     found = table(finished)
     diverged = found[found["status"] == "diverged"]

@@ -80,7 +80,6 @@ def measure(
         "metric": measures.title(names[0], extractor.name),
         "name": names[0],
         "value": values.get(names[0]),
-        "kid": values.get("kid"),
         "values": values,
         "n": len(images),
         "mode": extractor.mode,

@@ -206,8 +206,8 @@ def _images(path: Path, digest: str) -> np.ndarray | None:
 
 
 def _metric_off(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for name, key in ((there["metric"], "value"), ("KID", "kid")):
-        before, now = there[key], here[key]
+    for name in dict.fromkeys([there["name"], *there["values"], *here["values"]]):
+        before, now = there["values"].get(name), here["values"].get(name)
         if before == now:
             off = ""
         elif before is None or now is None:
@@ -215,7 +215,7 @@ def _metric_off(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[t
         else:
             relative = f", {abs(now - before) / abs(before):.2g} of it" if before else ""
             off = f"{now:.8g}, recorded is {before:.8g}: {now - before:+.2g}{relative}"
-        yield name, off
+        yield there["metric"] if name == there["name"] else name, off
 
 
 def _outcome(record: Mapping[str, Any]) -> str:

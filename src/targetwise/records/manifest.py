@@ -142,7 +142,7 @@ def _described(folder: Path, draw: Draw, facts: Mapping[str, Any], row: Mapping[
     return {
         **{
             name: row[name]
-            for name in ("draw", "status", "reason", "n", "metric", "value", "kid", "marks", "sampler")
+            for name in ("draw", "status", "reason", "n", "metric", "name", "value", "values", "marks", "sampler")
         },
         "samples_sha256": facts["samples_sha256"],
         "row_sha256": sha256_of_file(folder / "fid" / f"{draw.name}.json"),

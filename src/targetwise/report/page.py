@@ -15,6 +15,7 @@ from targetwise.config import variant
 from targetwise.data import store
 from targetwise.data.samples import load_samples
 from targetwise.files import read_json
+from targetwise.metric.measures import title
 from targetwise.outcome import read_curve
 from targetwise.report import figures, published, statistics
 from targetwise.report.answer import CERTAINTY, answer, cell_states, listed, metric_of, number, records, signed
@@ -83,6 +84,7 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "batches": _batches(config),
         "finished": int((states["status"] == "finished").sum()),
         "cells": _cells(config, frame, folder),
+        "others": {name: title(name, config["metric"]["extractor"]) for name in config["metric"]["names"][1:]},
         "floor": limits[None]["value"] if None in limits else None,
         "ceilings": [row["value"] for key, row in limits.items() if key],
         "scales": [

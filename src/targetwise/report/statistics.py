@@ -32,7 +32,6 @@ TABLE_COLUMNS = {
     "status": "object",
     "metric": "object",
     "value": "float64",
-    "kid": "float64",
     "n": "Int64",
     "mode": "object",
     "implementation": "object",
@@ -55,11 +54,11 @@ COMPARABLE = ("metric", "mode", "implementation", "n", "extractor_sha256", "refe
 def table(config: Mapping[str, Any]) -> pd.DataFrame:
     """Return one row for every cell and draw of the grid.
 
-    Its columns are those of :data:`TABLE_COLUMNS`, and one for every field of the recipe in which rows differ, named
-    as in the configuration (``target``, ``training.learning_rate``). Rows are compared within a ``setting``: a scale,
-    and where the grid names samplings, one of them. ``status`` is finished, diverged or missing; ``value`` is NaN
-    unless finished. A cell whose ``training.json`` is missing or damaged is missing, because its row cannot be said
-    to be of its present model.
+    Its columns are those of :data:`TABLE_COLUMNS`, one by its name for every further number of the metrics (``kid``),
+    and one for every field of the recipe in which rows differ, named as in the configuration (``target``,
+    ``training.learning_rate``). Rows are compared within a ``setting``: a scale, and where the grid names samplings,
+    one of them. ``status`` is finished, diverged or missing; ``value`` is NaN unless finished. A cell whose
+    ``training.json`` is missing or damaged is missing, because its row cannot be said to be of its present model.
 
     Raises:
         UserError: if rows are not comparable, or one of them is damaged or of another cell.
@@ -67,9 +66,17 @@ def table(config: Mapping[str, Any]) -> pd.DataFrame:
     points = [(cell, draw) for cell in cells.grid(config) for draw in cells.draws(config, cell.parameterization)]
     named = bool(config["grid"].get("samplings"))
     records = [_record(cell, draw, named) for cell, draw in points]
+    others = _further_numbers(config, [record.pop("values", {}) for record in records])
     frame = pd.DataFrame.from_records(records, columns=list(TABLE_COLUMNS)).astype(TABLE_COLUMNS)
     _require_comparable(frame)
-    return frame.join(_differing(config, points))
+    return frame.join(others).join(_differing(config, points))
+
+
+def _further_numbers(config: Mapping[str, Any], values: list[Mapping[str, float]]) -> pd.DataFrame:
+    """Return what the metrics measured beside the first one's number, a column each; NaN where there is no number."""
+    first, *others = config["metric"]["names"]
+    names = [name for name in dict.fromkeys([*others, *(name for each in values for name in each)]) if name != first]
+    return pd.DataFrame([{name: each.get(name) for name in names} for each in values], columns=names, dtype="float64")
 
 
 def _differing(config: Mapping[str, Any], points: list[tuple[cells.Cell, cells.Draw]]) -> pd.DataFrame:
@@ -127,7 +134,7 @@ def _record(cell: cells.Cell, of: cells.Draw, named: bool) -> dict[str, Any]:
     if row["model_sha256"] != training["model_sha256"]:
         # A run that is under way, or was stopped, has trained the cell again and not yet measured it.
         return {**record, "reason": f"{path} was measured on an earlier model of this cell"}
-    record.update({key: row[key] for key in TABLE_COLUMNS if key in row and key not in record})
+    record.update({key: row[key] for key in ("values", *TABLE_COLUMNS) if key in row and key not in record})
     return {
         **record,
         "status": row["status"],
