@@ -132,7 +132,7 @@ def _validator(schema: Path) -> Any:
         from jsonschema import Draft202012Validator
         from jsonschema.validators import extend
     except ModuleNotFoundError:
-        print(f"jsonschema is not installed: nothing is held against {schema.name} here", file=sys.stderr)
+        print(f"jsonschema is not installed: nothing is checked against {schema.name} here", file=sys.stderr)
         return None
 
     # JSON Schema takes 1000.0 for an integer, and NaN for a number above 0; neither may reach a specification.

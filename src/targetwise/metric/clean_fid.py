@@ -47,7 +47,7 @@ def frechet_distance(
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             # It prints when it adds a ridge; scipy warns that it is called in the old way, and of singular
-            # covariances, which the row's marks tell of in words.
+            # covariances, which the row's marks say in words.
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("ignore", linalg.LinAlgWarning)
             return float(distance(mean, covariance, other_mean, other_covariance))

@@ -219,7 +219,7 @@ class TrainingLog:
         return read_json_lines(self.path) if self.path.exists() else []
 
     def cut(self, step: int) -> None:
-        """Forget the lines after ``step``: the steps they tell of are taken again."""
+        """Forget the lines after ``step``: the steps they record are taken again."""
         kept = [line for line in self.lines() if line["step"] <= step]
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 

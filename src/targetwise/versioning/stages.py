@@ -1,4 +1,4 @@
-"""The stages of `dvc.yaml`, a group for each study: written from the configuration, and held against it.
+"""The stages of `dvc.yaml`, a group for each study: written from the configuration, and compared with it.
 
 A stage says which files of a cell DVC keeps, and what it watches to say when they are out of date. DVC cannot lay one
 configuration file over another, so each field is watched in the file that decides it.
