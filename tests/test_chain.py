@@ -174,4 +174,4 @@ runpy.run_path({str(ROOT / "workflow/scripts/cell.py")!r}, run_name="__main__")
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "draw 0: FD (digits features)" in done.stdout
-    assert done.stderr.count("jsonschema is not installed: nothing is held against config.schema.yaml here") == 1
+    assert done.stderr.count("jsonschema is not installed: nothing is checked against config.schema.yaml here") == 1
