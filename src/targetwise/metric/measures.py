@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from targetwise import kinds
 from targetwise.errors import UserError, in_one_line
-from targetwise.metric.reference import Reference
+
+if TYPE_CHECKING:  # PyTorch, which comes with it, takes seconds, and the report asks for titles only
+    from targetwise.metric.reference import Reference
 
 
 def title(name: str, extractor: str) -> str:
@@ -15,7 +18,7 @@ def title(name: str, extractor: str) -> str:
     return str(kinds.load("metrics", name).get("title", lambda features: f"{name} ({features} features)")(extractor))
 
 
-def values(features: np.ndarray, reference: Reference, names: Sequence[str]) -> dict[str, float]:
+def values(features: np.ndarray, reference: "Reference", names: Sequence[str]) -> dict[str, float]:
     """Return the numbers of all metrics in ``names``, by name: each gives one under its own name, and maybe others.
 
     Args:
