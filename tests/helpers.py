@@ -79,6 +79,18 @@ def whole_outcome(**changes: Any) -> dict[str, Any]:
     }
 
 
+def link_workflow(project: Path) -> Path:
+    """Link all of ``workflow/`` into a project; return its folder of parameterizations, where a test may add some."""
+    folder = project / "workflow/parameterizations"
+    folder.mkdir(parents=True)
+    for path in (ROOT / "workflow").iterdir():
+        if path.name != folder.name:
+            (project / "workflow" / path.name).symlink_to(path)
+    for path in (ROOT / "workflow/parameterizations").glob("*.py"):
+        (folder / path.name).symlink_to(path)
+    return folder
+
+
 def write_dataset(folder: Path, images: np.ndarray) -> None:
     """Write a prepared data set whose two splits are ``images`` (N, H, W, C) uint8, all labelled 0."""
     folder.mkdir(parents=True)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, TARGETS, VARIANT, verdict
+from helpers import ROOT, TARGETS, VARIANT, link_workflow, verdict
 
 from targetwise import cells, chain, cli
 from targetwise.config import load
@@ -44,12 +44,7 @@ WHERE = {
 @pytest.fixture
 def write(tmp_path, monkeypatch):
     """Write workflow/parameterizations/mine.py in a project of its own, in which the test runs."""
-    folder = tmp_path / "workflow/parameterizations"
-    folder.mkdir(parents=True)
-    for path in (ROOT / "workflow/parameterizations").glob("*.py"):
-        (folder / path.name).symlink_to(path)
-    for name in ("schemas", "paths", "samplers", "weightings", "networks", "times"):
-        (tmp_path / "workflow" / name).symlink_to(ROOT / "workflow" / name)
+    folder = link_workflow(tmp_path)
     (tmp_path / "config.yaml").symlink_to(ROOT / "config.yaml")
     monkeypatch.chdir(tmp_path)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
-from helpers import diffusers_options
+from helpers import diffusers_options, link_workflow
 
 from targetwise import cells, config
 from targetwise.data.store import Images
@@ -259,13 +259,7 @@ def predict_x0(model_output, x_t, timesteps, schedule):
 @pytest.fixture
 def submission(tmp_path, monkeypatch):
     """A project with one more parameterization, which is somebody's file as it is."""
-    (tmp_path / "workflow/parameterizations").mkdir(parents=True)
-    for folder in (ROOT / "workflow").iterdir():
-        if folder.name != "parameterizations":
-            (tmp_path / "workflow" / folder.name).symlink_to(folder)
-    for file in (ROOT / "workflow/parameterizations").glob("*.py"):
-        (tmp_path / "workflow/parameterizations" / file.name).symlink_to(file)
-    (tmp_path / "workflow/parameterizations/submitted.py").write_text(SUBMISSION)
+    (link_workflow(tmp_path) / "submitted.py").write_text(SUBMISSION)
     (tmp_path / "config.yaml").write_text((ROOT / "config.yaml").read_text())
     (tmp_path / "config").symlink_to(ROOT / "config")
     monkeypatch.chdir(tmp_path)
