@@ -74,6 +74,7 @@ def _of_record(stem: str, record: Record) -> str:
         _ours(sections),
         _comparisons(sections),
         _limits(sections),
+        _memory(sections.get("train")),
         _switches(sections.get("switches")),
         _skipped(sections),
         _conditions(sections),
@@ -81,9 +82,15 @@ def _of_record(stem: str, record: Record) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def _timed(sections: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the section that says which network was timed, and with which switches."""
+    section: Mapping[str, Any] = sections.get("train") or sections.get("sample") or {}
+    return section
+
+
 def _sizes(sections: Mapping[str, Any]) -> str:
     words = []
-    if network := sections.get("train") or sections.get("sample"):
+    if network := _timed(sections):
         words.append(
             f"Scale {network['scale']}: {network['parameters'] / 1e6:.3f} million parameters, images: "
             f"{network['images']}"
@@ -99,8 +106,8 @@ def _sizes(sections: Mapping[str, Any]) -> str:
 
 def _ours(sections: Mapping[str, Any]) -> str:
     """Return which switches each of our entries runs with."""
-    section = sections.get("train") or sections.get("sample") or {}
-    settings = {each["ours"]["name"]: each["ours"]["settings"] for each in section.get("comparisons", [])}
+    comparisons = _timed(sections).get("comparisons", [])
+    settings = {comparison["ours"]["name"]: comparison["ours"]["settings"] for comparison in comparisons}
     return "; ".join(f"*{name}*: {describe(each)}" for name, each in settings.items())
 
 
@@ -155,11 +162,12 @@ def _limits(sections: Mapping[str, Any]) -> str:
     if not rows:
         return ""
     heading = ["distance from the hardware", "GFLOP per image", "TFLOP/s", "peak of a matrix product", "share"]
-    memory = [_memory(sections["train"])] if "train" in sections else []
-    return "\n\n".join([_table(heading, rows), *memory])
+    return _table(heading, rows)
 
 
-def _memory(train: Mapping[str, Any]) -> str:
+def _memory(train: Mapping[str, Any] | None) -> str:
+    if train is None:
+        return ""
     moved = WEIGHTS_MOVED * BYTES * train["parameters"]
     copied = train["peaks"]["copy_gb_per_s"]
     step = train["batch"] / median(train["comparisons"][0]["ours"]["rates"])
