@@ -98,7 +98,7 @@ def _row(title: str, comparison: Mapping[str, Any]) -> Row:
     if title.startswith("each switch"):
         label = ours
     elif title == "metric":
-        label = f"{comparison['what']}: {ours.removeprefix('targetwise, ')} path against {theirs}"
+        label = f"{comparison['what']}: {ours.removeprefix('targetwise, ')} against {theirs}"
     else:
         label = f"{ours.removeprefix('targetwise, ')} against {theirs}"
     ratio = comparison["ratio"]

@@ -1,4 +1,4 @@
-"""The metric: our two paths, and clean-fid's own folder command, all from folders of PNG files."""
+"""The metric: our two implementations, and clean-fid's own folder command, all from folders of PNG files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -31,22 +31,25 @@ def folders(plan: Plan, images: Images, scratch: Path) -> tuple[Path, Path]:
     return made
 
 
-def our_command(plan: Plan, pair: tuple[Path, Path], path: str, name: str) -> Contestant:
-    """Return the distance between two folders by one of our paths: features of both, then the distance."""
-    extractor = extractors.load("inception", plan.device, path)
+def our_command(plan: Plan, pair: tuple[Path, Path], implementation: str, name: str) -> Contestant:
+    """Return the distance between two folders by one of our implementations: features of both, then the distance."""
+    extractor = extractors.load("inception", plan.device, implementation)
 
     def run() -> float:
         first, second = (moments(extractor.features(_read(folder), plan.device)) for folder in pair)
-        return FRECHET[path](*first, *second)
+        return FRECHET[implementation](*first, *second)
 
-    return Contestant(name, run, 2 * plan.metric_images, {"path": path})
+    return Contestant(name, run, 2 * plan.metric_images, {"implementation": implementation})
 
 
-def our_features(plan: Plan, folder: Path, path: str, name: str) -> Contestant:
-    """Return the features of one folder by one of our paths."""
-    extractor = extractors.load("inception", plan.device, path)
+def our_features(plan: Plan, folder: Path, implementation: str, name: str) -> Contestant:
+    """Return the features of one folder by one of our implementations."""
+    extractor = extractors.load("inception", plan.device, implementation)
     return Contestant(
-        name, lambda: extractor.features(_read(folder), plan.device), plan.metric_images, {"path": path}
+        name,
+        lambda: extractor.features(_read(folder), plan.device),
+        plan.metric_images,
+        {"implementation": implementation},
     )
 
 
@@ -85,13 +88,13 @@ def their_features(plan: Plan, folder: Path, scratch: Path, cores: int, name: st
     return Contestant(name, run, plan.metric_images, {})
 
 
-def distance(plan: Plan, path: str, name: str) -> Contestant:
+def distance(plan: Plan, implementation: str, name: str) -> Contestant:
     """Return one distance of two Gaussians in 2,048 dimensions, from features that are drawn, not extracted."""
     random = np.random.default_rng(0)
     first, second = (
         moments(spread * random.standard_normal((plan.distance_rows, inception.FEATURES))) for spread in (1.0, 1.1)
     )
-    return Contestant(name, _bound(FRECHET[path], *first, *second), 1, {"path": path})
+    return Contestant(name, _bound(FRECHET[implementation], *first, *second), 1, {"implementation": implementation})
 
 
 def kernel_distance(name: str) -> Contestant:

@@ -1,6 +1,5 @@
 """What is measured on a CPU and on a GPU: sizes, switches, and the cell that all of it is about."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from targetwise.compute.device import usable_cores
 from targetwise.data import store
 from targetwise.data.store import Images
 from targetwise.operations.rates import switches
@@ -180,6 +180,6 @@ def load_images(count: int) -> tuple[str, Images]:
 
 def use_threads() -> int:
     """Let PyTorch use every core of this process, and return their number."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = usable_cores()
     torch.set_num_threads(count)
     return count

@@ -3,6 +3,7 @@
 import contextlib
 import io
 
+from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.pipelines.ddim.pipeline_ddim import DDIMPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from plan import Plan, Settings, sampling_options, specification
@@ -30,9 +31,11 @@ def ours(plan: Plan, images: Images, settings: Settings, name: str) -> Contestan
 
 def pipeline(plan: Plan, images: Images, precision: str, name: str) -> Contestant:
     """Return diffusers' ``DDIMPipeline``; a precision other than fp32 is autocast around it."""
-    unet = build(
+    ours = build(
         plan.network, in_channels=images.channels, out_channels=images.channels, image_size=images.size, seed=0
     )
+    unet = UNet2DModel.from_config(ours.config)  # which returns what the pipeline expects
+    unet.load_state_dict(ours.state_dict())
     pipe = DDIMPipeline(unet.eval(), DDIMScheduler(num_train_timesteps=1000)).to(plan.device)
     pipe.set_progress_bar_config(disable=True)
 

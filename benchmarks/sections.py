@@ -73,8 +73,8 @@ def metric(plan: Plan, scratch: Path, cores: int) -> Section:
     found = [
         versus(plan, "FID of two folders", measuring.our_command(plan, pair, "fast", f"{OURS}, fast"), *command),
         *(
-            versus(plan, "features", measuring.our_features(plan, pair[0], path, f"{OURS}, {path}"), *theirs)
-            for path in ("fast", "clean-fid")
+            versus(plan, "features", measuring.our_features(plan, pair[0], ours, f"{OURS}, {ours}"), *theirs)
+            for ours in ("fast", "clean-fid")
         ),
         versus(plan, "distance", measuring.distance(plan, "fast", f"{OURS}, fast"), *distance),
     ]

@@ -38,7 +38,7 @@ def ours(plan: Plan, images: Images, settings: Settings, name: str, accumulated:
     trainer = Trainer(cell, images, target, target, plan.device)
 
     def run() -> None:
-        with prefetched(trainer.draw, trainer.step) as draws:
+        with prefetched(trainer.draw, trainer.step, plan.device) as draws:
             for _ in range(plan.steps):
                 trainer.advance(next(draws))
         trainer.summarize()
@@ -85,7 +85,7 @@ def guide(plan: Plan, images: Images, precision: str, name: str) -> Contestant:
             timesteps = torch.randint(0, 1000, (len(clean),), device=clean.device)
             noisy = scheduler.add_noise(clean, noise, timesteps)
             with accelerator.accumulate(model):
-                predicted = model(noisy, timesteps, return_dict=False)[0]
+                predicted = model(noisy, timesteps)
                 loss = nn.functional.mse_loss(predicted, noise)
                 accelerator.backward(loss)
                 accelerator.clip_grad_norm_(model.parameters(), options["gradient_clip"])
@@ -165,7 +165,7 @@ class _PlainOutput(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, *unused: object) -> Tensor:
         """Return the network's output for noisy images ``x`` and time steps ``t``."""
-        output: Tensor = self.model(x, t).sample
+        output: Tensor = self.model(x, t)
         return output
 
 

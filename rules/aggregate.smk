@@ -11,7 +11,7 @@ localrules:
 rule aggregate:
     input:
         study="results/{study}/study.json",
-        rows=of_every_draw("fid/{sampler}/draw{draw}.json"),
+        rows=of_every_draw("fid/{draw.name}.json"),
         training=of_every_cell("training.json"),
     output:
         table="results/{study}/table.csv",

@@ -6,7 +6,7 @@ import sys
 from glob import glob
 
 try:
-    from targetwise import cells, errors
+    from targetwise import cells, errors, kinds, variants
     from targetwise.cluster import preflight, slurm
     from targetwise.config import require_readable, source_files, source_folders, validate, variant
     from targetwise.data.digests import declared
@@ -37,8 +37,8 @@ except UserError as error:
 CELLS = cells.grid(STUDY)
 DATASET = f"data/{STUDY['data']['dataset']}"
 REFERENCE = f"{DATASET}/reference/{cells.reference_name(STUDY)}"
-SAMPLER = cells.sampler_name(STUDY)
-DRAWS = range(STUDY["sampling"]["draws"])
+DRAWS = {name: cells.draws(STUDY, name) for name in STUDY["grid"]["parameterizations"]}
+METRICS = [str(kinds.file_of("metrics", name)) for name in STUDY["metric"]["names"]]
 
 
 wildcard_constraints:
@@ -46,18 +46,20 @@ wildcard_constraints:
     parameterization="|".join(STUDY["grid"]["parameterizations"]),
     scale="|".join(STUDY["grid"]["scales"]),
     seed="|".join(str(seed) for seed in STUDY["grid"]["seeds"]),
-    sampler=SAMPLER,
+    sampler="|".join({draw.sampler for draws in DRAWS.values() for draw in draws}),
     draw=r"\d+",
 
 
 def parameterization_files(wildcards):
-    """Return the files that a variant's result depends on: its target's and its loss space's."""
+    """Return the files that a variant's check, or at a scale a cell's training, is defined in."""
     resolved = variant(STUDY, wildcards.parameterization)
-    return sorted({str(path) for path in source_files(resolved)})
+    name, scale = wildcards.parameterization, getattr(wildcards, "scale", None)
+    network = variants.network(STUDY, name, scale) if scale else None
+    return sorted({str(path) for path in source_files(resolved, network)})
 
 
 def manifest_of(dataset):
-    """Return a data set's manifest. Where its digest is declared, in cell.json, making it anew changes nothing."""
+    """Return a data set's manifest. Where its digest is declared, in cell.json, making it again changes nothing."""
     manifest = f"data/{dataset}/manifest.json"
     return ancient(manifest) if declared(STUDY["datasets"][dataset], "train") else manifest
 
@@ -73,5 +75,24 @@ def of_every_cell(path):
 
 
 def of_every_draw(path):
-    """Return the path below every cell's folder, for every draw, e.g. ``fid/{sampler}/draw{draw}.json``."""
-    return [f"{cell.folder}/{path.format(sampler=SAMPLER, draw=draw)}" for cell in CELLS for draw in DRAWS]
+    """Return the path below every cell's folder, for every draw, e.g. ``fid/{draw.name}.json``."""
+    return [f"{cell.folder}/{path.format(draw=draw)}" for cell in CELLS for draw in DRAWS[cell.parameterization]]
+
+
+def of_its_draws(path):
+    """Return the path below a cell's folder, for every draw of the cell whose wildcards a rule is asked for."""
+    folder = "results/{study}/{parameterization}/{scale}/seed{seed}"
+    return lambda wildcards: [
+        f"{folder.format(**wildcards)}/{path.format(draw=draw)}" for draw in DRAWS[wildcards.parameterization]
+    ]
+
+
+def specifications_of_samplings(wildcards):
+    """Return what decides the samples of a parameterization, a file for each sampler."""
+    study, name = Path("results", wildcards.study), wildcards.parameterization
+    return list(dict.fromkeys(str(cells.sampling_file(study, name, draw.sampler)) for draw in DRAWS[name]))
+
+
+def sampling_of(wildcards):
+    """Return the options of one of a parameterization's samplings."""
+    return variants.samplings(STUDY, wildcards.parameterization)[wildcards.sampler]

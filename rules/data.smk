@@ -2,7 +2,7 @@
 
 config.yaml                    -> data/<dataset>/{dataset.npz, manifest.json}
 config.yaml                    -> data/weights/<extractor>.{pt, json}
-dataset + weights              -> data/<dataset>/reference/<extractor>-<path>-<split>[-first<n>].{npz, json}
+dataset + weights              -> data/<dataset>/reference/<extractor>-<implementation>-<split>[-first<n>].{npz, json}
 """
 
 
@@ -59,15 +59,15 @@ rule reference_stats:
         manifest=lambda wildcards: manifest_of(wildcards.dataset),
         weights=lambda wildcards: weights_of(wildcards.extractor),
     output:
-        statistics="data/{dataset}/reference/{extractor}-{path}-{split}{first}.npz",
-        facts="data/{dataset}/reference/{extractor}-{path}-{split}{first}.json",
+        statistics="data/{dataset}/reference/{extractor}-{implementation}-{split}{first}.npz",
+        facts="data/{dataset}/reference/{extractor}-{implementation}-{split}{first}.json",
     log:
-        "data/{dataset}/log/reference_stats-{extractor}-{path}-{split}{first}.log",
+        "data/{dataset}/log/reference_stats-{extractor}-{implementation}-{split}{first}.log",
     benchmark:
-        "data/{dataset}/benchmark/reference_stats-{extractor}-{path}-{split}{first}.tsv"
+        "data/{dataset}/benchmark/reference_stats-{extractor}-{implementation}-{split}{first}.tsv"
     wildcard_constraints:
         extractor="[a-z]+",
-        path="clean-fid|fast",
+        implementation="clean-fid|fast",
         split="train|test",
         first=r"|-first\d+",
     conda:
@@ -76,8 +76,10 @@ rule reference_stats:
     threads: 8
     params:
         first=lambda wildcards: wildcards.first.replace("-first", "--first "),
+        protocol=cells.PROTOCOL["reference"],  # raised, it makes the reference again
+        gpu=lambda wildcards, resources: slurm.gpu_demand(resources),
     shell:
         "python workflow/scripts/reference_stats.py --dataset {wildcards.dataset:q} --extractor {wildcards.extractor}"
-        " --path {wildcards.path} --split {wildcards.split} {params.first} --output {output.statistics:q}"
-        " --processes {threads}"
+        " --implementation {wildcards.implementation} --split {wildcards.split} {params.first}"
+        " --output {output.statistics:q} --processes {threads} {params.gpu}"
         " > {log} 2>&1"

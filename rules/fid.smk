@@ -9,6 +9,7 @@ untrained network + reference           -> <parameterization>/<scale>/ceiling.js
 rule fid:
     input:
         options="results/{study}/metric.json",
+        metrics=METRICS,
         facts="results/{study}/{parameterization}/{scale}/seed{seed}/samples/{sampler}/draw{draw}.json",
         images=ancient("results/{study}/{parameterization}/{scale}/seed{seed}/samples/{sampler}/draw{draw}.npz"),
         specification="results/{study}/{parameterization}/{scale}/seed{seed}/cell.json",
@@ -24,16 +25,18 @@ rule fid:
     conda:
         "../environment.yml"
     threads: STUDY["training"]["threads"]
+    params:
+        gpu=lambda wildcards, resources: slurm.gpu_demand(resources),
     shell:
         "python workflow/scripts/fid.py --samples {input.images:q} --specification {input.specification:q}"
-        " --reference {input.statistics:q} --output {output:q}"
+        " --metric {input.options:q} --reference {input.statistics:q} --output {output:q} {params.gpu}"
         " > {log} 2>&1"
 
 
 rule floor:
     input:
         options="results/{study}/metric.json",
-        sampling="results/{study}/sampling.json",
+        metrics=METRICS,
         manifest=manifest_of(STUDY["data"]["dataset"]),
         images=ancient(f"{DATASET}/dataset.npz"),
         reference=f"{REFERENCE}.json",
@@ -47,18 +50,22 @@ rule floor:
         "results/{study}/benchmark/floor.tsv"
     conda:
         "../environment.yml"
+    params:
+        gpu=lambda wildcards, resources: slurm.gpu_demand(resources),
     shell:
-        "python workflow/scripts/floor.py --sampling {input.sampling:q} --images {input.images:q}"
-        " --reference {input.statistics:q} --output {output:q}"
+        "python workflow/scripts/floor.py --metric {input.options:q} --images {input.images:q}"
+        " --reference {input.statistics:q} --output {output:q} {params.gpu}"
         " > {log} 2>&1"
 
 
 rule ceiling:
     input:
         options="results/{study}/metric.json",
-        sampling="results/{study}/sampling.json",
+        metrics=METRICS,
+        sampling=lambda wildcards: specifications_of_samplings(wildcards)[0],
         specification=f"results/{{study}}/{{parameterization}}/{{scale}}/seed{CELLS[0].seed}/cell.json",
         files=parameterization_files,
+        sampler=f"workflow/samplers/{STUDY['sampling']['sampler']}.py",
         manifest=manifest_of(STUDY["data"]["dataset"]),
         images=ancient(f"{DATASET}/dataset.npz"),
         reference=f"{REFERENCE}.json",
@@ -73,7 +80,9 @@ rule ceiling:
     conda:
         "../environment.yml"
     threads: STUDY["training"]["threads"]
+    params:
+        gpu=lambda wildcards, resources: slurm.gpu_demand(resources),
     shell:
         "python workflow/scripts/ceiling.py --specification {input.specification:q} --sampling {input.sampling:q}"
-        " --reference {input.statistics:q} --output {output:q}"
+        " --metric {input.options:q} --reference {input.statistics:q} --output {output:q} {params.gpu}"
         " > {log} 2>&1"

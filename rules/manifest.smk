@@ -11,23 +11,16 @@ localrules:
 rule manifest:
     input:
         specification="results/{study}/{parameterization}/{scale}/seed{seed}/cell.json",
-        sampling="results/{study}/sampling.json",
+        study=ancient("results/{study}/study.json"),
+        sampling=specifications_of_samplings,
         metric="results/{study}/metric.json",
         files=parameterization_files,
         check="results/{study}/{parameterization}/check.json",
         data=manifest_of(STUDY["data"]["dataset"]),
         training="results/{study}/{parameterization}/{scale}/seed{seed}/training.json",
         curve="results/{study}/{parameterization}/{scale}/seed{seed}/train.jsonl",
-        samples=expand(
-            "results/{{study}}/{{parameterization}}/{{scale}}/seed{{seed}}/samples/{sampler}/draw{draw}.json",
-            sampler=SAMPLER,
-            draw=DRAWS,
-        ),
-        rows=expand(
-            "results/{{study}}/{{parameterization}}/{{scale}}/seed{{seed}}/fid/{sampler}/draw{draw}.json",
-            sampler=SAMPLER,
-            draw=DRAWS,
-        ),
+        samples=of_its_draws("samples/{draw.name}.json"),
+        rows=of_its_draws("fid/{draw.name}.json"),
     output:
         "results/{study}/{parameterization}/{scale}/seed{seed}/manifest.json",
     log:

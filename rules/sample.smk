@@ -1,12 +1,13 @@
 """Sampling: draw images from a trained cell.
 
-sampling.json + model.safetensors + training.json -> <cell>/samples/<sampler>/draw<d>.{npz, json}
+sampling-<sampler>.json + model.safetensors + training.json -> <cell>/samples/<sampler>/draw<d>.{npz, json}
 """
 
 
 rule sample:
     input:
-        options="results/{study}/sampling.json",
+        options="results/{study}/{parameterization}/sampling-{sampler}.json",
+        sampler=lambda wildcards: str(kinds.file_of("samplers", sampling_of(wildcards)["sampler"])),
         specification="results/{study}/{parameterization}/{scale}/seed{seed}/cell.json",
         facts="results/{study}/{parameterization}/{scale}/seed{seed}/training.json",
         model=ancient("results/{study}/{parameterization}/{scale}/seed{seed}/model.safetensors"),
@@ -23,7 +24,10 @@ rule sample:
     threads: STUDY["training"]["threads"]
     params:
         launch=lambda wildcards, resources: slurm.launcher(resources),
+        # A function of the resources makes no samples out of date when its value changes, as nothing here should.
+        batch=lambda wildcards, resources: sampling_of(wildcards)["batch"],
+        gpu=lambda wildcards, resources: slurm.gpu_demand(resources),
     shell:
         "{params.launch} workflow/scripts/sample.py --specification {input.specification:q} --options {input.options:q}"
-        " --draw {wildcards.draw} --output {output.images:q}"
+        " --draw {wildcards.draw} --batch {params.batch} --output {output.images:q} {params.gpu}"
         " > {log} 2>&1"

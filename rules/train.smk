@@ -50,9 +50,10 @@ rule train:
     # A function of the resources makes no cell out of date when its value changes, as nothing here should.
     params:
         launch=lambda wildcards, resources: slurm.launcher(resources),
+        gpu=lambda wildcards, resources: slurm.gpu_demand(resources),
         budget=lambda wildcards, resources: slurm.time_budget(resources),
         save_every=lambda wildcards, resources: STUDY["training"]["save_every_seconds"],
     shell:
         "{params.launch} workflow/scripts/train.py --specification {input.specification:q}"
-        " --save-every-seconds {params.save_every} --wait {params.budget}"
+        " --save-every-seconds {params.save_every} --wait {params.gpu} {params.budget}"
         " > {log} 2>&1"

@@ -24,9 +24,9 @@ rule version:
         models=ancient(of_every_cell("model.safetensors")),
         curves=of_every_cell("train.jsonl"),
         training=of_every_cell("training.json"),
-        images=ancient(of_every_draw("samples/{sampler}/draw{draw}.npz")),
-        samples=of_every_draw("samples/{sampler}/draw{draw}.json"),
-        rows=of_every_draw("fid/{sampler}/draw{draw}.json"),
+        images=ancient(of_every_draw("samples/{draw.name}.npz")),
+        samples=of_every_draw("samples/{draw.name}.json"),
+        rows=of_every_draw("fid/{draw.name}.json"),
     output:
         "results/{study}/versioned.json",
     log:

@@ -72,7 +72,8 @@ def real(project, real_data):
 @pytest.fixture(scope="session")
 def schedule():
     """The linear schedule in fp64."""
-    return make_schedule(LINEAR, dtype=torch.float64)
+    with contextlib.chdir(ROOT):
+        return make_schedule(LINEAR, dtype=torch.float64)
 
 
 @pytest.fixture

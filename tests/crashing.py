@@ -83,6 +83,8 @@ def prepare(project: Path) -> None:
         (project / name).write_text(re.sub(before, after, text))
     for name in ("epsilon", "v"):
         trace_steps(project, name)
+    done = run(project, "targetwise", "stages", *STUDY)
+    assert done.returncode == 0, done.stdout
     (project / ".gitignore").write_text((project / ".gitignore").read_text() + "/trace.jsonl\n/driver.log\n")
     for command in (
         ["init", "-q"],

@@ -25,6 +25,10 @@ ROOT = Path(__file__).parent.parent
 #: Every parameterization there is; a new file is tested because it is there.
 TARGETS = sorted(path.stem for path in (ROOT / "workflow/parameterizations").glob("*.py"))
 
+#: Every noise path there is, and what diffusers calls those that it has too.
+PATHS = sorted(path.stem for path in (ROOT / "workflow/paths").glob("*.py"))
+DIFFUSERS_PATHS = {"linear": "linear", "scaled_linear": "scaled_linear", "cosine": "squaredcos_cap_v2"}
+
 with contextlib.chdir(ROOT):
     EXAMPLE = configuration.load([Path("config/digits.yaml")])
 
@@ -75,6 +79,18 @@ def whole_outcome(**changes: Any) -> dict[str, Any]:
     }
 
 
+def link_workflow(project: Path) -> Path:
+    """Link all of ``workflow/`` into a project; return its folder of parameterizations, where a test may add some."""
+    folder = project / "workflow/parameterizations"
+    folder.mkdir(parents=True)
+    for path in (ROOT / "workflow").iterdir():
+        if path.name != folder.name:
+            (project / "workflow" / path.name).symlink_to(path)
+    for path in (ROOT / "workflow/parameterizations").glob("*.py"):
+        (folder / path.name).symlink_to(path)
+    return folder
+
+
 def write_dataset(folder: Path, images: np.ndarray) -> None:
     """Write a prepared data set whose two splits are ``images`` (N, H, W, C) uint8, all labelled 0."""
     folder.mkdir(parents=True)
@@ -108,6 +124,21 @@ def some_images(count: int, channels: int = 3, size: int = 4, seed: int = 0) -> 
     random = np.random.default_rng(seed)
     shape = (count, channels, size, size)
     return torch.from_numpy(random.uniform(-1, 1, shape)), torch.from_numpy(random.standard_normal(shape))
+
+
+def diffusers_options(diffusion: dict[str, Any]) -> dict[str, Any]:
+    """Translate the configuration's ``diffusion`` section into arguments of a diffusers scheduler."""
+    return {
+        "num_train_timesteps": diffusion["timesteps"],
+        "beta_schedule": DIFFUSERS_PATHS[diffusion["schedule"]],
+        "beta_start": diffusion["beta_start"],
+        "beta_end": diffusion["beta_end"],
+    }
+
+
+def signal_to_noise(schedule: dict[str, Tensor]) -> Tensor:
+    """Return SNR(t) = a²/b², shape (T,)."""
+    return (schedule["sqrt_alpha"] / schedule["sqrt_one_minus_alpha"]) ** 2
 
 
 def verdict(target: Parameterization, loss_space: Parameterization | None = None, precisions=(), **changes):

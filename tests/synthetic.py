@@ -105,7 +105,10 @@ class Files:
 
     def measure(self, cell: Cell, draw: int = 0, reason: str | None = None) -> None:
         """Be sampled and measured; with a ``reason`` the samples were not finite."""
-        sampler = cells.sampler_name(self.config)
+        for sampler in {draw.sampler for draw in cells.draws(self.config, cell.parameterization)}:
+            self._measure(cell, sampler, draw, reason)
+
+    def _measure(self, cell: Cell, sampler: str, draw: int, reason: str | None) -> None:
         first = 100 * self.cells.index(cell) % 1000
         images = self.images[:0] if reason else self.images[first : first + 64]
         samples = cell.folder / "samples" / sampler / f"draw{draw}.npz"
@@ -123,15 +126,17 @@ class Files:
         write_json(samples.with_suffix(".json"), {"images": len(images), **common})
         value = None if reason else 40.0 + self.cells.index(cell) + draw
         row = {
+            "key": DIGEST,
             "what": "cell",
             "cell": vars(cell),
             "file": None,
             "metric": "FD (digits features)",
             "value": value,
-            "kid": value and value / 10,
+            "name": "frechet",
+            "values": {"frechet": value, "kid": value / 10} if value else {},
             "n": len(images),
             "mode": "native",
-            "path": "clean-fid",
+            "implementation": "clean-fid",
             "extractor": "digits",
             "extractor_sha256": DIGEST,
             "reference": "digits train",

@@ -12,8 +12,9 @@ from helpers import write_dataset
 from targetwise import cells, config
 from targetwise.data import store
 from targetwise.diffusion.sampling import sample
-from targetwise.files import read_json
+from targetwise.files import read_json, write_json
 from targetwise.jobs import adoption
+from targetwise.metric import fid, reference
 from targetwise.training.loop import train
 from targetwise.training.stopping import Stop
 
@@ -24,8 +25,11 @@ SMALL = {
     "training": {"steps": 2, "global_batch": 4, "log_every": 1},
     "sampling": {"steps": 2, "images": 4, "batch": 4},
 }
-OUTPUTS = {"train": ["model.safetensors", "train.jsonl", "training.json"]} | {
-    "sample": [f"samples/ddim-2/draw0.{ending}" for ending in ("npz", "json")]
+REFERENCE = Path("data/digits/reference/digits-clean-fid-train.npz")
+OUTPUTS = {
+    "train": ["model.safetensors", "train.jsonl", "training.json"],
+    "sample": [f"samples/ddim-2/draw0.{ending}" for ending in ("npz", "json")],
+    "fid": ["fid/ddim-2/draw0.json"],
 }
 
 
@@ -44,6 +48,8 @@ def study(project, monkeypatch):
     cells.write_specifications(loaded)
     run(loaded, "train")
     run(loaded, "sample")
+    reference.make(reference.Selection.asked({"dataset": "digits", **loaded["metric"]}), REFERENCE)
+    run(loaded, "fid")
     shutil.rmtree(cell(loaded).folder / "kept")
     return loaded
 
@@ -59,9 +65,12 @@ def run(study, rule):
     specification, images = read_json(folder / "cell.json"), store.load(Path("data/digits"), "train")
     if rule == "train":
         train(specification, images, folder, save_every_seconds=1e9, stop=Stop())
-    else:
-        options = read_json(folder.parents[2] / "sampling.json")
+    elif rule == "sample":
+        options = read_json(folder.parents[1] / "sampling-ddim-2.json")
         sample(specification, options, images, folder, 0, folder / "samples/ddim-2/draw0.npz")
+    else:
+        samples, row = folder / "samples/ddim-2/draw0.npz", folder / "fid/ddim-2/draw0.json"
+        fid.write_draw(specification, read_json(folder.parents[2] / "metric.json"), samples, REFERENCE, row)
 
 
 def job(study, rule):
@@ -83,7 +92,7 @@ def facts(study, rule):
     return (cell(study).folder / OUTPUTS[rule][-1]).read_bytes()
 
 
-@pytest.mark.parametrize("rule", ["train", "sample"])
+@pytest.mark.parametrize("rule", ["train", "sample", "fid"])
 def test_what_is_up_to_date_is_put_back(study, rule):
     before = facts(study, rule)
     assert adoption.adopt(study, [job(study, rule)]) == 1
@@ -111,7 +120,7 @@ def test_forced_is_what_somebody_asked_for_and_not_what_a_kill_left(study, setti
     assert [each.rule.name for each in adoption.forced(dag, asked, jobs)] == wanted
 
 
-@pytest.mark.parametrize("rule", ["train", "sample"])
+@pytest.mark.parametrize("rule", ["train", "sample", "fid"])
 def test_what_is_forced_is_made_again_although_it_is_kept(study, rule):
     before = facts(study, rule)
     adoption.adopt(study, [job(study, rule)])
@@ -119,6 +128,21 @@ def test_what_is_forced_is_made_again_although_it_is_kept(study, rule):
     delete(study, rule)
     run(study, rule)
     assert facts(study, rule) != before
+
+
+def test_a_row_is_put_back_when_the_same_reference_is_made_again_and_no_other(study):
+    """Its facts say where and when it was made, so for Snakemake it is another file."""
+    before = facts(study, "fid")
+    for name in (REFERENCE, REFERENCE.with_suffix(".json")):
+        name.unlink()
+    assert adoption.adopt(study, [job(study, "fid")]) == 1
+    delete(study, "fid")
+    reference.make(reference.Selection.asked({"dataset": "digits", **study["metric"]}), REFERENCE)
+    run(study, "fid")
+    assert facts(study, "fid") == before
+    other = read_json(REFERENCE.with_suffix(".json"))
+    write_json(REFERENCE.with_suffix(".json"), {**other, "images_sha256": "0" * 64})
+    assert adoption.adopt(study, [job(study, "fid")]) == 0
 
 
 def test_samples_of_another_predict_x0_are_not_adopted_although_the_model_is_the_same(study):

@@ -9,9 +9,9 @@ from helpers import whole_outcome
 
 from targetwise import cells, config
 from targetwise.data.digests import declared
+from targetwise.diffusion.randomness import golden_draw
 from targetwise.errors import UserError
 from targetwise.files import canonical_json, sha256_of_file, sha256_of_text, write_json
-from targetwise.metric.rows import describe
 from targetwise.versioning import agreement
 from targetwise.versioning.agreement import Agreement, parts
 
@@ -27,18 +27,23 @@ def finished(project):
     model.parent.mkdir(parents=True)
     model.write_bytes(b"weights")
     curve.write_text('{"step": 1, "loss": 0.5, "time": 0}\n')
-    source = sha256_of_file(Path("workflow/parameterizations/v.py"))
+    names = ("parameterizations/v", "paths/linear", "networks/unet", "times/uniform")
+    sources = {f"workflow/{name}.py": sha256_of_file(Path(f"workflow/{name}.py")) for name in names}
     images = declared(study["datasets"]["digits"], "train")
-    key = sha256_of_text(canonical_json([specifications[cell.folder / "cell.json"], source, source, images]))
+    made_from = [specifications[cell.folder / "cell.json"], sources, images, golden_draw()]
+    key = sha256_of_text(canonical_json(made_from))
     digests = {"model_sha256": sha256_of_file(model), "samples_sha256": "1" * 64}
     write_json(files["training"].facts, whole_outcome(key=key, model_sha256=digests["model_sha256"]))
-    write_json(files["samples"].facts, {**digests, "sampling": specifications[Path("results/digits/sampling.json")]})
-    metric = study["metric"]
-    reference = describe({"dataset": "digits", "split": metric["reference"]["split"], "first": None})
-    write_json(
-        files["row"].facts,
-        {**digests, "extractor": metric["extractor"], "path": metric["path"], "reference": reference},
-    )
+    samples = {**digests, "draw": 0, "status": "finished", "reason": None}
+    options = specifications[Path("results/digits/v/sampling-ddim-50.json")]
+    write_json(files["samples"].facts, {**samples, "sampling": options})
+    compared = {"reference_sha256": "3" * 64, "extractor_sha256": "4" * 64}
+    metric = specifications[Path("results/digits/metric.json")]
+    metrics = [sha256_of_file(Path(f"workflow/metrics/{name}.py")) for name in ("frechet", "kid")]
+    measured = [specifications[cell.folder / "cell.json"]["cell"], 1, "ddim-50", 0, "finished", None, "1" * 64]
+    decisive = [metric, *metrics, "3" * 64, "4" * 64, *measured, digests["model_sha256"]]
+    key = sha256_of_text(canonical_json(decisive))
+    write_json(files["row"].facts, {**digests, **compared, "key": key})
     return study, cell, files
 
 
@@ -56,9 +61,9 @@ def test_a_finished_cell_agrees_with_its_configuration(finished):
         ("samples", "sampling", {"sampler": "ddpm"}),
         ("row", "model_sha256", "2" * 64),
         ("row", "samples_sha256", "2" * 64),
-        ("row", "path", "fast"),
-        ("row", "extractor", "inception"),
-        ("row", "reference", "digits test"),
+        ("row", "extractor_sha256", "2" * 64),
+        ("row", "reference_sha256", "2" * 64),
+        ("row", "key", "2" * 64),
     ],
 )
 def test_a_file_made_from_something_else_is_named(finished, kind, key, value):
@@ -69,15 +74,36 @@ def test_a_file_made_from_something_else_is_named(finished, kind, key, value):
         Agreement(study).require(cell)
 
 
+def test_a_row_is_held_against_the_reference_that_lies_here(finished):
+    study, cell, _ = finished
+    facts = Path("data/digits/reference/digits-clean-fid-train.json")
+    write_json(facts, {"images_sha256": "3" * 64, "extractor_sha256": "4" * 64, "environment": {"host": "other"}})
+    Agreement(study).require(cell)
+    write_json(facts, {"images_sha256": "5" * 64, "extractor_sha256": "4" * 64})
+    with pytest.raises(UserError, match=r"fid/ddim-50/draw0.json is of another configuration"):
+        Agreement(study).require(cell)
+
+
+@pytest.mark.parametrize("stage", ["metric", "reference"])
+def test_a_row_of_another_protocol_is_of_another_configuration(finished, monkeypatch, stage):
+    study, cell, _ = finished
+    monkeypatch.setitem(cells.PROTOCOL, stage, cells.PROTOCOL[stage] + 1)
+    with pytest.raises(UserError, match=r"fid/ddim-50/draw0.json is of another configuration"):
+        Agreement(study).require(cell)
+
+
 @pytest.mark.parametrize(
     "change",
     [
         lambda study: study["training"].update(steps=601),
         lambda study: study["parameterizations"].update(v={"target": "v", "weighting": "snr"}),
         lambda study: study["sampling"].update(seed=1),
-        lambda study: study["metric"].update(path="fast"),
+        lambda study: study["metric"].update(implementation="fast"),
+        lambda study: study["metric"].update(names=["kid", "frechet"]),
+        lambda study: study["metric"].update(extractor="inception"),
+        lambda study: study["metric"]["reference"].update(split="test"),
     ],
-    ids=["training", "variant", "sampling", "metric"],
+    ids=["training", "variant", "sampling", "metric", "metrics", "extractor", "reference"],
 )
 def test_files_of_another_configuration_are_not_recorded(finished, change):
     study, cell, _ = finished
@@ -86,17 +112,18 @@ def test_files_of_another_configuration_are_not_recorded(finished, change):
         Agreement(study).require(cell)
 
 
-def test_an_edited_parameterization_is_another_one(finished):
+def test_an_edited_parameterization_or_metric_is_another_one(finished):
     study, cell, _ = finished
     own = Path("own")
     shutil.copytree(Path("workflow").resolve(), own)
     Path("workflow").unlink()
     own.rename("workflow")
     Agreement(study).require(cell)
-    with Path("workflow/parameterizations/v.py").open("a") as file:
-        file.write("# edited\n")
-    with pytest.raises(UserError, match=r"training.json is of another configuration"):
-        Agreement(study).require(cell)
+    for edited, named in (("metrics/kid", "draw0"), ("parameterizations/v", "training")):
+        with Path(f"workflow/{edited}.py").open("a") as file:
+            file.write("# edited\n")
+        with pytest.raises(UserError, match=rf"{named}.json is of another configuration"):
+            Agreement(study).require(cell)
 
 
 def test_a_training_by_ones_own_rule_may_record_no_key(finished):

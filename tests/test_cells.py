@@ -2,9 +2,11 @@
 
 import copy
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
 from targetwise import cells
 from targetwise.errors import UserError
@@ -32,7 +34,9 @@ def all_files():
 
 def of_variant(config, name):
     seeds, scales = config["grid"]["seeds"], config["grid"]["scales"]
-    return {f"{name}/variant.json"} | {f"{name}/{scale}/seed{seed}/cell.json" for scale in scales for seed in seeds}
+    return {f"{name}/variant.json", f"{name}/sampling-ddim-50.json"} | {
+        f"{name}/{scale}/seed{seed}/cell.json" for scale in scales for seed in seeds
+    }
 
 
 def all_cells(config):
@@ -64,14 +68,14 @@ def test_a_cell_that_is_not_there_is_refused_with_a_near_one(study, name):
 
 
 def test_names_of_folders(study):
-    assert cells.sampler_name(study) == "ddim-50"
-    study["metric"].update(extractor="inception", path="fast", reference={"split": "test", "first": 2000})
+    assert cells.Draw("ddim-50", 2).name == "ddim-50/draw2"
+    study["metric"].update(extractor="inception", implementation="fast", reference={"split": "test", "first": 2000})
     assert cells.reference_name(study) == "inception-fast-test-first2000"
 
 
 def test_one_specification_per_stage(study):
     files = {str(path.relative_to("results/digits")) for path in cells.specifications(study)}
-    shared = {"study.json", "sampling.json", "metric.json"}
+    shared = {"study.json", "metric.json"}
     assert files == shared.union(*(of_variant(study, name) for name in study["grid"]["parameterizations"]))
 
 
@@ -101,7 +105,7 @@ def test_the_order_of_keys_and_a_copy_change_nothing(written):
 )
 def test_a_changed_variant_touches_exactly_its_own(written, change):
     written["parameterizations"]["v"].update(change)
-    assert touched(written) == {"study.json"} | of_variant(written, "v")
+    assert touched(written) == {"study.json"} | of_variant(written, "v") - {"v/sampling-ddim-50.json"}
 
 
 def test_a_new_variant_touches_no_other(written):
@@ -122,10 +126,12 @@ def test_a_definition_that_nothing_uses_touches_no_cell(written):
     assert touched(written) == {"study.json"}
 
 
-@pytest.mark.parametrize(("key", "value"), [("steps", 25), ("images", 64), ("clip", False), ("seed", 1)])
+@pytest.mark.parametrize(("key", "value"), [("images", 64), ("clip", False), ("seed", 1)])
 def test_sampling_touches_no_cell(written, key, value):
     written["sampling"][key] = value
-    assert touched(written) == {"study.json", "sampling.json"}
+    floor = {"metric.json"} if key == "images" else set()
+    samplings = {f"{name}/sampling-ddim-50.json" for name in written["grid"]["parameterizations"]}
+    assert touched(written) == {"study.json"} | samplings | floor
 
 
 def test_the_metric_touches_no_cell(written):
@@ -165,9 +171,63 @@ def test_a_scale_touches_its_own_cells(written):
     assert touched(written) == {"study.json"} | all_cells(written)
 
 
-def test_the_protocol_number_is_in_every_file_that_decides_a_result(written, monkeypatch):
-    monkeypatch.setattr(cells, "PROTOCOL", cells.PROTOCOL + 1)
-    assert touched(written) == {str(path.relative_to("results/digits")) for path in all_files()} - {"study.json"}
+@pytest.mark.parametrize("stage", ["training", "sampling", "metric", "reference"])
+def test_a_stages_protocol_number_touches_that_stage_and_no_other(written, monkeypatch, stage):
+    monkeypatch.setattr(cells, "PROTOCOL", {**cells.PROTOCOL, stage: cells.PROTOCOL[stage] + 1})
+    variants = {f"{name}/variant.json" for name in written["grid"]["parameterizations"]}
+    of_stage = {
+        "training": variants | all_cells(written),
+        "sampling": {f"{name}/sampling-ddim-50.json" for name in written["grid"]["parameterizations"]},
+        "metric": {"metric.json"},
+        "reference": {"metric.json"},  # and it is in the reference's own key (test_fid_reference.py)
+    }
+    assert touched(written) == of_stage[stage]
+
+
+@pytest.mark.parametrize(
+    ("file", "trained", "sampled"),
+    [
+        ("parameterizations/v.py", True, True),
+        ("paths/cosine.py", True, True),
+        ("weightings/snr.py", True, False),
+        ("samplers/ddim.py", False, True),
+        ("samplers/dpmpp_2m.py", False, False),
+    ],
+)
+def test_a_file_belongs_to_the_stages_that_use_it_and_to_no_other(project, study, file, trained, sampled):
+    (project / "workflow").unlink()
+    shutil.copytree(ROOT / "workflow", project / "workflow")
+    study["parameterizations"] |= {"mine": {"target": "v", "weighting": "snr", "schedule": "cosine"}}
+    study["grid"] |= {"parameterizations": ["mine", "epsilon"], "seeds": [0]}
+    mine, other = (content for path, content in cells.specifications(study).items() if path.name == "cell.json")
+    training = {"model_sha256": "m", "status": "finished"}
+
+    def keys(specification):
+        made = cells.TrainingKeys("d" * 64)
+        return made.of(specification), made.of_samples(specification, training, study["sampling"], 0)
+
+    before, before_of_other = keys(mine), keys(other)
+    path = Path("workflow") / file
+    path.write_text(path.read_text() + "\n# another file\n")
+    assert [now != then for now, then in zip(keys(mine), before, strict=True)] == [trained, sampled]
+    assert (keys(other) != before_of_other) == (file == "samplers/ddim.py")
+
+
+def test_a_numpy_with_other_streams_gives_other_keys(study, monkeypatch):
+    """Else its draws would be mixed silently with those of before."""
+    (specification, *_) = (
+        content for path, content in cells.specifications(study).items() if path.name == "cell.json"
+    )
+    training = {"model_sha256": "m", "status": "finished"}
+
+    def keys():
+        found = cells.TrainingKeys("d" * 64)
+        return found.of(specification), found.of_samples(specification, training, study["sampling"], 0)
+
+    before = keys()
+    assert keys() == before
+    monkeypatch.setattr(cells, "golden_draw", lambda: "0" * 64)
+    assert all(now != then for now, then in zip(keys(), before, strict=True))
 
 
 def test_a_scales_own_batch_replaces_the_general_one(study):

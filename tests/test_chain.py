@@ -1,6 +1,7 @@
 """One cell without Snakemake: does what is missing, and writes what the pipeline would."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from targetwise import chain, files
+from targetwise import cells, chain, files
 from targetwise.config import merge
 from targetwise.data import store
 from targetwise.errors import UserError
@@ -40,8 +41,8 @@ def test_a_cell_from_data_to_number_and_nothing_twice(project, capsys):
         "preparing digits",
         "reference's features",
         "training v-tiny-1",
-        "sampling draw 0",
-        "measuring draw 0",
+        "sampling ddim-4/draw0",
+        "measuring ddim-4/draw0",
     ):
         assert stage in said
     made = {path: path.stat().st_mtime_ns for path in project.rglob("*") if path.suffix in (".npz", ".safetensors")}
@@ -58,7 +59,83 @@ def test_a_cell_from_data_to_number_and_nothing_twice(project, capsys):
     row.unlink()
     assert chain.run(study, cell, Stop())[0]["value"] == rows[0]["value"]
     said = capsys.readouterr().err
-    assert "measuring draw 0" in said and "sampling" not in said
+    assert "measuring ddim-4/draw0" in said and "sampling" not in said
+
+
+@pytest.fixture
+def measured(project, capsys):
+    """A measured cell, and a function that runs it again under a change and returns its row and what was done."""
+    study, cell = chain.load("short/v-tiny-1")
+    chain.run(study, cell, Stop())
+
+    def again(change=lambda: None):
+        change()
+        capsys.readouterr()
+        row = chain.run(study, cell, Stop())[0]
+        return row, {line.split(maxsplit=1)[1] for line in capsys.readouterr().err.splitlines() if ":" in line}
+
+    return study, cell.folder / "fid/ddim-4/draw0.json", again
+
+
+@pytest.mark.parametrize("stage", ["metric", "reference"])
+def test_a_row_of_another_protocol_is_measured_again(measured, monkeypatch, stage):
+    _, path, again = measured
+    before = files.read_json(path)
+    monkeypatch.setitem(cells.PROTOCOL, stage, cells.PROTOCOL[stage] + 1)
+    row, done = again()
+    assert "measuring ddim-4/draw0" in done and "sampling ddim-4/draw0" not in done
+    assert ("extracting the reference's features" in done) == (stage == "reference")
+    assert row["key"] != before["key"] and row["value"] == before["value"]
+    assert "measuring ddim-4/draw0" not in again()[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "found"),
+    [
+        ({"implementation": "fast"}, "implementation", "fast"),
+        ({"reference": {"split": "test"}}, "reference", "digits test"),
+    ],
+)
+def test_a_row_measured_in_another_way_is_measured_again(measured, change, name, found):
+    study, _, again = measured
+    row, done = again(lambda: study["metric"].update(change))
+    assert row[name] == found and "measuring ddim-4/draw0" in done and "sampling ddim-4/draw0" not in done
+
+
+def test_a_row_that_somebody_put_there_is_measured_again(measured):
+    """A row of another cell agrees in all digests where two cells happen to have the same images."""
+    _, path, again = measured
+    mine = files.read_json(path)
+    for change in ({"key": "0" * 64, "value": 1.0}, {"key": None, "value": 2.0}):
+        files.write_json(path, {**mine, **change})
+        row, done = again()
+        assert row["value"] == mine["value"] and "measuring ddim-4/draw0" in done
+    old = {key: value for key, value in mine.items() if key != "key"}  # as it was before rows had keys
+    files.write_json(path, {**old, "value": 3.0})
+    assert again()[0] == files.read_json(path) and again()[0]["key"] == mine["key"]
+
+
+def test_another_metric_is_a_file_and_a_name_and_samples_nothing_again(measured):
+    study, path, again = measured
+    before = files.read_json(path)
+    Path("workflow").unlink()
+    shutil.copytree(ROOT / "workflow", "workflow")
+    own = Path("workflow/metrics/shift.py")
+    own.write_text(SHIFT)
+    assert "measuring ddim-4/draw0" not in again()[1], "it is not named yet"
+    row, done = again(lambda: study["metric"].update(names=["frechet", "kid", "shift"]))
+    assert (
+        "measuring ddim-4/draw0" in done
+        and not {"sampling ddim-4/draw0", "extracting the reference's features"} & done
+    )
+    shift = row["values"]["shift"]
+    assert row["values"] == {**before["values"], "shift": shift} and row["value"] == before["value"]
+    assert 0 < shift**2 < row["value"], "a part of the Fréchet distance"
+    row, _ = again(lambda: own.write_text(SHIFT.replace("return {", "return {'ones': 1.0, ")))
+    assert row["values"] == {**before["values"], "shift": shift, "ones": 1}
+
+
+SHIFT = re.search(r'```python\n("""shift:.*?)```', (ROOT / "docs/extending.md").read_text(), re.DOTALL)[1]
 
 
 @pytest.mark.parametrize("name", ["short", "nothing@v-tiny-1", "short@v-tiny-9", "short@", "nothing/v-tiny-1"])
@@ -97,4 +174,4 @@ runpy.run_path({str(ROOT / "workflow/scripts/cell.py")!r}, run_name="__main__")
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "draw 0: FD (digits features)" in done.stdout
-    assert done.stderr.count("jsonschema is not installed: nothing is held against config.schema.yaml here") == 1
+    assert done.stderr.count("jsonschema is not installed: nothing is checked against config.schema.yaml here") == 1

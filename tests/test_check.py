@@ -6,19 +6,29 @@ import re
 
 import pytest
 import torch
-from helpers import LINEAR, TARGETS, affine, parameterization, refusal, v_with, verdict
+from helpers import (
+    DIFFUSERS_PATHS,
+    LINEAR,
+    TARGETS,
+    affine,
+    parameterization,
+    refusal,
+    signal_to_noise,
+    v_with,
+    verdict,
+)
 
 from targetwise.diffusion.check import LARGE_GAIN, NOT_FINITE
-from targetwise.diffusion.loss import signal_to_noise, weight_in_x0_space
+from targetwise.diffusion.loss import weight_in_x0_space
 from targetwise.diffusion.parameterization import load
-from targetwise.diffusion.schedule import BETA_SCHEDULES, at
+from targetwise.diffusion.schedule import at
 from targetwise.files import canonical_json
 
 # --- sound ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@pytest.mark.parametrize("kind", BETA_SCHEDULES)
+@pytest.mark.parametrize("kind", DIFFUSERS_PATHS)
 def test_every_file_passes_on_every_schedule(name, kind):
     found = verdict(load(name), diffusion={**LINEAR, "schedule": kind}, precisions=["bf16", "fp16"])
     assert found["target"] == name
@@ -37,6 +47,23 @@ def test_the_weight_told_is_that_of_the_loss_space(space, schedule):
     assert (found["curve"]["t"][0], found["curve"]["t"][-1]) == (0, 999)
     assert found["loss_space"] == space
     assert found["loss_space_digest"] == load(space).digest != load("x0").digest or space == "x0"
+
+
+@pytest.mark.parametrize("name", ["epsilon", "x0"])
+def test_what_asks_nothing_of_the_path_is_sound_on_the_straight_one(name):
+    """x_0 = (x_t − τ·ε)/(1 − τ): epsilon's gain is b/a = 1999 at the last midpoint, τ = 1999/2000."""
+    found = verdict(load(name), diffusion={**LINEAR, "schedule": "flow"}, weighting="snr")
+    gain = {"epsilon": {"largest": pytest.approx(1999), "at_t": 999}, "x0": {"largest": pytest.approx(1), "at_t": 0}}
+    assert found["gain_to_x0"]["largest"] == gain[name]["largest"]
+    # SNR = ((1 − τ)/τ)², on midpoints of 1,000 steps: 1999² at the first.
+    assert found["curve"]["weight_in_x0_space"][0] == pytest.approx(1999**2)
+
+
+def test_an_inverse_that_relies_on_a_path_that_preserves_variance_is_refused_elsewhere_with_the_reason():
+    message = refusal(load("v"), diffusion={**LINEAR, "schedule": "flow"})
+    assert "parameterization v: predict_x0 does not invert compute_training_target" in message
+    assert message.endswith("; on this path a² + b² is not 1, so no inverse may rely on it")
+    assert "a² + b²" not in refusal(v_with(predict=lambda x_0, *_: x_0 + 1e-3))
 
 
 def test_a_named_weight_is_told(schedule):

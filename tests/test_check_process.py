@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, TARGETS, VARIANT, verdict
+from helpers import ROOT, TARGETS, VARIANT, link_workflow, verdict
 
 from targetwise import cells, chain, cli
 from targetwise.config import load
@@ -44,11 +44,7 @@ WHERE = {
 @pytest.fixture
 def write(tmp_path, monkeypatch):
     """Write workflow/parameterizations/mine.py in a project of its own, in which the test runs."""
-    folder = tmp_path / "workflow/parameterizations"
-    folder.mkdir(parents=True)
-    for path in (ROOT / "workflow/parameterizations").glob("*.py"):
-        (folder / path.name).symlink_to(path)
-    (tmp_path / "workflow/schemas").symlink_to(ROOT / "workflow/schemas")
+    folder = link_workflow(tmp_path)
     (tmp_path / "config.yaml").symlink_to(ROOT / "config.yaml")
     monkeypatch.chdir(tmp_path)
 
@@ -81,6 +77,7 @@ def test_what_is_found_is_byte_for_byte_what_the_check_finds(name):
 def test_a_stacked_target_of_a_file_that_prints_and_keeps_a_constant_is_sound(tmp_path, monkeypatch, capfd):
     folder = tmp_path / "workflow/parameterizations"
     folder.mkdir(parents=True)
+    (tmp_path / "workflow/paths").symlink_to(ROOT / "workflow/paths")
     (folder / "mine.py").write_text("""
 import torch
 HALF = torch.tensor([0.5, 0.5]).view(1, 2, 1, 1, 1)
@@ -141,8 +138,8 @@ def test_what_ends_the_process_after_a_function_has_returned_is_not_called_the_f
 def test_a_broken_installation_is_not_blamed_on_the_file(write, monkeypatch, tmp_path, capfd):
     """Somewhere before the file is loaded the process ends, and has said why."""
     write()
-    (tmp_path / "broken/diffusers").mkdir(parents=True)
-    (tmp_path / "broken/diffusers/__init__.py").write_text("import not_a_package\n")
+    (tmp_path / "broken/torch").mkdir(parents=True)
+    (tmp_path / "broken/torch/__init__.py").write_text("import not_a_package\n")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}/broken:{ROOT}/src")
     assert "the check of parameterization mine ended with exit code 1, outside of its functions" in refusal()
     assert "error: the package 'not_a_package' is missing" in capfd.readouterr().err

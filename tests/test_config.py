@@ -16,8 +16,9 @@ from hypothesis import strategies as some
 from snakemake.utils import update_config
 
 from targetwise import config as configuration
-from targetwise.diffusion.sampling import make_scheduler
+from targetwise import kinds
 from targetwise.diffusion.schedule import make_schedule
+from targetwise.diffusion.trajectory import trajectory
 from targetwise.errors import UserError
 
 
@@ -84,6 +85,8 @@ def test_every_mapping_in_a_schema_is_closed(file):
             continue
         if re.search(r"\.(if|then|else)(\.|$)", place):  # these only narrow what the closed schema above them takes
             continue
+        if "$ref" in node:  # closed by what it refers to
+            continue
         if "properties" in node:
             assert node.get("additionalProperties") is False, place
         else:
@@ -145,7 +148,8 @@ def described(schema, config, place=""):
     for key, value in config.items():
         listed = key in schema.get("properties", {})
         below = schema["properties"][key] if listed else schema["additionalProperties"]
-        below = SCHEMA["$defs"][below["$ref"].rsplit("/", 1)[1]] if "$ref" in below else below
+        if "$ref" in below:
+            below = configuration.merge(SCHEMA["$defs"][below["$ref"].rsplit("/", 1)[1]], below)
         where = f"{place}.{key}" if place else key
         yield where, below, listed and key in schema.get("required", [])
         if isinstance(value, dict):
@@ -200,12 +204,21 @@ def test_an_entry_left_empty_is_named(study, place):
         ("training.learning_rate", "2e-4", "training.learning_rate is '2e-4'; it must be a finite number, but YAML"),
         ("training.ema_decay", 1, "training.ema_decay is 1; it must be less than 1"),
         ("training.precision.cpu", "bf61", "training.precision.cpu is 'bf61'; did you mean 'bf16'?"),
-        ("diffusion.schedule", "cosin", "diffusion.schedule is 'cosin'; did you mean 'cosine'?"),
+        ("diffusion.schedule", "cosin", "there is no workflow/paths/cosin.py; did you mean 'cosine'?"),
         ("parameterizations.v.target", "vv", "parameterizations.v.target is 'vv', but there is no workflow/"),
         ("parameterizations.v.loss_space", "x", "parameterizations.v.loss_space is 'x', but there is no workflow/"),
-        ("parameterizations.v.weighting", "snrr", "parameterizations.v.weighting is 'snrr'; did you mean 'snr'?"),
+        ("parameterizations.v.weighting", "constan", "weighting is 'constan', but there is no workflow/weightings/"),
+        ("parameterizations.v.weighting", "constan", "constan.py; did you mean 'constant'?"),
+        ("parameterizations.v.weighting", "snrr", "there is no workflow/weightings/snrr.py; did you mean 'snr'?"),
+        ("parameterizations.v.schedule", "flo", "there is no workflow/paths/flo.py; did you mean 'flow'?"),
+        ("sampling.sampler", "dim", "sampling.sampler is 'dim', but there is no workflow/samplers/dim.py; did you"),
         ("parameterizations.v.parameters", {"s": math.nan}, "parameterizations.v.parameters.s is nan"),
         ("parameterizations.v.parameters", {"sqrt_alpha": 1}, "holds the name 'sqrt_alpha', which is the schedule's"),
+        (
+            "diffusion.times",
+            "unifrm",
+            "is 'unifrm', but there is no workflow/times/unifrm.py; did you mean 'uniform'?",
+        ),
         ("data.dataset", "digit", "data.dataset is 'digit'; did you mean 'digits'?"),
         ("scales.tiny.channels", [32, 48], "scales.tiny.channels.1 is 48; it must be a multiple of 32"),
         ("scales.tiny.attention", [2], "scales.tiny.attention is [2], but the levels are 0 to 1"),
@@ -294,7 +307,7 @@ def test_where_a_ddim_step_goes_the_next_one_begins(study, spacing):
         except UserError:
             continue
         options = {**study["sampling"], "steps": steps, "spacing": spacing}
-        t = make_scheduler({**LINEAR, "timesteps": 60}, options).timesteps.tolist()
+        t = [point.t for point in trajectory({**LINEAR, "timesteps": 60}, {}, options)][:-1]
         assert t == [t[0] - i * (60 // steps) for i in range(steps)]
         assert 59 - t[0] <= 2 * (60 // steps) - 2
         assert 0 <= t[-1] < 60 // steps
@@ -379,7 +392,7 @@ def test_what_a_variant_leaves_out_is_filled_in(study):
 
 
 def test_known_targets_are_the_files():
-    assert configuration.known_targets() == TARGETS
+    assert kinds.known("parameterizations") == TARGETS
     assert {"epsilon", "v", "x0"} <= set(TARGETS)
 
 

@@ -153,7 +153,11 @@ def test_first_images_have_a_digest_of_their_own(images):
         ({"datasets": {"own": own("x", filter="cubic")}}, "datasets.own.filter is 'cubic'; did you mean 'bicubic'"),
         ({"metric": {"extractor": "inception"}}, "metric.extractor is 'inception', but data.dataset is 'digits'"),
         ({"data": {"dataset": "cifar10"}}, "metric.extractor is 'digits', but data.dataset is 'cifar10'"),
-        ({"metric": {"path": "quick"}}, r"metric.path is 'quick'; .*clean-fid, fast"),
+        ({"metric": {"implementation": "quick"}}, r"metric.implementation is 'quick'; .*clean-fid, fast"),
+        (
+            {"metric": {"names": ["frechet", "kld"]}},
+            "metric.names.1 is 'kld', but there is no workflow/metrics/kld.py",
+        ),
         ({"metric": {"reference": {"first": 1}}}, "metric.reference.first is 1; it must be at least 2"),
         (
             {

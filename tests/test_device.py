@@ -1,13 +1,19 @@
 """The configuration's switches reach torch, and what was compiled is kept for other cells."""
 
 import os
+import platform
+import re
+import runpy
+import sys
 
 import pytest
 import torch
+from helpers import ROOT
 from torch import nn
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from targetwise.compute import device
+from targetwise.errors import UserError
 
 CPU = torch.device("cpu")
 
@@ -47,6 +53,35 @@ def test_without_a_gpu_it_is_the_cpu_with_the_cells_threads(monkeypatch):
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize(("cuda", "why"), [("12.6", "sees none"), (None, "is a build for CPUs")])
+def test_a_gpu_that_was_asked_for_and_is_not_there_is_one_line(monkeypatch, cuda, why):
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    device.require_gpu()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(
+        UserError, match=f"^a GPU was asked for, but PyTorch .* on {platform.node()} {why}; "
+    ) as caught:
+        device.require_gpu()
+    assert "\n" not in str(caught.value)
+
+
+SCRIPTS = ["train", "sample", "fid", "floor", "ceiling", "reference_stats"]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_that_was_given_a_gpu_never_computes_on_the_cpu(monkeypatch, name):
+    """Nothing is read before the refusal: the arguments name files that do not exist."""
+    path = ROOT / f"workflow/scripts/{name}.py"
+    needed = re.findall(r'"(--[a-z-]+)", required=True', path.read_text())
+    values = {"--draw": "0", "--implementation": "fast", "--split": "train"}
+    arguments = [word for option in needed for word in (option, values.get(option, "missing"))]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", [path.name, *arguments, "--gpu"])
+    with pytest.raises(UserError, match=r"^a GPU was asked for"):
+        runpy.run_path(str(path))["main"]()
+
+
 def test_a_network_is_compiled_where_asked_into_a_cache_that_clones_share(monkeypatch, tmp_path):
     monkeypatch.setenv("TARGETWISE_CACHE", str(tmp_path))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", default_cache_dir())  # as the import of diffusers leaves it
@@ -56,6 +91,17 @@ def test_a_network_is_compiled_where_asked_into_a_cache_that_clones_share(monkey
     device.compile_network(network, CPU, {"compile": {"cpu": True, "cuda": False}})
     assert network._compiled_call_impl is not None
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "compiled")
+
+
+@pytest.mark.parametrize(
+    ("kind", "graphs", "mode"), [("cuda", True, "reduce-overhead"), ("cuda", False, None), ("cpu", True, None)]
+)
+def test_only_a_gpu_replays_a_network_as_a_graph_and_only_where_it_may(monkeypatch, tmp_path, kind, graphs, mode):
+    monkeypatch.setenv("TARGETWISE_CACHE", str(tmp_path))
+    asked, network = {}, nn.Linear(2, 2)
+    monkeypatch.setattr(network, "compile", asked.update)
+    device.compile_network(network, torch.device(kind), {"compile": {"cpu": True, "cuda": True}}, graphs=graphs)
+    assert asked == {"backend": device.COMPILER, "mode": mode}
 
 
 def test_a_cache_for_compiled_networks_that_the_user_names_is_used(monkeypatch, tmp_path):

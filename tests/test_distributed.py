@@ -55,7 +55,7 @@ def make_cell(project, name, **training_options):
     specification = files[grid(study)[0].folder / "cell.json"]
     specification["data"]["train_sha256"] = images_digest(project)
     write_json(folder / "cell.json", specification)
-    write_json(folder / "sampling.json", files[Path("results/digits/sampling.json")])
+    write_json(folder / "sampling.json", files[Path("results/digits/v/sampling-ddim-4.json")])
     return folder
 
 
@@ -123,7 +123,16 @@ def test_samples_agree_by_index(trained, project):
     for processes in (1, 2):
         output = project / f"drawn{processes}.npz"
         folder = trained[1]
-        arguments = ["--specification", folder / "cell.json", "--options", folder / "sampling.json", "--draw", 0]
+        arguments = [
+            "--specification",
+            folder / "cell.json",
+            "--options",
+            folder / "sampling.json",
+            "--draw",
+            0,
+            "--batch",
+            5,
+        ]
         done = call(project, processes, "sample.py", *arguments, "--output", output)
         assert done.returncode == 0, done.stderr[-3000:]
         drawn.append(np.load(output)["arr_0"].astype(int))

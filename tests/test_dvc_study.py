@@ -14,6 +14,7 @@ import pytest
 from helpers import copy_working_tree
 
 from targetwise import config
+from targetwise.errors import UserError
 from targetwise.versioning import restore
 
 STUDY = ["--configfile", "config/digits.yaml"]
@@ -90,6 +91,7 @@ def finished(tmp_path_factory):
     copy_working_tree(project)
     for change in SMALL:
         edit(project, *change)
+    run(project, "targetwise", "stages", *STUDY)
     git(project, "init", "-q")
     git(project, "add", "-A")
     git(project, "commit", "-qm", "t")
@@ -244,6 +246,9 @@ def test_a_half_pushed_remote_is_named_and_the_rest_comes_back(project, restored
 def test_a_record_of_another_configuration_is_not_put_in_place(project, restored):
     edit(project, "config.yaml", r"v: \{target: v\}", "v: {target: v, weighting: snr}")
     shutil.rmtree(project / "results/digits/v")
+    with pytest.raises(UserError, match=r"`targetwise stages --configfile config/digits.yaml` writes it again"):
+        restored()  # dvc.yaml does not watch the weighting yet
+    run(project, "targetwise", "stages", *STUDY)
     outcome = restored()
     assert (outcome.whole, outcome.outdated, outcome.lost) == (CELLS[:1], CELLS[1:], [])
     assert not (project / MODEL).exists()

@@ -30,14 +30,14 @@ def write_dataset(folder, train, test):
     write_json(folder / "manifest.json", {"splits": splits})
 
 
-def make(root, split, path, count=None):
-    name = root / f"{split}-{path}-{count}.npz"
-    reference.make(Selection("checked", split, count, "inception", path), name, processes=2, root=root)
+def make(root, split, implementation, count=None):
+    name = root / f"{split}-{implementation}-{count}.npz"
+    reference.make(Selection("checked", split, count, "inception", implementation), name, processes=2, root=root)
     return load_reference(name)
 
 
-def between(path, first, second):
-    return FRECHET[path](first.mean, first.covariance, second.mean, second.covariance)
+def between(implementation, first, second):
+    return FRECHET[implementation](first.mean, first.covariance, second.mean, second.covariance)
 
 
 @pytest.fixture
@@ -53,13 +53,13 @@ def checked(real):
 def test_2000_training_against_2000_test_images(checked):
     """25.670 ± 0.02, computed independently, clean mode."""
     train, test = make(checked, "train", "clean-fid"), make(checked, "test", "clean-fid")
-    for path in FRECHET:
-        assert between(path, test, train) == pytest.approx(25.670, abs=0.02)
-        assert between(path, train, train) == pytest.approx(0, abs=1e-3)
+    for implementation in FRECHET:
+        assert between(implementation, test, train) == pytest.approx(25.670, abs=0.02)
+        assert between(implementation, train, train) == pytest.approx(0, abs=1e-3)
     assert between("fast", test, train) == pytest.approx(between("clean-fid", test, train), rel=1e-6)
 
 
-def test_both_paths_and_clean_fids_folder_command_agree(checked, real_data, tmp_path):
+def test_both_implementations_and_clean_fids_folder_command_agree(checked, real_data, tmp_path):
     train, test = (store.load(checked / "checked", split).images[:COUNT] for split in ("train", "test"))
     for name, images in {"train": train, "test": test}.items():
         (tmp_path / name).mkdir()
@@ -74,14 +74,16 @@ def test_both_paths_and_clean_fids_folder_command_agree(checked, real_data, tmp_
         str(tmp_path / "test"), str(tmp_path / "train"), wrapper, "clean", batch_size=16, device=CPU, verbose=False
     )
     features, values = {}, {}
-    for path in FRECHET:
-        compared = make(checked, "train", path, COUNT)
-        row = fid.measure_file(tmp_path / "test", checked / f"train-{path}-{COUNT}.npz", threads=2)
+    for implementation in FRECHET:
+        compared = make(checked, "train", implementation, COUNT)
+        row = fid.measure_file(
+            tmp_path / "test", checked / f"train-{implementation}-{COUNT}.npz", ["frechet", "kid"], threads=2
+        )
         assert row["n"] == COUNT and row["marks"] == [
             "fewer than 2,048 samples: 256",
             "reference of fewer than 2,048 images: 256",
         ]
-        features[path], values[path] = compared.features, row["value"]
+        features[implementation], values[implementation] = compared.features, row["value"]
     assert values["clean-fid"] == pytest.approx(expected, rel=1e-5)
     assert values["fast"] == pytest.approx(expected, rel=1e-5)
     off = np.linalg.norm(features["fast"] - features["clean-fid"], axis=1)

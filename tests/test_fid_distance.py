@@ -16,8 +16,8 @@ def features(n, dimensions, seed=0, scale=1.0, shift=0.0):
     return mixed * np.logspace(0, -2, dimensions) * scale + shift
 
 
-def between(path, first, second):
-    return distance.FRECHET[path](*distance.moments(first), *distance.moments(second))
+def between(implementation, first, second):
+    return distance.FRECHET[implementation](*distance.moments(first), *distance.moments(second))
 
 
 def test_one_dimension_is_the_closed_form():
@@ -26,14 +26,14 @@ def test_one_dimension_is_the_closed_form():
     assert found == pytest.approx(9 + 9, abs=1e-9)
 
 
-@pytest.mark.parametrize("path", distance.FRECHET)
-def test_commuting_covariances_are_the_closed_form(path):
+@pytest.mark.parametrize("implementation", distance.FRECHET)
+def test_commuting_covariances_are_the_closed_form(implementation):
     """‖μ₁ − μ₂‖² + Σ(√λ₁ − √λ₂)² for covariances with the same eigenvectors."""
     random = np.random.default_rng(1)
     rotation, _ = np.linalg.qr(random.standard_normal((20, 20)))
     first, second = random.uniform(0.1, 9, 20), random.uniform(0.1, 9, 20)
     covariances = [(rotation * values) @ rotation.T for values in (first, second)]
-    found = distance.FRECHET[path](np.full(20, 0.5), covariances[0], np.zeros(20), covariances[1])
+    found = distance.FRECHET[implementation](np.full(20, 0.5), covariances[0], np.zeros(20), covariances[1])
     assert found == pytest.approx(5 + ((np.sqrt(first) - np.sqrt(second)) ** 2).sum(), rel=1e-10)
 
 
@@ -43,12 +43,12 @@ def test_eigenvalues_give_what_the_matrix_square_root_gives():
         assert between("fast", first, second) == pytest.approx(between("clean-fid", first, second), rel=1e-9)
 
 
-@pytest.mark.parametrize("path", distance.FRECHET)
-def test_distance_is_symmetric_and_zero_to_itself(path):
+@pytest.mark.parametrize("implementation", distance.FRECHET)
+def test_distance_is_symmetric_and_zero_to_itself(implementation):
     first, second = features(400, 48), features(300, 48, seed=1)
-    assert between(path, first, second) == pytest.approx(between(path, second, first), rel=1e-9)
-    assert between(path, first, first) == pytest.approx(0, abs=1e-6)
-    assert between(path, first, second) > 0
+    assert between(implementation, first, second) == pytest.approx(between(implementation, second, first), rel=1e-9)
+    assert between(implementation, first, first) == pytest.approx(0, abs=1e-6)
+    assert between(implementation, first, second) > 0
 
 
 def test_singular_covariances_keep_their_distance():
@@ -101,5 +101,5 @@ def test_imaginary_square_root_is_told(monkeypatch):
         raise ValueError("Imaginary component 3")
 
     monkeypatch.setattr(cleanfid.fid, "frechet_distance", imaginary)
-    with pytest.raises(UserError, match=r"Imaginary component 3\); metric\.path: fast does not need it"):
+    with pytest.raises(UserError, match=r"Imaginary component 3\); metric\.implementation: fast does not need it"):
         between("clean-fid", features(5, 3), features(5, 3))

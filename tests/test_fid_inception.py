@@ -1,4 +1,4 @@
-"""Inception: the network and the resizing are clean-fid's, whichever file and path they come by."""
+"""Inception: the network and the resizing are clean-fid's, whichever file they come in and whoever computes."""
 
 import shutil
 
@@ -11,7 +11,7 @@ from cleanfid.resize import build_resizer
 from targetwise.data import store
 from targetwise.errors import UserError
 from targetwise.files import read_json
-from targetwise.metric import extractors, inception
+from targetwise.metric import clean_fid, extractors, inception
 
 CPU = torch.device("cpu")
 
@@ -36,7 +36,9 @@ def wrapper(weights, tmp_path_factory):
 
 @pytest.fixture
 def features(real, images):
-    return {path: extractors.load("inception", CPU, path).features(images, CPU) for path in extractors.PATHS}
+    return {
+        each: extractors.load("inception", CPU, each).features(images, CPU) for each in extractors.IMPLEMENTATIONS
+    }
 
 
 def test_features_are_those_of_clean_fids_wrapper(features, wrapper, images):
@@ -52,7 +54,11 @@ def test_features_are_those_of_clean_fids_wrapper(features, wrapper, images):
 
 def test_extractor_says_what_it_is(real):
     extractor = extractors.load("inception", CPU, "fast")
-    assert (extractor.name, extractor.metric, extractor.mode, extractor.path) == ("inception", "FID", "clean", "fast")
+    assert (extractor.name, extractor.mode, extractor.implementation) == (
+        "inception",
+        "clean",
+        "fast",
+    )
     assert extractor.digest == inception.LAYERS_SHA256
     with pytest.raises(UserError, match=r"three channels, not of shape \(8, 8, 1\)"):
         extractor.function(torch.zeros(2, 8, 8, 1, dtype=torch.uint8))
@@ -72,6 +78,12 @@ def test_batched_resizing_is_pillows(size):
     assert ours.shape == pillows.shape == (5, 3, 299, 299)
     assert ours.min() >= 0 and ours.max() <= 255
     assert (ours - pillows).abs().max() < 3e-5
+
+
+def test_pillow_in_threads_is_pillow_alone_in_the_same_order(images):
+    alone = clean_fid.resize(images)
+    np.testing.assert_array_equal(clean_fid.resize(images, threads=3), alone)
+    assert len(np.unique(alone.reshape(len(alone), -1), axis=0)) == len(images)  # so that an order shows
 
 
 def test_bicubic_without_antialiasing_would_be_another_metric(images):

@@ -1,16 +1,20 @@
 """References: made in parts, resumed, shared by processes and machines, and always the same."""
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 
 from targetwise import cells
 from targetwise.data import store
 from targetwise.errors import UserError
-from targetwise.files import read_json, sha256_of_array, sha256_of_file
-from targetwise.metric import reference
+from targetwise.files import read_json, sha256_of_array, sha256_of_file, write_json
+from targetwise.metric import extractors, inception, reference
 from targetwise.metric.distance import moments
 from targetwise.metric.extractors import Extractor
 from targetwise.metric.reference import CHUNK, Selection
+from targetwise.provenance import environment
 
 WHOLE = Selection("digits", "train", None, "digits", "fast")
 PARTS = -(-1285 // CHUNK)
@@ -63,7 +67,44 @@ def test_reference_is_features_and_their_moments(expected, root):
     facts = expected.facts
     assert (facts["n"], facts["first"], facts["image_shape"]) == (1285, None, [8, 8, 1])
     assert facts["images_sha256"] == images.digest and facts["file_sha256"] == sha256_of_file(root / "expected.npz")
+    assert facts["environment"] == json.loads(json.dumps(environment()))
     assert not (root / "state").exists()
+
+
+def test_reference_of_another_protocol_is_refused_and_made_again(expected, root, tmp_path, monkeypatch):
+    reference.make(WHOLE, tmp_path / "made.npz", root=root)
+    before = read_json(tmp_path / "made.json")
+    assert before["protocol"] == cells.PROTOCOL["reference"] and reference.is_current(
+        WHOLE, tmp_path / "made.npz", root
+    )
+    for facts in ({**before, "protocol": 0}, {name: before[name] for name in before if name != "protocol"}):
+        write_json(tmp_path / "made.json", facts)
+        words = r"made\.npz was made by protocol (0|unknown), but \d+ is in force; delete it and run again$"
+        with pytest.raises(UserError, match=words):
+            reference.load_reference(tmp_path / "made.npz")
+    write_json(tmp_path / "made.json", before)
+    monkeypatch.setitem(cells.PROTOCOL, "reference", before["protocol"] + 1)
+    assert not reference.is_current(WHOLE, tmp_path / "made.npz", root)
+    with pytest.raises(UserError, match="is in force"):
+        reference.load_reference(tmp_path / "made.npz")
+    reference.make(WHOLE, tmp_path / "made.npz", root=root)
+    assert reference.is_current(WHOLE, tmp_path / "made.npz", root)
+    np.testing.assert_array_equal(reference.load_reference(tmp_path / "made.npz").features, expected.features)
+
+
+def test_reference_of_other_images_or_weights_is_not_current(expected, root, monkeypatch):
+    path = root / "expected.npz"
+    assert reference.is_current(WHOLE, path, root)
+    assert not reference.is_current(dataclasses.replace(WHOLE, first=300), path, root)
+    assert not reference.is_current(WHOLE, root / "none.npz", root)
+    with monkeypatch.context() as patch:
+        patch.setitem(extractors.DIGESTS, "digits", "0" * 64)
+        assert not reference.is_current(WHOLE, path, root)
+
+
+def test_extractors_have_the_digests_that_they_are_listed_with():
+    assert extractors.DIGESTS["digits"] == extractors.load("digits", reference.choose(1), "fast").digest
+    assert extractors.DIGESTS["inception"] == inception.LAYERS_SHA256 and len(extractors.DIGESTS) == 2
 
 
 def test_killed_run_goes_on_and_ends_with_the_same_bytes(expected, root, tmp_path, monkeypatch, counted):

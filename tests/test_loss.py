@@ -5,23 +5,21 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers import LINEAR, TARGETS, affine, parameterization, some_images
+from helpers import DIFFUSERS_PATHS, LINEAR, ROOT, TARGETS, affine, parameterization, signal_to_noise, some_images
 from hypothesis import given
 from hypothesis import strategies as some
 
-from targetwise.diffusion.loss import (
-    X0_WEIGHTS,
-    Objective,
-    multiplier,
-    signal_to_noise,
-    slope_of_target,
-    weight_in_x0_space,
-)
-from targetwise.diffusion.parameterization import load
-from targetwise.diffusion.schedule import BETA_SCHEDULES, add_noise, at, make_schedule
+from targetwise import kinds
+from targetwise.diffusion.loss import Objective, multiplier, named_weight, slope_of_target, weight_in_x0_space
+from targetwise.diffusion.parameterization import load, load_file
+from targetwise.diffusion.schedule import add_noise, at, make_schedule
+from targetwise.errors import UserError
 
 each_target = pytest.mark.parametrize("name", TARGETS)
 each_pair = pytest.mark.parametrize(("target", "space"), [(t, s) for t in TARGETS for s in TARGETS])
+
+#: Every file there is; a new one is tested because it is there.
+WEIGHTINGS = sorted(path.stem for path in (ROOT / "workflow/weightings").glob("*.py"))
 
 #: Weight in x0 space of a flat loss, on a variance-preserving path.
 FLAT_WEIGHTS = {
@@ -61,7 +59,7 @@ def objective(target, space, weighting, schedule):
 
 
 @pytest.mark.parametrize("name", sorted(FLAT_WEIGHTS))
-@pytest.mark.parametrize("kind", BETA_SCHEDULES)
+@pytest.mark.parametrize("kind", DIFFUSERS_PATHS)
 def test_a_flat_loss_has_the_tables_weight_in_x0_space(name, kind):
     schedule = make_schedule({**LINEAR, "schedule": kind}, dtype=torch.float64)
     expected = FLAT_WEIGHTS[name](signal_to_noise(schedule))
@@ -76,11 +74,63 @@ def test_the_numbers_of_record(schedule):
     assert weight_in_x0_space(load("v"), "constant", schedule).mean() == pytest.approx(32.05, abs=0.005)
 
 
+def three_steps(**parameters):
+    """Return a path of three steps with ᾱ = 0.9, 0.5, 0.2, whose SNR ᾱ/(1 − ᾱ) is 9, 1 and 1/4."""
+    alpha = torch.tensor([0.9, 0.5, 0.2], dtype=torch.float64)
+    constants = {name: torch.tensor(value, dtype=torch.float64) for name, value in parameters.items()}
+    path = {"alphas_cumprod": alpha, "sqrt_alpha": alpha.sqrt(), "sqrt_one_minus_alpha": (1 - alpha).sqrt()}
+    return {**path, **constants}
+
+
+@pytest.mark.parametrize(
+    ("weighting", "parameters", "worked_out"),
+    [
+        ("snr", {}, [9, 1, 0.25]),
+        ("truncated_snr", {}, [9, 1, 1]),
+        ("snr_plus_one", {}, [10, 2, 1.25]),
+        ("min_snr", {}, [5, 1, 0.25]),
+        ("min_snr", {"gamma": 0.5}, [0.5, 0.5, 0.25]),
+    ],
+)
 @each_target
-@pytest.mark.parametrize("weighting", X0_WEIGHTS)
-def test_a_named_weight_is_the_same_in_every_space(name, weighting, schedule):
-    expected = X0_WEIGHTS[weighting](schedule)
+def test_a_named_weight_is_that_of_the_paper_in_every_space(name, weighting, parameters, worked_out):
+    schedule, expected = three_steps(**parameters), torch.tensor(worked_out, dtype=torch.float64)
+    torch.testing.assert_close(named_weight(weighting, schedule), expected, rtol=1e-12, atol=0)
     torch.testing.assert_close(weight_in_x0_space(load(name), weighting, schedule), expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_every_file_gives_a_weight_at_every_step(weighting, schedule):
+    weight = named_weight(weighting, {name: value.float() for name, value in schedule.items()})
+    assert weight.shape == (1000,)
+    assert weight.dtype == torch.float64
+    assert (weight > 0).all()
+    assert weight.isfinite().all()
+
+
+def test_snr_plus_one_is_a_flat_loss_of_v_and_snr_one_of_epsilon(schedule):
+    for weighting, space in (("snr_plus_one", "v"), ("snr", "epsilon")):
+        flat = torch.ones(1000, dtype=torch.float64)
+        torch.testing.assert_close(multiplier(load(space), weighting, schedule), flat, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("1 / 0", "weight fails: ZeroDivisionError"),
+        ("schedule['gama']", "weight fails: KeyError: 'gama'"),
+        ("1.0", r"weight returned float; it must return a tensor of shape \(3,\)"),
+        ("schedule['sqrt_alpha'][:2]", r"weight returned \(2,\); it must return a tensor of shape \(3,\)"),
+        ("schedule['sqrt_alpha'] - 0.5", "weight is negative at t = 2"),
+    ],
+)
+def test_a_file_that_gives_no_weights_is_one_line(body, words, tmp_path, monkeypatch):
+    (tmp_path / "weightings").mkdir()
+    (tmp_path / "weightings/mine.py").write_text(f"def weight(schedule):\n    return {body}\n")
+    monkeypatch.setattr(kinds, "WORKFLOW", tmp_path)
+    with pytest.raises(UserError, match=f"weightings/mine.py: {words}") as caught:
+        multiplier(load_file(ROOT / "workflow/parameterizations/v.py"), "mine", three_steps())
+    assert len(str(caught.value).splitlines()) == 1
 
 
 @each_target
@@ -120,7 +170,7 @@ def test_a_perfect_output_has_no_loss_in_any_space(target, space, schedule):
     target, space = load(target), load(space)
     x_0, noise, x_t, timesteps, _ = batch(schedule)
     y = target.compute_training_target(x_0, noise, timesteps, schedule)
-    for weighting in ("constant", *X0_WEIGHTS):
+    for weighting in ("constant", *WEIGHTINGS):
         loss = objective(target, space, weighting, schedule)(y, x_0, noise, x_t, timesteps)
         assert loss.max() < 1e-20
 

@@ -1,11 +1,13 @@
 """The network is that of the reference task, and its weights come from the seed alone."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from helpers import ROOT
 
+from targetwise import cells
 from targetwise import config as configuration
 from targetwise.diffusion.network import build
 from targetwise.errors import UserError
@@ -68,7 +70,7 @@ def test_more_output_channels_start_alike_but_for_the_last_layer():
 @pytest.mark.parametrize(("channels", "out_channels"), [(1, 1), (3, 3), (3, 6)])
 def test_an_image_goes_in_and_a_target_comes_out(channels, out_channels):
     network = build(TINY, in_channels=channels, out_channels=out_channels, image_size=8, seed=0)
-    output = network(torch.zeros(2, channels, 8, 8), torch.tensor([0, 999])).sample
+    output = network(torch.zeros(2, channels, 8, 8), torch.tensor([0, 999]))
     assert output.shape == (2, out_channels, 8, 8)
     assert output.dtype == torch.float32
     assert not torch.equal(output[0], output[1])  # the time step is heard
@@ -94,9 +96,99 @@ def test_images_that_cannot_be_halved_are_refused(size, levels):
 def test_one_level_is_enough():
     scale = {"channels": [32], "attention": [], "layers_per_block": 1}
     network = build(scale, in_channels=1, out_channels=1, image_size=7, seed=0)
-    assert network(torch.zeros(1, 1, 7, 7), torch.tensor([3])).sample.shape == (1, 1, 7, 7)
+    assert network(torch.zeros(1, 1, 7, 7), torch.tensor([3])).shape == (1, 1, 7, 7)
 
 
 def test_the_digits_scale_builds():
     scale = configuration.load([Path("config/digits.yaml")])["scales"]["tiny"]
     assert sum(value.numel() for value in weights(scale).values()) < 2e6
+
+
+# --- other networks ------------------------------------------------------------------------------------------------
+
+MLP = {"network": "mlp", "width": 16, "layers": 2}
+
+
+def test_the_unet_is_diffusers_own():
+    """The same names and, from one seed, the same bits as UNet2DModel built by hand, and the same output."""
+    from diffusers import UNet2DModel
+
+    torch.manual_seed(3)
+    expected = UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=2,
+        block_out_channels=(32, 64),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        norm_num_groups=32,
+        norm_eps=1e-6,
+        attention_head_dim=8,
+        flip_sin_to_cos=False,
+        freq_shift=1,
+        downsample_padding=0,
+        dropout=0.0,
+    )
+    found = build({**TINY, "network": "unet"}, in_channels=1, out_channels=2, image_size=8, seed=3)
+    assert equal(found.state_dict(), expected.state_dict())
+    x, t = torch.randn(3, 1, 8, 8), torch.tensor([0, 500, 999])
+    assert torch.equal(found(x, t), expected(x, t).sample)
+
+
+@pytest.mark.parametrize(("size", "channels", "out_channels"), [(8, 1, 1), (7, 3, 6), (1, 1, 2)])
+def test_an_mlp_takes_images_of_any_size(size, channels, out_channels):
+    network = build(MLP, in_channels=channels, out_channels=out_channels, image_size=size, seed=0)
+    x = torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(0))
+    output = network(x, torch.tensor([0, 999]))
+    assert output.shape == (2, out_channels, size, size)
+    torch.testing.assert_close(network(x[:1], torch.tensor([0]))[0], output[0])  # no image sees another
+    assert not torch.allclose(network(x, torch.tensor([1, 999]))[0], output[0])  # the time step is heard
+
+
+def test_an_mlp_learns_a_target_that_depends_on_time():
+    """ε of x_t = ε·(1 + t/1000) with one pixel: it is read off only by who hears both x and t."""
+    torch.manual_seed(0)
+    network = build({**MLP, "width": 64}, in_channels=1, out_channels=1, image_size=1, seed=0)
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    for _ in range(400):
+        noise, t = torch.randn(64, 1, 1, 1), torch.randint(0, 1000, (64,))
+        loss = (network(noise * (1 + t.view(-1, 1, 1, 1) / 1000), t) - noise).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.02
+
+
+@pytest.mark.parametrize("options", [{"width": 15, "layers": 1}, {"width": 16}, {**MLP, "channels": [32]}])
+def test_an_mlp_says_in_one_line_which_options_it_takes(options):
+    with pytest.raises(UserError, match=r"^network mlp takes an even width and layers, e\.g\. ") as caught:
+        build({**options, "network": "mlp"}, **SHAPE, seed=0)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_without_a_file_is_refused_while_the_configuration_is_read(study):
+    study["scales"]["tiny"] = {**MLP, "network": "mpl"}
+    with pytest.raises(
+        UserError, match=r"scales.tiny.network is 'mpl', but there is no workflow/networks/mpl.py; did"
+    ):
+        configuration.validate(study)
+    study["scales"]["tiny"] = MLP
+    configuration.validate(study)
+
+
+@pytest.mark.parametrize(
+    ("edited", "moves"),
+    [("networks/unet", True), ("networks/mlp", False), ("times/uniform", True), ("times/logit_normal", False)],
+)
+def test_the_files_of_its_network_and_times_are_in_a_trainings_key_and_no_other(
+    study, tmp_path, monkeypatch, edited, moves
+):
+    shutil.copytree(ROOT / "workflow", tmp_path / "workflow")
+    monkeypatch.chdir(tmp_path)
+    (cell, *_) = cells.grid(study)
+    specification = cells.specifications(study)[cell.folder / "cell.json"]
+    before = cells.TrainingKeys("i" * 64).of(specification)
+    with (tmp_path / f"workflow/{edited}.py").open("a") as file:
+        file.write("\n# edited\n")
+    assert (cells.TrainingKeys("i" * 64).of(specification) != before) == moves

@@ -14,7 +14,7 @@ from targetwise.data.store import Images
 from targetwise.diffusion.sampling import sample
 from targetwise.errors import UserError
 from targetwise.operations import status
-from targetwise.outcome import check_outcome, read_curve, read_outcome
+from targetwise.outcome import check_outcome, clipped_share, read_curve, read_outcome
 from targetwise.records import manifest
 from targetwise.report import origins, page, statistics
 from targetwise.tracking.runs import Runs
@@ -212,6 +212,24 @@ def test_a_curve_may_hold_numbers_of_its_own(tmp_path):
     lines = [{**LINE, "step": step, "own": {"distance_to_teacher": 0.25}} for step in (1, 2)]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert read_curve(tmp_path / "train.jsonl") == lines
+
+
+@pytest.mark.parametrize(
+    ("steps_and_shares", "share"),
+    [
+        ([(4, 1.0), (8, 0.0)], 0.5),
+        ([(100, 0.5), (200, 0.25), (210, 1.0)], 85 / 210),
+        ([(100, None), (300, 0.5), (400, 0.0)], 1 / 3),
+        ([(100, None)], None),
+        ([], None),
+    ],
+    ids=["whole windows", "a short last one", "the first without", "none", "no line"],
+)
+def test_the_share_of_clipped_steps_counts_steps_and_not_lines(steps_and_shares, share):
+    lines = [
+        {**LINE, "step": step} | ({} if each is None else {"clipped_share": each}) for step, each in steps_and_shares
+    ]
+    assert clipped_share(lines) == (share if share is None else pytest.approx(share))
 
 
 def test_a_record_of_another_procedure_is_not_trained_over(config, cell, images):

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from helpers import LINEAR, TARGETS, affine, parameterization, some_images
+from helpers import DIFFUSERS_PATHS, LINEAR, TARGETS, affine, parameterization, some_images
 from hypothesis import given
 from hypothesis import strategies as some
 
 from targetwise.diffusion.parameterization import load, load_file, probe_output_channels
-from targetwise.diffusion.schedule import BETA_SCHEDULES, add_noise, at, make_schedule
+from targetwise.diffusion.schedule import add_noise, at, make_schedule
 from targetwise.errors import UserError
 
 #: p and q of y = p·ε + q·x_0, from the table of the protocol. A new file needs no entry; with one it is tested more.
@@ -19,7 +19,7 @@ ALGEBRA = {
 
 each_target = pytest.mark.parametrize("name", TARGETS)
 each_known_target = pytest.mark.parametrize("name", sorted(set(ALGEBRA) & set(TARGETS)))
-each_schedule = pytest.mark.parametrize("kind", BETA_SCHEDULES)
+each_schedule = pytest.mark.parametrize("kind", DIFFUSERS_PATHS)
 
 
 def everything(kind="linear", dtype=torch.float64, per_step=2):

@@ -9,12 +9,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler
+from helpers import diffusers_options, link_workflow
 
 from targetwise import cells, config
 from targetwise.data.store import Images
 from targetwise.diffusion import check, parameterization
 from targetwise.diffusion.network import build
-from targetwise.diffusion.sampling import Denoiser, denoise, make_scheduler, to_uint8
+from targetwise.diffusion.sampling import Denoiser, denoise, to_uint8
 from targetwise.diffusion.schedule import make_schedule
 from targetwise.files import sha256_of_array
 from targetwise.training import loop
@@ -64,7 +66,12 @@ def test_both_protocols_share_the_budget(clean, faithful):
     same = {"steps": 35000, "learning_rate": 2e-4, "weight_decay": 1e-4, "gradient_clip": 1.0, "ema_decay": 0.9995}
     for study in (clean, faithful):
         assert {key: study["training"][key] for key in same} == same
-        assert study["diffusion"] == {"schedule": "linear", "timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
+        assert study["diffusion"] == {
+            "schedule": "linear",
+            "timesteps": 1000,
+            "beta_start": 1e-4,
+            "beta_end": 0.02,
+        } | {"times": "uniform"}
         sampling = {"sampler": "ddim", "steps": 50, "spacing": "leading", "clip": True, "images": 50000}
         assert {key: study["sampling"][key] for key in sampling} == sampling
         assert study["grid"]["parameterizations"] == ["epsilon", "v", "x0"]
@@ -77,6 +84,7 @@ def test_clean_protocol_is_three_seeds_two_draws_and_no_quirk(clean):
     assert clean["training"]["precision"]["cuda"] == "bf16" and clean["training"]["global_batch"] == 128
     quirks = {"last_alpha_is_one": True, "quantization": "round", "widen_output": True}
     assert {key: clean["sampling"][key] for key in quirks} == quirks
+    assert clean["training"]["output_in_fp32"]
 
 
 def test_faithful_protocol_is_seed_42_and_its_batches(faithful):
@@ -87,7 +95,7 @@ def test_faithful_protocol_is_seed_42_and_its_batches(faithful):
         for cell in cells.grid(faithful)
     }
     assert batches == {"small": 128, "medium": 128, "large": 64}
-    assert not any(faithful["training"][key] for key in ("tf32", "channels_last", "fused_optimizer"))
+    assert not any(faithful["training"][key] for key in ("tf32", "output_in_fp32"))
     assert not faithful["training"]["compile"]["cuda"]
 
 
@@ -98,7 +106,7 @@ class Known:
     """Stands for a denoiser that knows x_0, or that is wrong in a known way."""
 
     def __init__(self, study, x_0):
-        self.variant = {"diffusion": study["diffusion"]}
+        self.variant = {"diffusion": study["diffusion"], "parameters": {}}
         self.answer = x_0
         self.asked = []
 
@@ -114,6 +122,20 @@ def sampled(study, x_0, **options):
     return denoise(denoiser, noise, {**study["sampling"], **options}), denoiser.asked
 
 
+def theirs(study):
+    """Return diffusers' scheduler, as the reference task sets it up."""
+    sampling = study["sampling"]
+    scheduler = DDIMScheduler(
+        **diffusers_options(study["diffusion"]),
+        prediction_type="sample",
+        clip_sample=sampling["clip"],
+        set_alpha_to_one=sampling["last_alpha_is_one"],
+        timestep_spacing=sampling["spacing"],
+    )
+    scheduler.set_timesteps(sampling["steps"])
+    return scheduler
+
+
 def test_leading_spacing_asks_at_980_to_0(faithful):
     _, asked = sampled(faithful, torch.zeros(8, 3, 32, 32))
     assert asked == list(range(980, -1, -20))
@@ -124,10 +146,7 @@ def test_49_of_50_steps_act_and_noise_stays(faithful, clean):
     x_0 = torch.full((8, 3, 32, 32), 0.25)
     images, asked = sampled(faithful, x_0)
     assert len(asked) == 50
-    scheduler = make_scheduler(faithful["diffusion"], faithful["sampling"])
-    a, b = scheduler.alphas_cumprod[0].sqrt(), (1 - scheduler.alphas_cumprod[0]).sqrt()
-    x_t = a * x_0 + b * torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(scheduler.step(x_0, 0, x_t).prev_sample, x_t, rtol=0, atol=1e-6)
+    a = (1 - faithful["diffusion"]["beta_start"]) ** 0.5
     assert (images - a * 0.25).std().item() == pytest.approx(0.01, rel=0.05)
     exact, _ = sampled(clean, x_0)
     assert (exact - 0.25).abs().max() < 1e-5
@@ -141,24 +160,22 @@ def test_truncation_darkens_by_half_a_level():
     np.testing.assert_array_equal(truncated, np.floor((images.permute(0, 2, 3, 1).numpy() + 1) * 127.5))
 
 
-def test_epsilon_of_a_step_comes_from_the_unclipped_x_0(faithful):
-    """With x_0 = 2 everywhere: ε = (x_t − a·2)/b, unless it is asked to be (x_t − a·1)/b."""
-    sampling = faithful["sampling"]
-    scheduler = make_scheduler(faithful["diffusion"], sampling)
-    now, then = (scheduler.alphas_cumprod[t] for t in (500, 480))
-    x_t, x_0 = torch.full((1, 3, 4, 4), 0.3), torch.full((1, 3, 4, 4), 2.0)
+@pytest.mark.parametrize("clipped_epsilon", [False, True])
+def test_every_quirk_together_is_diffusers_own_sampler(faithful, clipped_epsilon):
+    """With x0 far outside [-1, 1]: 50 steps of ours and of theirs from the same noise."""
+    base = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
-    def after(estimate):
-        return then.sqrt() * 1.0 + (1 - then).sqrt() * (0.3 - now.sqrt() * estimate) / (1 - now).sqrt()
+    def x_0(t):
+        return 2 * torch.sin(base + t / 100)
 
-    step = scheduler.step(x_0, 500, x_t, use_clipped_model_output=sampling["clipped_epsilon"]).prev_sample
-    assert step.mean().item() == pytest.approx(float(after(2.0)), rel=1e-5)
-    other = scheduler.step(x_0, 500, x_t, use_clipped_model_output=True).prev_sample
-    assert other.mean().item() == pytest.approx(float(after(1.0)), rel=1e-5)
-    assert not torch.equal(
-        sampled(faithful, torch.full((8, 3, 32, 32), 2.0))[0],
-        sampled(faithful, torch.full((8, 3, 32, 32), 2.0), clipped_epsilon=True)[0],
-    )
+    denoiser = Known(faithful, None)
+    denoiser.x_0 = lambda x_t, timesteps, **_: x_0(int(timesteps[0]))
+    noise = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    ours = denoise(denoiser, noise, {**faithful["sampling"], "clipped_epsilon": clipped_epsilon})
+    scheduler, x = theirs(faithful), noise
+    for t in scheduler.timesteps:
+        x = scheduler.step(x_0(int(t)), t, x, eta=0.0, use_clipped_model_output=clipped_epsilon).prev_sample
+    torch.testing.assert_close(ours, x, rtol=1e-5, atol=1e-5)
 
 
 def test_network_output_stays_in_the_type_of_autocast(faithful, clean):
@@ -170,12 +187,13 @@ def test_network_output_stays_in_the_type_of_autocast(faithful, clean):
         return model_output
 
     denoiser = Denoiser.__new__(Denoiser)
-    denoiser.variant = {"diffusion": clean["diffusion"]}
-    denoiser.precision, denoiser.device = {"cpu": "bf16"}, torch.device("cpu")
+    denoiser.variant = {"diffusion": clean["diffusion"], "parameters": {}}
+    denoiser.options = {"precision": {"cpu": "bf16"}, "deterministic": False, "tf32": False}
+    denoiser.device = torch.device("cpu")
     denoiser.schedule = make_schedule(clean["diffusion"])
     denoiser.target = SimpleNamespace(predict_x0=predict_x0)
     convolution = torch.nn.Conv2d(3, 3, 3, padding=1)
-    denoiser.model = lambda x, timesteps: SimpleNamespace(sample=convolution(x))
+    denoiser.model = lambda x, timesteps: convolution(x)
     noise = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     narrow = denoise(denoiser, noise, faithful["sampling"])
     assert set(seen) == {torch.bfloat16}
@@ -241,11 +259,7 @@ def predict_x0(model_output, x_t, timesteps, schedule):
 @pytest.fixture
 def submission(tmp_path, monkeypatch):
     """A project with one more parameterization, which is somebody's file as it is."""
-    (tmp_path / "workflow/parameterizations").mkdir(parents=True)
-    (tmp_path / "workflow/schemas").symlink_to(ROOT / "workflow/schemas")
-    for file in (ROOT / "workflow/parameterizations").glob("*.py"):
-        (tmp_path / "workflow/parameterizations" / file.name).symlink_to(file)
-    (tmp_path / "workflow/parameterizations/submitted.py").write_text(SUBMISSION)
+    (link_workflow(tmp_path) / "submitted.py").write_text(SUBMISSION)
     (tmp_path / "config.yaml").write_text((ROOT / "config.yaml").read_text())
     (tmp_path / "config").symlink_to(ROOT / "config")
     monkeypatch.chdir(tmp_path)

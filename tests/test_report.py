@@ -80,6 +80,7 @@ def drawn():
 
 def row(cell, value, reason=None, marks=(), what="cell"):
     return {
+        "key": DIGEST,
         "what": what,
         "cell": cell and vars(cell),
         "draw": 0 if what == "cell" else None,
@@ -88,10 +89,11 @@ def row(cell, value, reason=None, marks=(), what="cell"):
         "reason": reason,
         "metric": "FD (odd features)",
         "value": value,
-        "kid": None if value is None else 0.5,
+        "name": "frechet",
+        "values": {} if value is None else {"frechet": value, "kid": 0.5},
         "n": 40,
         "mode": "native",
-        "path": "clean-fid",
+        "implementation": "clean-fid",
         "extractor": "odd",
         "extractor_sha256": "e" * 64,
         "reference": "digits train",

@@ -100,7 +100,7 @@ def test_on_the_same_machine_it_is_identical_and_nothing_is_touched(project, mon
         ["model", "identical"],
         ["samples of draw 0", "identical"],
         ["FD (digits features) of draw 0", "identical"],
-        ["KID of draw 0", "identical"],
+        ["kid of draw 0", "identical"],
         ["environment", "no recorded difference"],
     ]
     assert lines[5].startswith("spread ") and " lies within " in lines[5]
@@ -261,19 +261,19 @@ def test_without_the_recorded_samples_how_far_cannot_be_told(made):
 
 
 def test_a_metric_that_differs_is_given_with_both_values(made):
-    edit(cell_folder(), lambda content: content["draws"][0].update(value=40.0, kid=0.0))
-    edit(made, lambda content: content["draws"][0].update(value=42.0, kid=0.25))
+    edit(cell_folder(), lambda content: content["draws"][0].update(value=40.0, values={"frechet": 40.0, "kid": 0.0}))
+    edit(made, lambda content: content["draws"][0].update(value=42.0, values={"frechet": 42.0, "kid": 0.25}))
     nothing = "no recorded difference in the environment of measure draw 0 goes with it"
     assert off(made) == {
         "FD (digits features) of draw 0": f"42, recorded is 40: +2, 0.05 of it; {nothing}",
-        "KID of draw 0": f"0.25, recorded is 0: +0.25; {nothing}",
+        "kid of draw 0": f"0.25, recorded is 0: +0.25; {nothing}",
     }
 
 
 def test_what_follows_from_something_else_is_not_explained_twice(made):
     alter_weights(made, lambda weights: weights[sorted(weights)[0]].fill(0))
     alter_samples(made, lambda images: np.full_like(images, 7))
-    edit(made, lambda content: content["draws"][0].update(value=42.0))
+    edit(made, lambda content: content["draws"][0]["values"].update(frechet=42.0))
     found = off(made)
     assert found["model"].endswith("; no recorded difference in the environment of train goes with it")
     assert found["samples of draw 0"].endswith("; follows from the model")
@@ -286,7 +286,7 @@ def diverge(content):
         status="diverged",
         reason="the loss was not finite at step 3",
         value=None,
-        kid=None,
+        values={},
         n=0,
         samples_sha256="1" * 64,
     )
@@ -337,7 +337,7 @@ def test_stages_that_ran_elsewhere_are_told_apart(made):
         content["environments"] = [{**one, "stages": ["train", "sample draw 0"]}, other]
 
     edit(cell_folder(), two_machines)
-    edit(made, lambda content: content["draws"][0].update(value=1.0))
+    edit(made, lambda content: content["draws"][0]["values"].update(frechet=1.0))
     found = compared(made)
     here = provenance.machine()["cpu"]
     assert found.environment == [f"measure draw 0: cpu another → {here}"]
@@ -368,7 +368,7 @@ def test_a_gpu_that_need_not_repeat_itself_is_noted(made, deterministic, noted):
         edit(folder, on_a_gpu)
     note = "training.deterministic is false, so a GPU does not give the same bits twice"
     assert not any(note in line for line in compared(made).lines())
-    edit(made, lambda content: content["draws"][0].update(value=1.0))
+    edit(made, lambda content: content["draws"][0]["values"].update(frechet=1.0))
     assert any(note in line for line in compared(made).lines()) is noted
 
 
@@ -376,7 +376,7 @@ def test_a_gpu_that_need_not_repeat_itself_is_noted(made, deterministic, noted):
 
 
 def with_values(*values):
-    return [{"draws": [{"value": value} for value in np.atleast_1d(each)]} for each in values]
+    return [{"draws": [{"sampler": "s", "value": value} for value in np.atleast_1d(each)]} for each in values]
 
 
 def test_the_spread_is_where_further_seeds_are_expected():
@@ -421,7 +421,7 @@ def test_only_comparable_seeds_are_counted(project, monkeypatch):
     monkeypatch.setattr(chain, "run", lambda study, cell, stop: shutil.copytree(project / cell.folder, cell.folder))
     monkeypatch.setattr(comparison, "compare", lambda recorded, made, seeds: asked.append(seeds))
     again()
-    edit(cell_folder(0), lambda content: content["configuration"]["metric.json"].update(path="fast"))
+    edit(cell_folder(0), lambda content: content["configuration"]["metric.json"].update(implementation="fast"))
     again()
     assert [[each["cell"]["seed"] for each in seeds] for seeds in asked] == [[0, 1], [1]]
 
@@ -487,7 +487,7 @@ def own_rule():
     ("change", "words"),
     [
         (other_steps, r"of another configuration: cell.json now says training.steps = 13, recorded is 12"),
-        (other_sampling, r"of another configuration: sampling.json now says images = 49, recorded is 48"),
+        (other_sampling, r"of another configuration: sampling-ddim-4.json now says images = 49, recorded is 48"),
         (other_parameterization, r"parameterizations/v.py is not the file that short@v-tiny-1 was trained with"),
         (other_images, r"data/digits holds other images than short@v-tiny-1 was trained on"),
         (own_rule, r"trained by a rule of your own; only the pipeline's own training"),
@@ -518,7 +518,7 @@ def test_cut_off_the_same_command_goes_on_and_ends_alike(project, monkeypatch, c
     assert str(scratch) in capsys.readouterr().err, "it says where it works"
 
     with monkeypatch.context() as broken:
-        broken.setattr(chain, "sample", lambda *arguments: 1 / 0)
+        broken.setattr(chain, "sample", lambda *arguments, **options: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             again()
     said = capsys.readouterr().err

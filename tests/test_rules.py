@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from targetwise.cluster import slurm
-from targetwise.cluster.slurm import launcher, time_budget
+from targetwise.cluster.slurm import gpu_demand, launcher, time_budget
 
 ROOT = Path(__file__).parent.parent
 RULE_FILES = sorted([ROOT / "Snakefile", *(ROOT / "rules").rglob("*.smk")])
@@ -46,6 +46,29 @@ def test_the_default_profile_leaves_the_cluster_to_the_other():
 )
 def test_one_process_per_gpu(resources, start):
     assert launcher(resources) == start
+
+
+@pytest.mark.parametrize(
+    ("resources", "option"),
+    [
+        ({}, ""),
+        ({"gpu": 0, "nodes": 1}, ""),
+        ({"gpu": 1}, "--gpu"),
+        ({"gpu": 4}, "--gpu"),
+        ({"gres": "gpu:2", "gpu": 0}, "--gpu"),
+    ],
+)
+def test_a_job_that_asks_for_a_gpu_says_so_to_its_script(resources, option):
+    assert gpu_demand(resources) == option
+
+
+def test_every_script_that_can_use_a_gpu_is_told_of_the_demand():
+    """Who takes no --gpu could compute on a node's CPU for days while the GPU beside it is broken."""
+    rules = "".join(path.read_text() for path in RULE_FILES)
+    for path in (ROOT / "workflow/scripts").glob("*.py"):
+        if '"--gpu"' in path.read_text():
+            command = rules.split(f"workflow/scripts/{path.name} ", 1)[1].split("> {log}", 1)[0]
+            assert "{params.gpu}" in command, path
 
 
 def test_several_nodes_meet_at_the_first():

@@ -1,23 +1,29 @@
 """Sampling, against DDIM written out here, against diffusers, and against data whose exact denoiser is known."""
 
+import hashlib
+import shutil
+from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler
-from helpers import EXAMPLE, LINEAR, TARGETS, some_images, whole_outcome
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+from helpers import DIFFUSERS_PATHS, EXAMPLE, LINEAR, ROOT, TARGETS, diffusers_options, some_images, whole_outcome
 from safetensors.torch import save_file
 
 from targetwise import cells
 from targetwise.data.samples import load_samples
-from targetwise.diffusion import sampling
 from targetwise.diffusion.parameterization import load
 from targetwise.diffusion.randomness import sampling_noise
 from targetwise.diffusion.sampling import Denoiser, denoise, draw_images, sample, to_uint8
-from targetwise.diffusion.schedule import at, diffusers_options, make_schedule
+from targetwise.diffusion.schedule import at, make_schedule
 from targetwise.errors import UserError
 from targetwise.files import read_json, sha256_of_file, write_json
+from targetwise.metric import bounds
+from targetwise.training import loop
+from targetwise.training.stopping import Stop
 
 SHAPE = (2, 4, 4)
 
@@ -30,10 +36,11 @@ def options(**changes):
 class Exact:
     """Stands for a trained network: x_0 from a formula of (x_t, t)."""
 
-    def __init__(self, x_0, diffusion=LINEAR):
-        self.variant = {"diffusion": diffusion}
+    def __init__(self, x_0, diffusion=LINEAR, seed=0):
+        self.variant = {"diffusion": diffusion, "parameters": {}}
         self.device = torch.device("cpu")
         self.image_shape = SHAPE
+        self.seed = seed
         self.asked = []
         self._x_0 = x_0
 
@@ -61,6 +68,11 @@ def gaussian(mean, deviation, target="x0"):
 def wild(x_t, timesteps):
     """A function that is nothing like a denoiser, so that no error of the loop can hide."""
     return torch.tanh(1.7 * x_t + timesteps.view(-1, 1, 1, 1) / 300) * 1.3
+
+
+def smooth(x_t, timesteps):
+    """A function of bounded slope, for samplers that extrapolate."""
+    return 0.8 * torch.sin(x_t + timesteps.view(-1, 1, 1, 1) / 400)
 
 
 def ddim(x_0, x, *, steps, clip, last_alpha_is_one, spacing, clipped_epsilon=False):
@@ -120,6 +132,59 @@ def test_the_loop_is_that_of_diffusers_with_an_epsilon_network(clip):
     torch.testing.assert_close(mine, x, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+@pytest.mark.parametrize("last_alpha_is_one", [True, False])
+@pytest.mark.parametrize("clipped_epsilon", [True, False])
+@pytest.mark.parametrize("kind", DIFFUSERS_PATHS)
+def test_ddim_is_that_of_diffusers_on_its_paths(kind, spacing, last_alpha_is_one, clipped_epsilon):
+    chosen = {"spacing": spacing, "last_alpha_is_one": last_alpha_is_one, "clipped_epsilon": clipped_epsilon}
+    diffusion = {**LINEAR, "schedule": kind}
+    theirs = DDIMScheduler(
+        **diffusers_options(diffusion),
+        prediction_type="sample",
+        clip_sample=True,
+        set_alpha_to_one=last_alpha_is_one,
+        timestep_spacing=spacing,
+    )
+    theirs.set_timesteps(40)
+    x = noise = some_images(4)[1].float()
+    for t in theirs.timesteps:
+        x_0 = wild(x, t.expand(len(x)))
+        x = theirs.step(x_0, t, x, eta=0.0, use_clipped_model_output=clipped_epsilon).prev_sample
+    mine = denoise(Exact(wild, diffusion), noise, options(steps=40, clip=True, **chosen))
+    assert mine.dtype == torch.float32
+    torch.testing.assert_close(mine, x, rtol=1e-4, atol=1e-4)
+
+
+def test_dpmpp_2m_is_that_of_diffusers():
+    """The last step is of first order there too, where its noise level is 0."""
+    theirs = DPMSolverMultistepScheduler(
+        **diffusers_options(LINEAR),
+        prediction_type="sample",
+        solver_order=2,
+        solver_type="midpoint",
+        final_sigmas_type="zero",
+        timestep_spacing="trailing",
+    )
+    theirs.set_timesteps(20)
+    x = noise = some_images(4)[1]
+    asked = Exact(smooth)
+    for t in theirs.timesteps:
+        x = theirs.step(smooth(x, t.expand(len(x))), t, x).prev_sample
+    mine = denoise(asked, noise, options(sampler="dpmpp_2m", steps=20, spacing="trailing"))
+    assert [t for (t, *_) in asked.asked] == theirs.timesteps.tolist()
+    torch.testing.assert_close(mine, x.double(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_step_begins_nowhere_where_there_is_no_noise():
+    """With b = 0 at t = 0 is x_t the image: ε would be 0/0 there."""
+    diffusion = {**LINEAR, "beta_start": 0.0}
+    asked = Exact(lambda x_t, t: torch.full_like(x_t, 0.25), diffusion)
+    images = denoise(asked, some_images(2)[1], options())
+    assert asked.asked[-1] == [20, 20]
+    torch.testing.assert_close(images, torch.full_like(images, 0.25))
+
+
 def test_the_network_is_asked_at_the_protocols_steps():
     asked = Exact(wild)
     denoise(asked, some_images(3)[1], options())
@@ -177,6 +242,40 @@ def test_the_exact_denoiser_gives_the_spread_that_algebra_predicts(steps):
     noise = some_images(16)[1]
     images = denoise(gaussian(0.0, 0.5), noise, options(steps=steps))
     torch.testing.assert_close(images, spread(0.5, steps) * noise, rtol=1e-4, atol=1e-5)
+
+
+#: By sampler, the order in 1/steps in which its error vanishes.
+ORDERS = {"ddim": 1, "dpmpp_2m": 2}
+
+
+def test_every_sampler_has_its_order_here():
+    assert set(ORDERS) == {path.stem for path in (ROOT / "workflow/samplers").glob("*.py")}
+
+
+@pytest.mark.parametrize("sampler", ORDERS)
+@pytest.mark.parametrize("kind", ["linear", "flow"])
+def test_the_error_vanishes_at_the_samplers_order_on_any_path(kind, sampler):
+    """For data N(0, s²) the exact flow of the ODE keeps x/sqrt(s²a² + b²), whatever the path is."""
+    deviation, errors = 0.5, []
+    diffusion = {**LINEAR, "schedule": kind, "timesteps": 4000, "beta_start": 2.5e-5, "beta_end": 0.005}
+    schedule = make_schedule(diffusion, dtype=torch.float64)
+
+    def size(t):
+        a, b = schedule["sqrt_alpha"][t], schedule["sqrt_one_minus_alpha"][t]
+        return torch.sqrt(deviation**2 * a**2 + b**2).item()
+
+    def x_0(x_t, timesteps):
+        a, b = at(schedule, timesteps)
+        return deviation**2 * a / (deviation**2 * a**2 + b**2) * x_t
+
+    noise = torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    for steps in (50, 100, 200):
+        chosen, seen = options(sampler=sampler, steps=steps, spacing="trailing"), []
+        denoise(Exact(lambda x_t, t, seen=seen: seen.append((x_t, t)) or x_0(x_t, t), diffusion), noise, chosen)
+        (half_way,) = (x_t.item() for x_t, t in seen if int(t) == 1999)
+        errors.append(abs(half_way / (size(1999) / size(3999)) - 1))
+    orders = [np.log2(one / two) for one, two in pairwise(errors)]
+    assert orders == pytest.approx([ORDERS[sampler]] * 2, abs=0.2)
 
 
 def test_with_all_steps_the_exact_denoiser_gives_the_datas_mean_and_spread():
@@ -254,8 +353,24 @@ def test_draws_and_seeds_differ_and_are_not_correlated():
         assert abs(np.corrcoef(images[0, 0], images[other])[0, 1]) < 5 / np.sqrt(images[other].size)
 
 
+def test_cells_of_one_training_seed_share_their_starting_noise_and_those_of_two_do_not(specification, images):
+    """Pairing holds within a seed; across seeds a common error of the latents must average out."""
+
+    def starts(name, seed):
+        cell = {**specification, "cell": {**specification["cell"], "parameterization": name, "seed": seed}}
+        denoiser = Denoiser(cell, images, load(name), torch.device("cpu"))
+        seen = []
+        denoiser.x_0 = lambda x_t, timesteps, **_: seen.append(x_t) or x_t
+        draw_images(denoiser, options(steps=1, batch=8), 0, "test")
+        return seen[0]
+
+    assert torch.equal(starts("v", 1), starts("x0", 1))
+    one, two = starts("v", 1).double().ravel(), starts("v", 2).double().ravel()
+    assert abs(np.corrcoef(one, two)[0, 1]) < 4.5 / len(one) ** 0.5
+
+
 def test_a_sample_starts_from_the_noise_of_its_index():
-    noise = torch.from_numpy(sampling_noise(0, 1, 0, 8, SHAPE))
+    noise = torch.from_numpy(sampling_noise(0, 0, 1, 0, 8, SHAPE))
     expected = to_uint8(spread(0.5, 50) * noise, "round").astype(int)
     assert np.abs(draw(1).astype(int) - expected).max() <= 1
 
@@ -340,6 +455,52 @@ def test_dropout_and_the_like_are_off_and_no_gradient_is_kept(specification, ima
     assert not denoise(denoiser, torch.zeros(1, 1, 8, 8), options(steps=2)).requires_grad
 
 
+@pytest.mark.parametrize("widen_output", [True, False])
+def test_an_estimate_outlives_the_networks_next_call(specification, images, widen_output):
+    """A network that is replayed as a CUDA graph writes every output to the same place; DPM-Solver++ keeps one."""
+    asked = options(images=3, batch=3, steps=6, clip=False, sampler="dpmpp_2m", widen_output=widen_output)
+    denoiser = Denoiser(specification, images, load("x0"), torch.device("cpu"))
+    expected = draw_images(denoiser, asked, 0, "test")
+    network, place = denoiser.model, torch.empty(3, 1, 8, 8)
+    denoiser.model = lambda x_t, timesteps: place.copy_(network(x_t, timesteps))
+    np.testing.assert_array_equal(draw_images(denoiser, asked, 0, "test"), expected)
+
+
+def switches():
+    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn
+    return torch.are_deterministic_algorithms_enabled(), matmul, cudnn.allow_tf32, cudnn.benchmark
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+@pytest.mark.parametrize("deterministic", [True, False])
+@pytest.mark.parametrize("what", ["sample", "ceiling"])
+def test_a_network_samples_with_the_kernels_of_its_training(
+    specification, images, trained, monkeypatch, tf32, deterministic, what
+):
+    """Whatever the process had before; and what it computes besides, as features, keeps that."""
+    specification["training"] |= {"tf32": tf32, "deterministic": deterministic}
+    before, seen = switches(), []
+
+    def watch(network, *_):
+        seen.append(switches())
+
+    def features(*_):
+        seen.append("features")
+        assert switches() == before
+        raise KeyboardInterrupt
+
+    with torch.nn.modules.module.register_module_forward_pre_hook(watch):
+        if what == "sample":
+            sample(specification, options(steps=1), images, trained, 0, trained / "draw0.npz")
+        else:
+            reference = SimpleNamespace(extractor=lambda device: SimpleNamespace(features=features))
+            with pytest.raises(KeyboardInterrupt):
+                bounds.ceiling(specification, options(steps=1), images, reference, ["frechet"])
+            assert seen.pop() == "features"
+    assert set(seen) == {(deterministic, tf32, tf32, not deterministic)}
+    assert switches() == before
+
+
 def test_a_draw_is_written_with_its_facts(specification, images, trained):
     output = trained / "samples" / "draw1.npz"
     sample(specification, options(steps=2), images, trained, 1, output)
@@ -367,6 +528,28 @@ def test_weights_that_are_not_those_of_the_training_are_refused(specification, i
     with pytest.raises(UserError, match=r"model\.safetensors is not the file that .*training\.json records"):
         sample(specification, options(), images, trained, 0, trained / "draw0.npz")
     assert not list(trained.glob("draw0*"))
+
+
+def test_a_target_that_changed_since_the_training_is_refused(specification, images, project):
+    """With the file of today its output would mean something else, and nothing would look wrong."""
+    (project / "workflow").unlink()
+    shutil.copytree(ROOT / "workflow", project / "workflow")
+    training = {**specification, "training": {**specification["training"], "steps": 1, "global_batch": 4}}
+    folder = Path("results/digits/v/tiny/seed0")
+    folder.mkdir(parents=True)
+    outcome = loop.train(training, images, folder, save_every_seconds=1e9, stop=Stop())
+    file = Path("workflow/parameterizations/v.py")
+    assert outcome["sources"][str(file)] == hashlib.sha256(file.read_bytes()).hexdigest()
+    sample(training, options(steps=1), images, folder, 0, folder / "draw0.npz")
+
+    file.write_text(file.read_text() + "\n# another file\n")
+    with pytest.raises(UserError) as caught:
+        sample(training, options(steps=1), images, folder, 1, folder / "draw1.npz")
+    assert str(caught.value) == (
+        "workflow/parameterizations/v.py is not the file that results/digits/v/tiny/seed0/training.json was trained "
+        "with; undo its change, or train again: `snakemake --cores all all --configfile results/digits/study.json`"
+    )
+    assert not (folder / "draw1.npz").exists()
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "other network"])
@@ -407,9 +590,3 @@ def test_objects_are_never_unpickled(specification, images, trained):
     np.savez(path, np.array([SimpleNamespace()], dtype=object))
     with pytest.raises(UserError, match="damaged"):
         load_samples(path)
-
-
-def test_the_scheduler_is_made_of_the_variants_path():
-    made = sampling.make_scheduler({**LINEAR, "schedule": "cosine", "timesteps": 100}, options(steps=10))
-    expected = make_schedule({**LINEAR, "schedule": "cosine", "timesteps": 100})["alphas_cumprod"]
-    assert torch.equal(made.alphas_cumprod, expected)

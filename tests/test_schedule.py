@@ -5,11 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMScheduler
-from helpers import LINEAR, some_images
+from diffusers import DDIMScheduler, DDPMScheduler
+from helpers import DIFFUSERS_PATHS, LINEAR, PATHS, diffusers_options, signal_to_noise, some_images
 
-from targetwise.diffusion.loss import signal_to_noise
-from targetwise.diffusion.schedule import BETA_SCHEDULES, add_noise, at, diffusers_options, make_schedule
+from targetwise import kinds
+from targetwise.diffusion.schedule import add_noise, at, make_schedule
+from targetwise.errors import UserError
 
 
 def betas(kind, T, first, last):
@@ -22,7 +23,7 @@ def betas(kind, T, first, last):
     return np.minimum(1 - f[1:] / f[:-1], 0.999)
 
 
-@pytest.mark.parametrize("kind", BETA_SCHEDULES)
+@pytest.mark.parametrize("kind", DIFFUSERS_PATHS)
 @pytest.mark.parametrize("T", [1000, 100])
 def test_the_values_are_the_papers(kind, T):
     made = make_schedule({**LINEAR, "schedule": kind, "timesteps": T}, dtype=torch.float64)
@@ -31,7 +32,7 @@ def test_the_values_are_the_papers(kind, T):
     np.testing.assert_allclose(made["alphas_cumprod"].numpy(), expected, rtol=6e-5, atol=0)
 
 
-@pytest.mark.parametrize("kind", BETA_SCHEDULES)
+@pytest.mark.parametrize("kind", DIFFUSERS_PATHS)
 def test_every_bit_is_that_of_diffusers_training_scheduler(kind):
     diffusion = {**LINEAR, "schedule": kind}
     theirs = DDPMScheduler(**diffusers_options(diffusion))
@@ -42,7 +43,7 @@ def test_every_bit_is_that_of_diffusers_training_scheduler(kind):
     assert torch.equal(add_noise(x_0, noise, timesteps, ours), theirs.add_noise(x_0, noise, timesteps))
 
 
-@pytest.mark.parametrize("kind", BETA_SCHEDULES)
+@pytest.mark.parametrize("kind", DIFFUSERS_PATHS)
 def test_the_path_preserves_variance_and_only_loses_signal(kind):
     made = make_schedule({**LINEAR, "schedule": kind}, dtype=torch.float64)
     a, b = made["sqrt_alpha"], made["sqrt_one_minus_alpha"]
@@ -52,6 +53,66 @@ def test_the_path_preserves_variance_and_only_loses_signal(kind):
     assert (b.diff() > 0).all()
     assert a.min() > 0
     assert a.max() < 1
+
+
+@pytest.mark.parametrize("kind", DIFFUSERS_PATHS)
+def test_training_sees_the_bits_of_before_the_paths_were_files(kind):
+    """The formula that was, written out: ᾱ of diffusers in fp32, and a and b from it in fp32."""
+    made = make_schedule({**LINEAR, "schedule": kind})
+    alphas_cumprod = DDIMScheduler(**diffusers_options({**LINEAR, "schedule": kind})).alphas_cumprod
+    assert torch.equal(made["alphas_cumprod"], alphas_cumprod)
+    assert torch.equal(made["sqrt_alpha"], alphas_cumprod.sqrt())
+    assert torch.equal(made["sqrt_one_minus_alpha"], (1 - alphas_cumprod).sqrt())
+
+
+@pytest.mark.parametrize("kind", PATHS)
+def test_every_path_goes_from_image_to_noise(kind):
+    made = make_schedule({**LINEAR, "schedule": kind}, dtype=torch.float64)
+    a, b = made["sqrt_alpha"], made["sqrt_one_minus_alpha"]
+    assert a[0] / b[0] > 10
+    assert a[-1] / b[-1] < 0.1
+    torch.testing.assert_close(made["alphas_cumprod"], a**2, rtol=1e-15, atol=0)
+
+
+def test_the_straight_path_is_on_midpoints():
+    """T = 4: τ = 1/8, 3/8, 5/8, 7/8."""
+    made = make_schedule({**LINEAR, "schedule": "flow", "timesteps": 4}, dtype=torch.float64)
+    assert made["sqrt_alpha"].tolist() == [0.875, 0.625, 0.375, 0.125]
+    assert made["sqrt_one_minus_alpha"].tolist() == [0.125, 0.375, 0.625, 0.875]
+    assert made["alphas_cumprod"].tolist() == [0.765625, 0.390625, 0.140625, 0.015625]
+
+
+T5 = "torch.linspace(0.9, 0.1, 5, dtype=torch.float64)"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (f"{T5}, {T5}.flip(0)", None),
+        (f"options['scale'] * {T5}, {T5}.flip(0)", None),
+        ("1 / 0", "coefficients fails: ZeroDivisionError"),
+        ("None", r"coefficients must return a and b, two fp64 tensors of shape \(5,\)"),
+        (f"{T5}, {T5}[:4]", r"coefficients must return a and b, two fp64 tensors of shape \(5,\)"),
+        (f"{T5}.float(), {T5}", "coefficients must return a and b, two fp64"),
+        (f"{T5} - 0.5, {T5}.flip(0)", "a is -0.2 at t = 3; it must be a number from 0 up"),
+        (f"{T5}, {T5}.flip(0).log().sqrt()", "b is nan at t = 0; it must be"),
+        (f"{T5}.flip(0), {T5}", "a/b does not fall from t = 0 to t = 1; noise must grow with t"),
+    ],
+)
+def test_a_file_that_gives_no_path_is_one_line(body, words, tmp_path, monkeypatch):
+    (tmp_path / "paths").mkdir()
+    (tmp_path / "paths/mine.py").write_text(
+        f"import torch\ndef coefficients(timesteps, options):\n    return {body}\n"
+    )
+    monkeypatch.setattr(kinds, "WORKFLOW", tmp_path)
+    diffusion = {"schedule": "mine", "timesteps": 5}
+    if words is None:
+        made = make_schedule(diffusion, {"scale": 0.5})
+        assert made["sqrt_alpha"][0] == pytest.approx(0.45 if "scale" in body else 0.9)
+        return
+    with pytest.raises(UserError, match=f"paths/mine.py: {words}") as caught:
+        make_schedule(diffusion)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_the_numbers_of_record(schedule):

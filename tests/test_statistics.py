@@ -33,6 +33,7 @@ def frame(values, scale="tiny"):
                     {
                         "parameterization": name,
                         "scale": scale,
+                        "setting": scale,
                         "seed": seed,
                         "draw": draw,
                         "status": "finished" if finished else (value or "missing"),
@@ -210,7 +211,7 @@ def finished(project, study, monkeypatch):
 
 
 def row_file(study, cell, draw):
-    return cell.folder / "fid" / cells.sampler_name(study) / f"draw{draw}.json"
+    return cell.folder / "fid/ddim-50" / f"draw{draw}.json"
 
 
 def write_row(study, cell, draw, **changes):
@@ -226,11 +227,12 @@ def write_row(study, cell, draw, **changes):
         "reason": None,
         "metric": "FD",
         "value": 10.0 + cell.seed + draw,
-        "kid": 0.1,
+        "name": "frechet",
+        "values": {"frechet": 10.0 + cell.seed + draw, "kid": 0.1},
         "n": 512,
         "mode": "m",
-        "path": "clean-fid",
-        "sampler": cells.sampler_name(study),
+        "implementation": "clean-fid",
+        "sampler": "ddim-50",
         "marks": ["one", "two"],
         "extractor_sha256": "e" * 64,
         "reference_sha256": "r" * 64,
@@ -242,7 +244,7 @@ def write_row(study, cell, draw, **changes):
 
 def test_the_table_has_a_row_for_every_cell_and_draw(finished):
     found = table(finished)
-    assert list(found.columns) == list(TABLE_COLUMNS)
+    assert list(found.columns) == [*TABLE_COLUMNS, "kid", "loss_space", "target"]
     keys = found[["parameterization", "scale", "seed", "draw"]].itertuples(index=False, name=None)
     assert list(keys) == [(p, "tiny", s, d) for p in ("v", "x0") for s in (0, 1) for d in (0, 1)]
     assert (found["status"] == "finished").all()
@@ -251,6 +253,39 @@ def test_the_table_has_a_row_for_every_cell_and_draw(finished):
     assert found["final_loss"].tolist() == [0.25] * 8
     assert found["marks"].tolist() == ["one; two"] * 8
     assert summary(found)["mean"].tolist() == [11, 11]
+
+
+def test_every_number_of_every_metric_has_a_column(finished):
+    """Those that a metric measures beside its own too; where a cell diverged, or has no row yet, they are empty."""
+    finished["metric"]["names"] = ["kid", "frechet"]
+    first, second = cells.grid(finished)[:2]
+    measured = {"kid": 0.1, "frechet": 7.0, "recall": 0.25}
+    write_row(finished, first, 0, name="kid", value=0.1, values=measured)
+    write_row(finished, second, 0, status="diverged", reason="not finite", value=None, values={}, n=0)
+    row_file(finished, second, 1).unlink()
+    found = table(finished)
+    assert list(found.columns) == [*TABLE_COLUMNS, "frechet", "recall", "loss_space", "target"]
+    assert found.loc[0, ["value", "frechet", "recall"]].tolist() == [0.1, 7.0, 0.25]
+    diverged, missing = (found[(found["seed"] == second.seed) & (found["draw"] == draw)].iloc[0] for draw in (0, 1))
+    assert diverged[["value", "frechet", "recall"]].isna().all() and missing[["value", "frechet"]].isna().all()
+
+
+def test_a_training_that_was_continued_elsewhere_marks_its_values(finished):
+    cell = cells.grid(finished)[0]
+    continued = [
+        {"step": 1200, "differences": ["torch 2.1 instead of 2.0", "card B instead of A"]},
+        {"step": 2000, "differences": ["card A instead of B"]},
+    ]
+    write_json(cell.folder / "training.json", whole_outcome(model_sha256=MODEL, continued=continued))
+    assert (
+        table(finished)["marks"].tolist()
+        == [
+            "one; two; continued after step 1,200 with torch 2.1 instead of 2.0, card B instead of A; "
+            "continued after step 2,000 with card A instead of B",
+        ]
+        * 2
+        + ["one; two"] * 6
+    )
 
 
 def test_the_table_is_the_same_after_a_trip_through_csv(finished, tmp_path):
@@ -288,7 +323,7 @@ def test_a_diverged_cell_is_in_the_table_with_its_reason(finished):
     cell = cells.find(finished, "x0-tiny-0")
     for draw in (0, 1):
         write_row(
-            finished, cell, draw, status="diverged", reason="the loss was not finite", value=None, kid=None, n=0
+            finished, cell, draw, status="diverged", reason="the loss was not finite", value=None, values={}, n=0
         )
     found = table(finished)
     diverged = found[found["status"] == "diverged"]

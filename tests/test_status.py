@@ -3,12 +3,14 @@
 import json
 import os
 import time
+from pathlib import Path
 
 import pytest
 from helpers import whole_outcome
 
 from targetwise import cells, cli, config, errors, files
-from targetwise.config import load, parameterization_file
+from targetwise.config import load
+from targetwise.diffusion.randomness import golden_draw
 from targetwise.files import canonical_json, sha256_of_file, sha256_of_text, write_json
 from targetwise.operations import logs, status
 from targetwise.progress import Progress
@@ -41,8 +43,9 @@ def standing(study):
 
 def publish(study, folder, **changes):
     specification = files.read_json(folder / "cell.json")
-    digest = sha256_of_file(parameterization_file("v"))
-    key = sha256_of_text(canonical_json([specification, digest, digest, "d" * 64]))
+    names = ("parameterizations/v", "paths/linear", "networks/unet", "times/uniform")
+    sources = {f"workflow/{name}.py": sha256_of_file(Path(f"workflow/{name}.py")) for name in names}
+    key = sha256_of_text(canonical_json([specification, sources, "d" * 64, golden_draw()]))
     write_json(folder / "training.json", whole_outcome(key=key, model_sha256="m", **changes))
 
 

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,14 +15,21 @@ import numpy as np
 import pytest
 import torch
 from helpers import write_dataset
+from safetensors.numpy import load_file
 
 from targetwise import config
 from targetwise.cells import grid, specifications
+from targetwise.compute import device as device_module
+from targetwise.compute.distributed import World
 from targetwise.data.store import Images
 from targetwise.diffusion import parameterization
+from targetwise.diffusion.sampling import Denoiser, draw_images, sample, to_uint8
 from targetwise.errors import StoppedEarlyError, UserError
 from targetwise.files import read_json, sha256_of_array, sha256_of_file, write_json
+from targetwise.outcome import marks
 from targetwise.training import loop
+from targetwise.training import trainer as trainer_module
+from targetwise.training.conditions import conditions
 from targetwise.training.state import StateFolder
 from targetwise.training.stopping import Stop
 from targetwise.training.trainer import Trainer
@@ -124,6 +132,107 @@ def test_state_of_another_specification_is_not_used(uninterrupted, images, tmp_p
     assert outcome["model_sha256"] == uninterrupted[0]["model_sha256"]
 
 
+def test_the_share_of_clipped_steps_is_that_of_all_steps(images, tmp_path):
+    """Windows of 4, 4 and 2 steps, against a log of every step."""
+    norms = {}
+    for log_every in (1, 4):
+        folder = tmp_path / str(log_every)
+        outcome = run(specification(log_every=log_every, gradient_clip=1.4), images, folder)
+        norms[log_every] = [line["gradient_norm"] for line in curve(folder)]
+        assert outcome["clipped_share"] == pytest.approx(sum(norm > 1.4 for norm in norms[1]) / STEPS)
+    shares = [line["clipped_share"] for line in curve(folder)]
+    assert len(shares) == 3 and sum(shares) / 3 != pytest.approx(outcome["clipped_share"])
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_an_optimizer_that_is_not_fused_still_takes_all_tensors_at_once(images, fused):
+    """AdamW(fused=False) is a kernel for every tensor; only where neither is named it chooses foreach on a GPU."""
+    spec = specification(fused_optimizer=fused)
+    trainer = Trainer(spec, images, *[parameterization.load("v")] * 2, torch.device("cpu"))
+    chosen = trainer.optimizer.param_groups[0]
+    assert (chosen["fused"], chosen["foreach"]) == (True if fused else None, None)
+
+
+@pytest.fixture
+def one_key(monkeypatch):
+    """Another number format of a device that is not used is no other cell; here the only device stands for both."""
+    monkeypatch.setattr(loop.TrainingKeys, "of", lambda *_: "a" * 64)
+
+
+@pytest.mark.parametrize(("began", "went_on"), [("fp32", "bf16"), ("bf16", "fp32")])
+def test_a_state_of_another_number_format_is_refused_and_kept(began, went_on, one_key, images, tmp_path):
+    formats = {each: specification(precision={"cuda": "fp32", "cpu": each}) for each in (began, went_on)}
+    with pytest.raises(StoppedEarlyError):
+        run(formats[began], images, tmp_path, StopAfter(3))
+    states = tmp_path / "state/train"
+    with pytest.raises(UserError) as refused:
+        run(formats[went_on], images, tmp_path)
+    assert str(refused.value) == (
+        f"the state in {states} was saved on cpu ({began}), and this is cpu ({went_on}): the result would be "
+        f"neither's; continue it on cpu ({began}), or delete {states} to start again"
+    )
+    assert not (tmp_path / "training.json").exists()
+    assert run(formats[began], images, tmp_path)["continued"] == []
+
+
+def test_a_state_of_another_kind_of_device_is_refused(images, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        real = trainer_module.conditions
+        patched.setattr(trainer_module, "conditions", lambda *given: {**real(*given), "device": "cuda"})
+        with pytest.raises(StoppedEarlyError):
+            run(specification(), images, tmp_path, StopAfter(3))
+    with pytest.raises(UserError, match=r"was saved on cuda \(fp32\), and this is cpu \(fp32\)"):
+        run(specification(), images, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "value", "words"),
+    [
+        (torch, "__version__", "2.0.0", "torch {} instead of 2.0.0"),
+        (np, "__version__", "1.20", "numpy {} instead of 1.20"),
+        (torch.backends.cpu, "get_cpu_capability", lambda: "VSX", "instruction set {} instead of VSX"),
+    ],
+)
+def test_a_state_of_another_machine_goes_on_and_the_result_says_so(
+    module, name, value, words, uninterrupted, images, tmp_path, monkeypatch
+):
+    """Whatever else happens to the training later, and though the bits here are the same."""
+    now = getattr(module, name)
+    with monkeypatch.context() as patched:
+        patched.setattr(module, name, value)
+        with pytest.raises(StoppedEarlyError):
+            run(specification(), images, tmp_path, StopAfter(3))
+    with pytest.raises(StoppedEarlyError):
+        run(specification(), images, tmp_path, StopAfter(2))
+    outcome = run(specification(), images, tmp_path)
+    words = words.format(now() if callable(now) else now)
+    assert outcome["continued"] == [{"step": 3, "differences": [words]}]
+    assert marks(outcome) == [f"continued after step 3 with {words}"]
+    assert outcome["model_sha256"] == uninterrupted[0]["model_sha256"]
+
+
+def test_a_training_in_one_piece_and_one_resumed_where_it_began_carry_no_mark(uninterrupted, images, tmp_path):
+    with pytest.raises(StoppedEarlyError):
+        run(specification(), images, tmp_path, StopAfter(3))
+    for outcome in (uninterrupted[0], run(specification(), images, tmp_path)):
+        assert outcome["continued"] == [] and marks(outcome) == []
+
+
+def test_the_conditions_on_a_gpu_are_its_own(monkeypatch):
+    """The card, cuDNN and the rounding of products, which a CPU's bits do not depend on."""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"card {device.index}")
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 90100)
+    options = {"precision": {"cuda": "bf16", "cpu": "fp32"}, "tf32": False}
+    found = conditions(torch.device("cuda", 1), options, World())
+    versions = {"torch": torch.__version__, "numpy": np.__version__}
+    expected = {"device": "cuda", "format": "bf16", "card": "card 1", "number of processes": "1", "cuDNN": "90100"}
+    assert found == {**expected, **versions}
+    assert conditions(torch.device("cuda", 1), {**options, "tf32": True}, World())["format"] != "bf16"
+    on_cpu = conditions(torch.device("cpu"), options, World())
+    assert on_cpu == conditions(torch.device("cpu"), {**options, "tf32": True}, World())
+    assert (on_cpu["device"], on_cpu["format"]) == ("cpu", "fp32") and "cuDNN" not in on_cpu
+
+
 def test_damaged_newest_state_falls_back_to_the_one_before(uninterrupted, images, tmp_path, capfd):
     with pytest.raises(StoppedEarlyError):
         run(specification(), images, tmp_path, StopAfter(6), save_every=0)
@@ -205,20 +314,28 @@ def test_parameterizations_of_one_seed_see_the_same_and_start_alike(images):
         assert torch.equal(one, other)
 
 
-def test_one_step_is_adamw_on_the_plain_loss(images):
-    """One step against the textbook: epsilon's flat loss, clip, AdamW, EMA, written out with torch alone."""
-    spec = specification("epsilon", gradient_clip=0.05)
+@pytest.mark.parametrize("flip", [False, True])
+def test_one_step_is_adamw_on_the_plain_loss(images, flip):
+    """One step against the textbook: epsilon's flat loss, clip, AdamW, EMA, written out with torch alone.
+
+    The decay is so strong that the step would end elsewhere without it.
+    """
+    spec = specification("epsilon", gradient_clip=0.05, weight_decay=2.0)
+    spec["data"]["horizontal_flip"] = flip
     trainer = Trainer(spec, images, *[parameterization.load("epsilon")] * 2, torch.device("cpu"))
     model = copy.deepcopy(trainer.model)
     start = [p.detach().clone() for p in model.parameters()]
     draw = trainer.draw(0)
     trainer.advance(draw)
 
-    x_0 = torch.from_numpy(images.images[draw.indices]).permute(0, 3, 1, 2).float() / 127.5 - 1
+    assert draw.flips.any() == flip
+    chosen = zip(images.images[draw.indices], draw.flips, strict=True)
+    mirrored = [image[:, ::-1] if flipped else image for image, flipped in chosen]
+    x_0 = torch.from_numpy(np.stack(mirrored)).permute(0, 3, 1, 2).float() / 127.5 - 1
     t, noise = torch.from_numpy(draw.timesteps), torch.from_numpy(draw.noise)
     abar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)[t].view(-1, 1, 1, 1)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-4)
-    loss = torch.nn.functional.mse_loss(model(abar.sqrt() * x_0 + (1 - abar).sqrt() * noise, t).sample, noise)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=2.0)
+    loss = torch.nn.functional.mse_loss(model(abar.sqrt() * x_0 + (1 - abar).sqrt() * noise, t), noise)
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.05)
     optimizer.step()
@@ -232,6 +349,165 @@ def test_one_step_is_adamw_on_the_plain_loss(images):
     assert row[0].item() == pytest.approx(norm.item(), rel=1e-4)
     assert row[1:5].sum().item() / 16 == pytest.approx(loss.item(), rel=1e-5)
     assert trainer.summarize()["loss"] == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_fp16_with_its_scaler_clips_the_gradient_itself(images):
+    """Not the one that the scaler has multiplied by 65,536."""
+    trainers = {}
+    for name in ("fp32", "fp16"):
+        spec = specification("epsilon", gradient_clip=100.0)
+        spec["training"]["precision"]["cpu"] = name
+        trainers[name] = Trainer(spec, images, *[parameterization.load("epsilon")] * 2, torch.device("cpu"))
+        trainers[name].advance(trainers[name].draw(0))
+    assert trainers["fp16"].scaler.get_scale() == 65536
+    norms = {name: trainer.window[0, 0].item() for name, trainer in trainers.items()}
+    assert norms["fp16"] == pytest.approx(norms["fp32"], rel=0.02)
+    assert 0.1 < norms["fp32"] < 100, "the clip must lie between the gradient and the scaled one"
+    for one, other in zip(trainers["fp16"].parameters, trainers["fp32"].parameters, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=2.1e-3)
+
+
+def test_gradients_that_add_up_never_lie_in_a_graph(images, monkeypatch):
+    """A replay writes where the one before wrote: over gradients of the micro-batch before, or of an exchange."""
+    asked = []
+    monkeypatch.setattr(trainer_module, "compile_network", lambda *_, graphs: asked.append(graphs))
+    monkeypatch.setattr(trainer_module, "DistributedDataParallel", lambda network, _: network)
+    monkeypatch.setattr(World, "gather", lambda self, value: [value] * self.size)
+    v = parameterization.load("v")
+    for micro_batch, world in ((None, World()), (16, World()), (8, World()), (None, World(size=2))):
+        Trainer(specification(micro_batch=micro_batch), images, v, v, torch.device("cpu"), world)
+    assert asked == [True, True, False, False]
+
+
+def test_a_compiled_network_trains_resumes_and_samples_as_the_plain_one(uninterrupted, images, tmp_path, monkeypatch):
+    """With the backend that only traces, so the bits are the plain network's."""
+    backends = []
+
+    def traced(graph, example):
+        backends.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(device_module, "COMPILER", traced)
+    spec = specification(compile={"cuda": False, "cpu": True})
+    with pytest.raises(StoppedEarlyError):
+        run(spec, images, tmp_path, StopAfter(3))
+    assert backends, "nothing was compiled"
+    outcome = run(spec, images, tmp_path)
+    assert outcome["continued"] == []
+    assert weights(tmp_path) == weights(uninterrupted[1])
+    assert curve(tmp_path) == curve(uninterrupted[1])
+    options = {**config.load([Path("config/digits.yaml")])["sampling"], "images": 5, "batch": 3, "steps": 4}
+    drawn = []
+    for each in (spec, specification()):
+        denoiser = Denoiser(each, images, parameterization.load("v"), torch.device("cpu"))
+        denoiser.load(tmp_path / "model.safetensors")
+        backends.clear()
+        drawn.append(draw_images(denoiser, options, 0, "test"))
+        assert bool(backends) == each["training"]["compile"]["cpu"]
+    np.testing.assert_array_equal(*drawn)
+
+
+def test_times_of_another_file_are_drawn_and_logged(images, tmp_path):
+    spec = specification(log_every=1)
+    spec["variant"]["diffusion"]["times"] = "logit_normal"
+    spec["variant"]["parameters"] = {"logit_mean": 3.0, "logit_deviation": 0.5}
+    run(spec, images, tmp_path)
+    assert all(line["loss_by_quarter"][:2] == [0, 0] and line["loss_by_quarter"][3] > 0 for line in curve(tmp_path))
+    sources = read_json(tmp_path / "training.json")["sources"]
+    digests = {name: sha256_of_file(ROOT / name) for name in sources}
+    assert sources == digests
+    assert set(sources) == {
+        f"workflow/{name}.py"
+        for name in ("parameterizations/v", "paths/linear", "networks/unet", "times/logit_normal")
+    }
+
+
+def test_a_network_of_another_file_than_it_was_trained_with_is_not_sampled(images, tmp_path, monkeypatch):
+    spec, options = specification(), config.load([Path("config/digits.yaml")])["sampling"]
+    options = {**options, "images": 2, "batch": 2, "steps": 2}
+    shutil.copytree(ROOT / "workflow", tmp_path / "workflow")
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "results/digits/v/tiny/seed0"
+    run(spec, images, folder)
+    sample(spec, options, images, folder, 0, folder / "samples/ddim-2/draw0.npz")
+    with Path("workflow/networks/unet.py").open("a") as file:
+        file.write("\n# edited\n")
+    with pytest.raises(
+        UserError, match=r"^workflow/networks/unet.py is not the file that .*training.json was trained"
+    ):
+        sample(spec, options, images, folder, 1, folder / "samples/ddim-2/draw1.npz")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_another_network_trains_resumes_and_samples(precision, images, tmp_path):
+    spec = specification(precision={"cuda": "fp32", "cpu": precision})
+    spec["network"] = {"network": "mlp", "width": 32, "layers": 2}
+    run(spec, images, tmp_path / "whole")
+    with pytest.raises(StoppedEarlyError):
+        run(spec, images, tmp_path / "parts", StopAfter(3))
+    run(spec, images, tmp_path / "parts")
+    assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
+    lines = curve(tmp_path / "whole")
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    denoiser = Denoiser(spec, images, parameterization.load("v"), torch.device("cpu"))
+    denoiser.load(tmp_path / "whole/model.safetensors")
+    options = {**config.load([Path("config/digits.yaml")])["sampling"], "images": 5, "batch": 3, "steps": 4}
+    assert draw_images(denoiser, options, 0, "test").shape == (5, 8, 8, 1)
+    x_t = torch.randn(4, 1, 8, 8)
+    output = denoiser.model(x_t, torch.arange(4))
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+        assert denoiser.model(x_t, torch.arange(4)).dtype == output.dtype == torch.float32
+
+
+def weights(folder):
+    return {name: value.tobytes() for name, value in load_file(folder / "model.safetensors").items()}
+
+
+def estimate_in_bf16(images, output_in_fp32):
+    """Return x0 as a network under bf16 says it, and what its last layer's weights make of the same features in fp32.
+
+    The last layer is scaled so that its values are those of pixels.
+    """
+    spec = specification("x0", precision={"cuda": "bf16", "cpu": "bf16"}, output_in_fp32=output_in_fp32)
+    denoiser = Denoiser(spec, images, parameterization.load("x0"), torch.device("cpu"))
+    last = denoiser.model.conv_out
+    features = []
+    last.register_forward_pre_hook(lambda _, given: features.append(given[0]))
+    x_t = torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        last.weight.mul_(1.5)
+        said = denoiser.x_0(x_t, torch.arange(0, 960, 15))
+        exact = torch.nn.functional.conv2d(features[0].float(), last.weight, last.bias, padding=1)
+    assert 0.2 < exact.std() < 0.7
+    return said, exact
+
+
+def test_in_bf16_the_output_is_not_rounded_to_eight_bits(images):
+    said, exact = estimate_in_bf16(images, output_in_fp32=True)
+    torch.testing.assert_close(said, exact, rtol=1e-5, atol=1e-6)
+    assert (said == said.bfloat16()).float().mean() < 0.01
+    np.testing.assert_array_equal(to_uint8(said, "round"), to_uint8(exact, "round"))
+
+
+def test_the_reference_task_rounds_its_output_and_several_pixels_of_a_hundred_change_a_level(images):
+    said, exact = estimate_in_bf16(images, output_in_fp32=False)
+    assert (said == said.bfloat16()).all()
+    changed = (to_uint8(said, "round") != to_uint8(exact, "round")).mean()
+    assert 0.03 < changed < 0.2
+
+
+def test_training_in_bf16_learns_from_the_output_in_fp32(images):
+    trainers = {}
+    for wide in (True, False):
+        spec = specification("x0", precision={"cuda": "bf16", "cpu": "bf16"}, output_in_fp32=wide)
+        trainers[wide] = Trainer(spec, images, *[parameterization.load("x0")] * 2, torch.device("cpu"))
+        seen = []
+        trainers[wide].model.conv_out.register_forward_hook(lambda *given, seen=seen: seen.append(given[2]))
+        trainers[wide].advance(trainers[wide].draw(0))
+        (output,) = seen
+        assert output.dtype == (torch.float32 if wide else torch.bfloat16)
+        assert all(torch.isfinite(parameter.grad).all() for parameter in trainers[wide].parameters)
+    assert trainers[True].window[0, 0] == pytest.approx(trainers[False].window[0, 0].item(), rel=0.05)
 
 
 def test_log_line_is_the_mean_of_its_steps(images):

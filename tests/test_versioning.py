@@ -17,8 +17,9 @@ from helpers import ROOT
 
 from targetwise import cells, config
 from targetwise.errors import UserError
+from targetwise.schema import read_yaml
 from targetwise.versioning import dvc, restore, stages
-from targetwise.versioning.agreement import Agreement, parts
+from targetwise.versioning.agreement import Agreement
 from targetwise.versioning.dvc import Cache
 from targetwise.versioning.stages import NotVersionedError
 
@@ -64,43 +65,50 @@ def test_dvc_lists_the_projects_own_cells(versioned):
     assert {"cell@v-small-1", "digits@v-tiny-1"} <= set(own)
 
 
-def test_stages_are_read_as_dvc_reads_them(versioned):
+def dvcs_stages(project):
+    """Return DVC's own reading of dvc.yaml: by stage, its command, files and what it watches by file."""
     from dvc.repo import Repo
 
     def name(path):
-        return Path(path).relative_to(versioned)
+        return Path(path).relative_to(project)
 
-    with Repo(str(versioned)) as repository:
-        found = {stage.name: stage for stage in repository.index.stages}
-    for group in stages.groups():
-        for stage in group.stages.values():
-            dvcs = found.pop(stage.name)
-            assert {name(out.fs_path) for out in dvcs.outs} == stage.files
-            watched = {}
-            for dependency in dvcs.deps:
-                if dependency.hash_name == "md5":
-                    assert name(dependency.fs_path) in stage.sources
-                else:
-                    watched[name(dependency.fs_path)] = set(dependency.params)
-            assert watched == {path: set(keys) for path, keys in stage.options.items()}
+    with Repo(str(project)) as repository:
+        stages_ = repository.index.stages
+    found = {}
+    for stage in stages_:
+        watched = {name(each.fs_path): set(each.params) for each in stage.deps if each.hash_name != "md5"}
+        sources = {name(each.fs_path) for each in stage.deps if each.hash_name == "md5"}
+        found[stage.name] = stage.cmd, {name(out.fs_path) for out in stage.outs}, sources, watched
+    return found
+
+
+def test_dvc_keeps_the_files_that_we_say_it_keeps(versioned):
+    found = dvcs_stages(versioned)
+    for each in stages.groups():
+        for stage in each.stages.values():
+            assert found.pop(stage.name)[1] == stage.files
     assert not found
+
+
+def test_what_is_committed_is_what_the_command_writes(versioned):
+    committed = (versioned / "dvc.yaml").read_text()
+    for name, files in GROUPS.items():
+        assert stages.write(config.load(files), files) == name
+    assert (versioned / "dvc.yaml").read_text() == committed
 
 
 @pytest.mark.parametrize("name", GROUPS)
 def test_a_stage_asks_for_its_cells_files_only_and_holds_them_against_the_configuration(versioned, name):
     """Its own files, never `all`: that would end in a commit inside of DVC."""
-    from dvc.repo import Repo
-
-    with Repo(str(versioned)) as repository:
-        found = {stage.name: stage.cmd for stage in repository.index.stages}
+    found = dvcs_stages(versioned)
     study = config.load(GROUPS[name])
     for cell in cells.grid(study):
-        run, check = found[f"{name}@{cell.name}"]
+        (run, check), files, *_ = found[f"{name}@{cell.name}"]
         options, targets = run.split(" -- ")
         assert options.split() == ["snakemake", "--cores", "all"] + (
             ["--configfile", *map(str, GROUPS[name])] if GROUPS[name] else []
         )
-        assert set(map(Path, targets.split())) == group(name).stages[cell.name].files
+        assert set(map(Path, targets.split())) == files
         assert check == (
             f"python workflow/scripts/version.py --study results/{study['study']}/study.json --check {cell.name}"
         )
@@ -108,20 +116,11 @@ def test_a_stage_asks_for_its_cells_files_only_and_holds_them_against_the_config
 
 @pytest.mark.parametrize("name", GROUPS)
 def test_every_out_stays_where_it_is_and_rows_are_metrics(versioned, name):
-    definition = yaml.safe_load((versioned / "dvc.yaml").read_text())["stages"][name]
+    definition = yaml.safe_load((versioned / "dvc.yaml").read_text())["stages"][name]["do"]
     for entry in [*definition["outs"], *definition["metrics"]]:
         assert list(entry.values()) == [{"persist": True}]
     assert all("/fid/" in path for entry in definition["metrics"] for path in entry)
     assert not any("/fid/" in path for entry in definition["outs"] for path in entry)
-
-
-@pytest.mark.parametrize("name", GROUPS)
-def test_dvc_keeps_every_part_of_every_cell(versioned, name):
-    found = group(name)
-    for cell in cells.grid(found.config):
-        assert stages.stage_of(found, cell).files == {
-            path for part in parts(found.config, cell) for path in part.files
-        }
 
 
 def leaves(content, at=()):
@@ -159,38 +158,69 @@ def deciding(found, contents, cell):
     for layer in layers[1:]:
         merged = config.merge(merged, layer)
     specifications, study = cells.specifications(merged), cells.RESULTS / merged["study"]
+    sampling = cells.sampling_file(
+        study, cell.parameterization, cells.draws(merged, cell.parameterization)[0].sampler
+    )
     return [
-        specifications[path] for path in (cell.folder / "cell.json", study / "sampling.json", study / "metric.json")
+        sampling.name,
+        *(specifications[path] for path in (cell.folder / "cell.json", sampling, study / "metric.json")),
     ]
 
 
 @pytest.mark.parametrize("name", GROUPS)
-def test_exactly_what_decides_a_result_puts_its_stage_out_of_date(project, name):
+def test_exactly_what_decides_a_result_puts_its_stage_out_of_date(versioned, name):
     """Every value of every configuration file, one after the other: the specification changes where DVC sees it."""
-    shutil.copy(ROOT / "dvc.yaml", project)
     found = group(name)
     cell = cells.grid(found.config)[1]
-    stage = found.stages[cell.name]
-    before = deciding(found, found.contents, cell)
+    watched_by_file = dvcs_stages(versioned)[f"{name}@{cell.name}"][3]
+    contents = {path: read_yaml(path) for path in (config.BASE, *found.overlays)}
+    before = deciding(found, contents, cell)
     tried = 0
-    for file, content in found.contents.items():
+    for file, content in contents.items():
         for path in leaves(content):
             if path[0] in ("study", "grid"):
                 continue  # another cell
-            decides = deciding(found, {**found.contents, file: with_another(content, path)}, cell) != before
-            watched = any(f"{'.'.join(path)}.".startswith(f"{key}.") for key in stage.options[file])
-            if path == ("training", "save_every_seconds") and file != config.BASE:
-                assert watched and not decides  # the one exception: DVC watches the overlay's section as a whole
-                continue
+            decides = deciding(found, {**contents, file: with_another(content, path)}, cell) != before
+            watched = any(f"{'.'.join(path)}.".startswith(f"{key}.") for key in watched_by_file[file])
             assert decides == watched, (file, path)
             tried += decides
-    assert tried > 20
+    assert tried > 10
 
 
-def test_the_protocol_number_is_watched(project):
-    shutil.copy(ROOT / "dvc.yaml", project)
-    for found in stages.groups():
-        assert all(stage.options[Path("src/targetwise/cells.py")] == ("PROTOCOL",) for stage in found.stages.values())
+def test_the_protocol_numbers_are_watched(versioned):
+    for _, _, _, watched in dvcs_stages(versioned).values():
+        assert watched[Path("src/targetwise/cells.py")] == {"PROTOCOL"}
+
+
+ANY_STUDY = """
+study: mine
+grid: {parameterizations: [v, x0_snr, x0_in_v, lr], seeds: [0], samplings: [few, many]}
+parameterizations:
+  lr: {target: x0, each: {training.learning_rate: [1.0e-4, 2.0e-4]}}
+samplings: {few: {steps: 10}, many: {steps: 20}}
+"""
+
+
+def test_any_study_that_can_be_run_is_versioned_by_one_command(versioned):
+    """Names without an entry, variants of other files, sweeps and named samplings, each watched where it is set."""
+    (versioned / "config/mine.yaml").write_text(ANY_STUDY)
+    files = [Path("config/digits.yaml"), Path("config/mine.yaml")]
+    study = config.load(files)
+    with pytest.raises(NotVersionedError, match=r"dvc.yaml has no stages for study mine; `targetwise stages`"):
+        stages.group_of(study)
+    assert stages.write(study, files) == "mine"
+    own = stages.group_of(study)
+    found = dvcs_stages(versioned)
+    assert {f"mine@{cell.name}" for cell in cells.grid(study)} < found.keys()
+    assert {"mine@lr_0p0001-tiny-0", "mine@x0_in_v-tiny-0", "cell@v-small-1"} < found.keys()
+    _, kept, sources, watched = found["mine@x0_in_v-tiny-0"]
+    assert kept == own.stages["x0_in_v-tiny-0"].files and len(kept) == 3 + 2 * 3
+    assert {Path(f"workflow/parameterizations/{name}.py") for name in ("x0", "v")} <= sources
+    assert "parameterizations.x0_in_v" in watched[config.BASE]
+    assert "parameterizations.lr" in found["mine@lr_0p0002-tiny-0"][3][files[1]]
+    assert {"samplings.few.steps", "samplings.many.steps"} <= watched[files[1]]
+    assert not any(field.startswith("samplings") for field in {*watched[config.BASE], *watched[files[0]]})
+    assert "training.steps" in watched[files[0]] and "training.steps" not in watched[config.BASE]
 
 
 # --- what is not versioned, and why
@@ -198,7 +228,7 @@ def test_the_protocol_number_is_watched(project):
 
 def test_a_study_without_stages_is_told_where_to_write_them(versioned):
     study = config.load([Path("config/reference.yaml")])
-    with pytest.raises(NotVersionedError, match=r"dvc.yaml has no stages for study reference \(docs/dvc.md"):
+    with pytest.raises(NotVersionedError, match=r"dvc.yaml has no stages for study reference; `targetwise stages`"):
         stages.group_of(study)
 
 
@@ -209,36 +239,26 @@ def test_another_configuration_of_a_study_is_not_recorded_under_its_name(version
     assert dvc.commit(study)["stages"] == {}
 
 
-def test_a_cell_that_the_matrix_leaves_out_is_named(versioned):
-    edit(versioned / "dvc.yaml", "scale: [tiny]", "scale: [other]")
-    scale = "{channels: [32], attention: [], layers_per_block: 1}"
-    edit(versioned / "config/digits.yaml", "\nscales:", f"\nscales:\n  other: {scale}")
-    found = group()
-    with pytest.raises(NotVersionedError, match="the lists of digits leave out cells"):
-        stages.stage_of(found, cells.grid(found.config)[0])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("draws: 1", "draws: 2"), ("scales: [tiny]", "scales: [tiny, small]"), ("horizontal_flip: false", "")],
+    ids=["draws", "cells", "fields"],
+)
+def test_an_edit_that_asks_for_other_stages_names_the_command_that_writes_them(versioned, before, after):
+    edit(versioned / "config/digits.yaml", before, after)
+    with pytest.raises(
+        NotVersionedError,
+        match=r"written for other cells .*`targetwise stages --configfile config/digits.yaml` writes",
+    ):
+        stages.group_of(config.load(GROUPS["digits"]))
+    stages.write(config.load(GROUPS["digits"]), GROUPS["digits"])
+    assert stages.group_of(config.load(GROUPS["digits"]))
 
 
-def test_a_file_that_the_stage_lacks_is_named(versioned):
-    edit(versioned / "config/digits.yaml", "draws: 1", "draws: 2")
-    found = group()
-    with pytest.raises(NotVersionedError, match=r"digits does not list results/digits/.*/draw1.json"):
-        stages.stage_of(found, cells.grid(found.config)[0])
-
-
-def test_a_parameterization_that_the_configuration_does_not_define_is_named(versioned):
-    """Fine for Snakemake, which needs no entry; DVC cannot watch what is not there."""
-    edit(versioned / "config/digits.yaml", "v: {}, ", "")
-    found = group()
-    with pytest.raises(NotVersionedError, match=r"DVC watches parameterizations.v in config/digits.yaml"):
-        stages.stage_of(found, cells.find(found.config, "v-tiny-1"))
-    assert stages.stage_of(found, cells.find(found.config, "x0-tiny-1"))
-
-
-def test_a_variant_without_a_file_of_its_name_is_named(versioned):
-    edit(versioned / "config.yaml", "[epsilon, v, x0]", "[epsilon, v, x0_snr]")
-    found = group("cell")
-    with pytest.raises(NotVersionedError, match=r"DVC watches workflow/parameterizations/x0_snr.py, which does not"):
-        stages.stage_of(found, cells.find(found.config, "x0_snr-small-1"))
+def test_cells_of_differing_numbers_of_draws_are_refused(versioned, study):
+    study["parameterizations"]["v"] = {"sampling": {"draws": 3}}
+    with pytest.raises(UserError, match="DVC needs the same number of draws for every cell"):
+        stages.write(config.validate(study), GROUPS["digits"])
 
 
 def test_without_a_repository_the_step_is_skipped_with_one_line(versioned, study, monkeypatch):

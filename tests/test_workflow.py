@@ -197,7 +197,7 @@ def test_what_is_missing_is_made_again_however_new_the_report_is(project):
     assert {path: path.read_bytes() for path in before} == before
     assert {path: path.read_bytes() for path in weights} == weights
     assert {path: path.read_bytes() for path in facts} == facts, "with the time at which they were trained"
-    assert "note: 8 finished results are up to date; put back, not made again" in done.stdout
+    assert "note: 11 finished results are up to date; put back, not made again" in done.stdout
 
 
 def test_a_training_that_somebody_forces_is_made_again(project):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from targetwise import cells, config
+from targetwise import cells, config, variants
 from targetwise.cells import Cell
 from targetwise.data import store
 from targetwise.data.store import Images
@@ -21,7 +21,7 @@ from targetwise.files import read_json, write_json
 from targetwise.jobs import drivers
 from targetwise.jobs.kept import release
 from targetwise.metric import fid, inception, reference
-from targetwise.metric.rows import read_row
+from targetwise.metric.rows import draw_key, read_row
 from targetwise.records import manifest
 from targetwise.training.loop import train
 from targetwise.training.stopping import Stop
@@ -61,33 +61,29 @@ def run(study: Mapping[str, Any], cell: Cell, stop: Stop) -> list[dict[str, Any]
     images, reference_path = prepare(study)
     folder = cell.folder
     specification = read_json(folder / "cell.json")
-    options = read_json(folder.parents[2] / "sampling.json")
-    variant = folder.parents[1]
+    variant, whole = folder.parents[1], folder.parents[2]
+    metric = read_json(whole / "metric.json")
     write_json(variant / "check.json", check_files(read_json(variant / "variant.json")))
     _say(f"training {cell.name}")
     outcome = train(
         specification, images, folder, save_every_seconds=study["training"]["save_every_seconds"], stop=stop
     )
     rows, keys = [], cells.TrainingKeys(images.digest)
-    for draw in range(study["sampling"]["draws"]):
-        samples = folder / "samples" / cells.sampler_name(study) / f"draw{draw}.npz"
+    batches = {name: each["batch"] for name, each in variants.samplings(study, cell.parameterization).items()}
+    for draw in cells.draws(study, cell.parameterization):
+        options = read_json(cells.sampling_file(whole, cell.parameterization, draw.sampler))
+        samples = folder / "samples" / f"{draw.name}.npz"
         facts = read_json(samples.with_suffix(".json")) if samples.with_suffix(".json").exists() else {}
-        if facts.get("key") != keys.of_samples(specification, outcome, options, draw):
-            _say(f"sampling draw {draw}")
-            sample(specification, options, images, folder, draw, samples)
+        if facts.get("key") != keys.of_samples(specification, outcome, options, draw.number):
+            _say(f"sampling {draw.name}")
+            sample(specification, options, images, folder, draw.number, samples, batch=batches[draw.sampler])
             facts = read_json(samples.with_suffix(".json"))
-        path = folder / "fid" / cells.sampler_name(study) / f"draw{draw}.json"
-        compared = reference.load_reference(reference_path).facts
-        wanted = [
-            facts["samples_sha256"],
-            *(compared[name] for name in ("images_sha256", "extractor_sha256", "path")),
-        ]
-        row = read_row(path) if path.exists() else {}
-        found = [row.get(name) for name in ("samples_sha256", "reference_sha256", "extractor_sha256", "path")]
-        if found != wanted:
-            _say(f"measuring draw {draw}")
-            row = fid.write_draw(specification, samples, reference_path, path)
-        rows.append(row)
+        path = folder / "fid" / f"{draw.name}.json"
+        key = draw_key(specification, facts, path.parent.name, metric, read_json(reference_path.with_suffix(".json")))
+        if not path.exists() or read_json(path).get("key") != key:
+            _say(f"measuring {draw.name}")
+            fid.write_draw(specification, metric, samples, reference_path, path)
+        rows.append(read_row(path))
     manifest.write(folder)
     release(folder)
     release(reference_path.parent, reference_path.stem)
@@ -109,10 +105,9 @@ def prepare(study: Mapping[str, Any]) -> tuple[Images, Path]:
         _say("preparing the extractor's weights")
         inception.prepare(study["weights"][metric["extractor"]]["sources"])
     path = store.ROOT / name / "reference" / f"{cells.reference_name(study)}.npz"
-    if not (path.exists() and path.with_suffix(".json").exists()):
+    selection = reference.Selection.asked({"dataset": name, **metric})
+    if not reference.is_current(selection, path):
         _say("extracting the reference's features")
-        asked = metric["reference"]
-        selection = reference.Selection(name, asked["split"], asked.get("first"), metric["extractor"], metric["path"])
         reference.make(selection, path)
     return store.load(store.ROOT / name, "train"), path
 

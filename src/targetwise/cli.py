@@ -81,6 +81,8 @@ def _main() -> None:
         subparser.set_defaults(function=each.function)
     arguments = vars(parser.parse_args())
     run, overlays = arguments.pop("function"), arguments.pop("configfile")
+    if run is stages:
+        arguments["overlays"] = overlays
     run(config.load(overlays), **arguments)
 
 
@@ -89,7 +91,8 @@ def check(study: Study) -> None:
     """Print what the grid is and how well each parameterization is conditioned."""
     from targetwise.diffusion.check_process import check_files
 
-    size = f"{counted(len(cells.grid(study)), 'cell')} × {counted(study['sampling']['draws'], 'draw')}"
+    drawn = sum(len(cells.draws(study, cell.parameterization)) for cell in cells.grid(study))
+    size = f"{counted(len(cells.grid(study)), 'cell')}, {counted(drawn, 'draw')}"
     print(f"study {study['study']}: {size}; the configuration is sound")
     specifications = cells.specifications(study)
     for name in study["grid"]["parameterizations"]:
@@ -121,6 +124,16 @@ def table(study: Study, output: Path | None) -> None:
     if output is not None:
         files.write_text(output, frame.to_csv(index=False))
         print(f"every cell's row: {output}")
+
+
+@verb("write the study's stages into dvc.yaml, so that DVC keeps its cells; others stay")
+def stages(study: Study, overlays: list[Path]) -> None:
+    """Write the group of the study's stages."""
+    from targetwise.versioning import stages as writing
+
+    name = writing.write(study, overlays)
+    grid = cells.grid(study)
+    print(f"{writing.PIPELINE}: {counted(len(grid), 'stage')} of study {study['study']}, from {name}@{grid[0].name}")
 
 
 @verb("say the answer of a finished study, and where its report is")
@@ -155,7 +168,7 @@ def fid(study: Study, file: Path, reference: Path | None, output: Path | None) -
         _require_reference(reference, own)
     elif not own.with_suffix(".json").exists():
         raise errors.UserError(f"{own} does not exist; `snakemake --cores all {own}` makes it")
-    row = measuring.measure_file(file, reference or own)
+    row = measuring.measure_file(file, reference or own, study["metric"]["names"])
     check_row(row, str(file))
     if output is not None:
         write_row(output, row)

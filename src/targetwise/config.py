@@ -8,11 +8,13 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from targetwise import kinds, variants
 from targetwise.errors import UserError, nearest
+from targetwise.files import sha256_of_file
 from targetwise.schema import check_schema, read_yaml
+from targetwise.variants import merge
 
 BASE = Path("config.yaml")
-PARAMETERIZATIONS = Path("workflow/parameterizations")
 
 Config = dict[str, Any]
 
@@ -46,29 +48,20 @@ def load(overlays: Iterable[Path] = (), base: Path = BASE) -> Config:
     return validate(config)
 
 
-def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Config:
-    """Return ``below`` with ``above`` laid over it; neither argument is changed.
-
-    An empty mapping replaces nothing: so Snakemake has it, and both must come to the same configuration.
-    """
-    merged = dict(deepcopy(below))
-    for key, value in above.items():
-        if isinstance(value, Mapping):
-            under = merged.get(key, {})
-            merged[key] = merge(under if isinstance(under, Mapping) else {}, value) if value else under
-        else:
-            merged[key] = deepcopy(value)
-    return merged
-
-
 def validate(config: Mapping[str, Any]) -> Config:
     """Check ``config`` against the closed schema and its names against their definitions.
+
+    Returns:
+        A copy in which dotted keys are nested and sweeps are spelled out; validated again, it stays as it is.
 
     Raises:
         UserError: at the first thing that is wrong.
     """
-    checked: Config = dict(deepcopy(config))
+    checked = variants.nested(deepcopy(dict(config)))
     check_schema(checked)
+    if any("each" in definition for definition in checked["parameterizations"].values()):
+        checked = variants.swept(checked)
+        check_schema(checked)
     _check_names(checked)
     return checked
 
@@ -97,21 +90,50 @@ def variant(config: Mapping[str, Any], name: str) -> dict[str, Any]:
         "loss_space": definition.get("loss_space", target),
         "weighting": definition.get("weighting", "constant"),
         "parameters": definition.get("parameters", {}),
-        "diffusion": {
-            **config["diffusion"],
-            "schedule": definition.get("schedule", config["diffusion"]["schedule"]),
-        },
+        "diffusion": variants.settings(config, name)["diffusion"],
     }
 
 
 def parameterization_file(target: str) -> Path:
     """Return the path of the file that holds ``target``'s two functions."""
-    return PARAMETERIZATIONS / f"{target}.py"
+    return kinds.file_of("parameterizations", target)
 
 
-def source_files(resolved: Mapping[str, Any]) -> tuple[Path, Path]:
-    """Return the files that a variant's target and loss space are defined in; often they are one."""
-    return parameterization_file(resolved["target"]), parameterization_file(resolved["loss_space"])
+def network_name(scale: Mapping[str, Any]) -> str:
+    """Return the name of a scale's file in ``workflow/networks/``."""
+    return str(scale.get("network", "unet"))
+
+
+def source_files(resolved: Mapping[str, Any], scale: Mapping[str, Any] | None = None) -> list[Path]:
+    """Return the files that a training is defined in: target, loss space, path, weighting, network and times.
+
+    Args:
+        resolved: the variant.
+        scale: what the network is made from; without it, the files that the check of the variant depends on.
+    """
+    files = [parameterization_file(resolved["target"]), parameterization_file(resolved["loss_space"])]
+    files.append(kinds.file_of("paths", resolved["diffusion"]["schedule"]))
+    if resolved["weighting"] != "constant":  # it is flat in the loss space, and needs no file
+        files.append(kinds.file_of("weightings", resolved["weighting"]))
+    if scale is not None:
+        files.append(kinds.file_of("networks", network_name(scale)))
+        files.append(kinds.file_of("times", resolved["diffusion"]["times"]))
+    return files
+
+
+def sampling_files(resolved: Mapping[str, Any], scale: Mapping[str, Any], sampling: Mapping[str, Any]) -> list[Path]:
+    """Return the files that a trained variant is sampled by: target, network, path and sampler."""
+    return [
+        parameterization_file(resolved["target"]),
+        kinds.file_of("networks", network_name(scale)),
+        kinds.file_of("paths", resolved["diffusion"]["schedule"]),
+        kinds.file_of("samplers", sampling["sampler"]),
+    ]
+
+
+def source_digests(files: Iterable[Path]) -> dict[str, str]:
+    """Return the SHA-256 of each file, by its path."""
+    return {str(path): sha256_of_file(path) for path in files}
 
 
 def source_folders(dataset: Mapping[str, Any]) -> list[str]:
@@ -125,11 +147,6 @@ def source_folders(dataset: Mapping[str, Any]) -> list[str]:
     return sorted(str(folder) for folder in Path(dataset["folder"]).expanduser().glob("**/"))
 
 
-def known_targets() -> list[str]:
-    """Return the names of all parameterization files."""
-    return sorted(path.stem for path in PARAMETERIZATIONS.glob("*.py"))
-
-
 def _check_names(config: Config) -> None:
     for axis in ("parameterizations", "scales"):
         for name in config["grid"][axis]:
@@ -138,6 +155,7 @@ def _check_names(config: Config) -> None:
                     f"configuration: grid.{axis} names '{name}', which is a rule or a folder of the pipeline; "
                     "take another name"
                 )
+    kinds.require_known("paths", config["diffusion"]["schedule"], "diffusion.schedule")
     _check_parameterizations(config)
     _check_scales(config)
     dataset = config["data"]["dataset"]
@@ -145,18 +163,26 @@ def _check_names(config: Config) -> None:
         raise UserError(f"configuration: data.dataset is '{dataset}'; {nearest(dataset, config['datasets'])}")
     _check_sources(config)
     _check_metric(config)
-    diffusion = config["diffusion"]
-    if diffusion["beta_start"] > diffusion["beta_end"]:
-        raise UserError(
-            f"configuration: diffusion.beta_start is {diffusion['beta_start']}; it must be at most "
-            f"diffusion.beta_end, {diffusion['beta_end']}"
-        )
-    _check_sampling_steps(config["sampling"], diffusion["timesteps"])
+    _check_diffusion(config["diffusion"], config["sampling"], "")
+    for name in config["grid"].get("samplings", []):
+        if name not in config.get("samplings", {}):
+            raise UserError(
+                f"configuration: grid.samplings names '{name}'; {nearest(name, config.get('samplings', {}))}"
+            )
+    for name in {*config["parameterizations"], *config["grid"]["parameterizations"]}:
+        own = variants.settings(config, name)
+        if own["data"]["dataset"] != config["data"]["dataset"]:
+            raise UserError(
+                f"configuration: parameterizations.{name}.data.dataset is '{own['data']['dataset']}'; a study has "
+                f"one data set, '{config['data']['dataset']}', because distances to two are not comparable"
+            )
+        for each in variants.samplings(config, name).values():
+            _check_diffusion(own["diffusion"], each, f"parameterizations.{name}: ")
 
 
 def _check_parameterizations(config: Config) -> None:
     """Check the grid's names, and every definition, so that a typo shows before it is ever selected."""
-    targets, defined = known_targets(), config["parameterizations"]
+    targets, defined = kinds.known("parameterizations"), config["parameterizations"]
     for name in config["grid"]["parameterizations"]:
         if name not in defined and name not in targets:
             raise UserError(
@@ -170,6 +196,8 @@ def _check_parameterizations(config: Config) -> None:
                     f"configuration: parameterizations.{name}.{key} is '{resolved[key]}', but there is no "
                     f"{parameterization_file(resolved[key])}; {nearest(resolved[key], targets)}"
                 )
+        kinds.require_known("weightings", resolved["weighting"], f"parameterizations.{name}.weighting", "constant")
+        kinds.require_known("paths", resolved["diffusion"]["schedule"], f"parameterizations.{name}.schedule")
         for parameter in resolved["parameters"]:
             if parameter in SCHEDULE_NAMES:
                 raise UserError(
@@ -183,11 +211,31 @@ def _check_scales(config: Config) -> None:
         if name not in config["scales"]:
             raise UserError(f"configuration: grid.scales names '{name}'; {nearest(name, config['scales'])}")
     for name, scale in config["scales"].items():
-        if any(level >= len(scale["channels"]) for level in scale["attention"]):
-            raise UserError(
-                f"configuration: scales.{name}.attention is {scale['attention']}, but the levels are "
-                f"0 to {len(scale['channels']) - 1}"
-            )
+        kinds.require_known("networks", network_name(scale), f"scales.{name}.network")
+        _check_levels(scale, f"scales.{name}")
+    for name in config["grid"]["parameterizations"]:
+        if (config["parameterizations"].get(name) or {}).get("network"):
+            for scale in config["grid"]["scales"]:
+                _check_network(config, name, scale)
+
+
+def _check_network(config: Config, name: str, scale: str) -> None:
+    """Check what a variant makes of a scale as if it were a scale."""
+    network, where = variants.network(config, name, scale), f"parameterizations.{name}.network"
+    try:
+        check_schema({**config, "scales": {scale: network}})
+    except UserError as error:
+        raise UserError(f"{error}, as {where} has it") from None
+    kinds.require_known("networks", network_name(network), f"{where}.network")
+    _check_levels(network, where)
+
+
+def _check_levels(network: Mapping[str, Any], where: str) -> None:
+    if network_name(network) == "unet" and any(level >= len(network["channels"]) for level in network["attention"]):
+        raise UserError(
+            f"configuration: {where}.attention is {network['attention']}, but the levels are "
+            f"0 to {len(network['channels']) - 1}"
+        )
 
 
 def _check_sources(config: Config) -> None:
@@ -202,7 +250,9 @@ def _check_sources(config: Config) -> None:
 
 
 def _check_metric(config: Config) -> None:
-    """Make sure that the extractor can take the data set's images."""
+    """Make sure that the metrics exist, and that the extractor can take the data set's images."""
+    for index, name in enumerate(config["metric"]["names"]):
+        kinds.require_known("metrics", name, f"metric.names.{index}")
     extractor, dataset = config["metric"]["extractor"], config["data"]["dataset"]
     definition = config["datasets"][dataset]
     if (extractor == "digits") != (definition["kind"] == "digits"):
@@ -218,23 +268,35 @@ def _check_metric(config: Config) -> None:
         )
 
 
-def _check_sampling_steps(sampling: Mapping[str, Any], timesteps: int) -> None:
+def _check_diffusion(diffusion: Mapping[str, Any], sampling: Mapping[str, Any], where: str) -> None:
+    """Check names of files, and what two fields decide together; ``where`` says whose they are."""
+    kinds.require_known("times", diffusion["times"], f"{where}diffusion.times")
+    if diffusion["beta_start"] > diffusion["beta_end"]:
+        raise UserError(
+            f"configuration: {where}diffusion.beta_start is {diffusion['beta_start']}; it must be at most "
+            f"diffusion.beta_end, {diffusion['beta_end']}"
+        )
+    kinds.require_known("samplers", sampling["sampler"], f"{where}sampling.sampler")
+    _check_sampling_steps(sampling, diffusion["timesteps"], where)
+
+
+def _check_sampling_steps(sampling: Mapping[str, Any], timesteps: int, where: str = "") -> None:
     steps = sampling["steps"]
     if steps > timesteps:
         raise UserError(
-            f"configuration: sampling.steps is {steps}; it must be at most diffusion.timesteps, {timesteps}"
+            f"configuration: {where}sampling.steps is {steps}; it must be at most diffusion.timesteps, {timesteps}"
         )
     stride, rest = divmod(timesteps, steps)
     if sampling["spacing"] == "trailing" and rest:
         # A DDIM step of diffusers goes T // steps down, which is not where the next step is then: the spread of the
         # samples would be wrong by up to a third, and for some numbers of steps a last one at t = −1 is added.
         raise UserError(
-            f"configuration: sampling.steps is {steps}; with spacing trailing it must divide diffusion.timesteps, "
-            f"{timesteps}"
+            f"configuration: {where}sampling.steps is {steps}; with spacing trailing it must divide "
+            f"diffusion.timesteps, {timesteps}"
         )
     if sampling["spacing"] == "leading" and rest >= stride:
         # Pure noise belongs to t = T − 1; with 600 steps of 1,000 diffusers' "leading" would begin at t = 599.
         raise UserError(
-            f"configuration: sampling.steps is {steps}; with spacing leading it would begin at "
+            f"configuration: {where}sampling.steps is {steps}; with spacing leading it would begin at "
             f"t = {stride * (steps - 1)} of {timesteps - 1}; take a divisor of diffusion.timesteps, {timesteps}"
         )

@@ -4,7 +4,8 @@ The pipeline's own training writes them, and so may a rule of somebody's own (do
 them here, so what is wrong in one is said in one line, by whichever stage comes first.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,30 @@ def find_outcome(path: Path) -> dict[str, Any] | None:
     if not isinstance(content, dict) or not _required() <= content.keys():
         check_outcome(content, path)
     return content
+
+
+def marks(outcome: Mapping[str, Any]) -> list[str]:
+    """Return what a reader must know before comparing numbers of the trained model, a phrase each."""
+    return [
+        f"continued after step {each['step']:,} with {', '.join(each['differences'])}"
+        for each in outcome.get("continued", [])
+    ]
+
+
+def clipped_share(lines: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return the share of clipped steps of a whole curve; None if no line of it says one.
+
+    Args:
+        lines: of ``train.jsonl``. Each counts by its steps: the last window is often shorter than the others.
+    """
+    before = [0, *(line["step"] for line in lines)]
+    known = [
+        (line["step"] - first, line["clipped_share"])
+        for first, line in zip(before, lines, strict=False)
+        if "clipped_share" in line
+    ]
+    steps = sum(count for count, _ in known)
+    return math.fsum(count * share for count, share in known) / steps if known else None
 
 
 def check_outcome(content: Any, path: Path) -> None:

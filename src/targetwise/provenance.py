@@ -1,6 +1,5 @@
 """Where and with what a number was made: versions, machine, code."""
 
-import os
 import platform
 import subprocess
 from functools import cache
@@ -46,13 +45,15 @@ def machine() -> dict[str, Any]:
     """Return what this process runs on."""
     import torch
 
+    from targetwise.compute.device import usable_cores
+
     facts: dict[str, Any] = {
         "host": platform.node(),
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu_model(),
         # A model's name can be a virtual machine's; which kernels run decides the last bits.
         "instructions": torch.backends.cpu.get_cpu_capability(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
     }
     if torch.cuda.is_available():
         facts["gpu"] = torch.cuda.get_device_name()

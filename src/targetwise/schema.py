@@ -85,6 +85,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
+def effects(section: str) -> dict[str, str]:
+    """Return what each field of a section of the recipe decides: ``result``, ``rounding`` or ``speed``."""
+    schema = _read(SCHEMA.resolve())
+    fields = {**schema["properties"], **schema["$defs"]}[section]["properties"]
+    return {name: field["effect"] for name, field in fields.items()}
+
+
 def check_schema(config: Mapping[str, Any]) -> None:
     """Check a configuration against the closed schema.
 
@@ -125,7 +132,7 @@ def _validator(schema: Path) -> Any:
         from jsonschema import Draft202012Validator
         from jsonschema.validators import extend
     except ModuleNotFoundError:
-        print(f"jsonschema is not installed: nothing is held against {schema.name} here", file=sys.stderr)
+        print(f"jsonschema is not installed: nothing is checked against {schema.name} here", file=sys.stderr)
         return None
 
     # JSON Schema takes 1000.0 for an integer, and NaN for a number above 0; neither may reach a specification.
@@ -135,7 +142,12 @@ def _validator(schema: Path) -> Any:
             "number": lambda _, value: _is_finite_number(value),
         }
     )
-    return extend(Draft202012Validator, type_checker=types)(read_yaml(schema))
+    return extend(Draft202012Validator, type_checker=types)(_read(schema))
+
+
+@cache
+def _read(schema: Path) -> dict[str, Any]:
+    return read_yaml(schema)
 
 
 def _is_finite_number(value: Any) -> bool:

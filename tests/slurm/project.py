@@ -86,12 +86,20 @@ class Project:
             shutil.copytree(data, folder / "data")
         for before, after in OWN_LINES.items():
             self.edit_profile(before, after)
+        self._take_the_cpu_for_a_gpu()
 
     @property
     def environment(self) -> dict[str, str]:
         environment = dict(self.cluster.environment if self.cluster else os.environ)
         environment.pop("MLFLOW_TRACKING_URI", None)
         return {**environment, "PYTHONPATH": str(self.folder / "src"), "OMP_NUM_THREADS": "1"}
+
+    def _take_the_cpu_for_a_gpu(self) -> None:
+        """Let every job go on without a GPU: those of the tests' cluster are empty files."""
+        path = self.folder / "src/targetwise/compute/device.py"
+        demand = "if not torch.cuda.is_available():\n        why"
+        assert demand in path.read_text()
+        path.write_text(path.read_text().replace(demand, demand.replace("not torch", "False and torch")))
 
     def configure(self, **changes) -> None:
         """Write study.yaml: the tiny study with ``changes`` laid over it."""

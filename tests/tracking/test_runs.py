@@ -114,5 +114,5 @@ def test_a_single_draw_is_told_once(config):
     made = Files(config)
     made.finish(made.cells[0], STEPS)
     run = runs.Runs(config).describe(status.standings(config)[0])
-    assert [point.name for point in run.points][-2:] == ["FD_digits_features", "KID"]
+    assert [point.name for point in run.points][-2:] == ["FD_digits_features", "kid"]
     assert not [point for point in run.points if point.name.startswith("draws/")]

@@ -1,7 +1,8 @@
 """Measure the samples of a cell's untrained network.
 
     python workflow/scripts/ceiling.py --specification results/digits/v/tiny/seed0/cell.json \
-        --sampling results/digits/sampling.json --reference data/digits/reference/digits-clean-fid-train.npz \
+        --sampling results/digits/v/sampling-ddim-50.json --metric results/digits/metric.json \
+        --reference data/digits/reference/digits-clean-fid-train.npz \
         --output results/digits/v/tiny/ceiling.json
 """
 
@@ -9,29 +10,37 @@ import argparse
 from pathlib import Path
 
 from targetwise import errors, files
-from targetwise.config import source_files
+from targetwise.compute.device import require_gpu
+from targetwise.config import sampling_files, source_digests, source_files
 from targetwise.data import store
+from targetwise.diffusion.randomness import golden_draw
 from targetwise.metric import bounds, rows
-from targetwise.metric.reference import load_reference
+from targetwise.metric.reference import Selection, load_reference
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--specification", required=True, type=Path, help="cell.json")
-    parser.add_argument("--sampling", required=True, type=Path, help="sampling.json")
+    parser.add_argument("--sampling", required=True, type=Path, help="sampling-<sampler>.json")
+    parser.add_argument("--metric", required=True, type=Path, help="metric.json")
     parser.add_argument("--reference", required=True, type=Path, help="the reference's .npz")
     parser.add_argument("--output", required=True, type=Path)
+    parser.add_argument("--gpu", action="store_true", help="refuse to compute on a CPU")
     arguments = parser.parse_args()
-    specification, options = files.read_json(arguments.specification), files.read_json(arguments.sampling)
+    if arguments.gpu:
+        require_gpu()
+    paths = (arguments.specification, arguments.sampling, arguments.metric)
+    specification, sampling, options = (files.read_json(path) for path in paths)
     images = store.training_images(specification)
-    reference = load_reference(arguments.reference)
-    sources = [files.sha256_of_file(path) for path in source_files(specification["variant"])]
+    reference = load_reference(arguments.reference, Selection.asked(options))
+    variant, network = specification["variant"], specification["network"]
+    sources = source_digests([*source_files(variant, network), *sampling_files(variant, network, sampling)])
     rows.write_row_once(
         arguments.output.parent,
         "ceiling",
-        [specification, options, sources, reference.facts],
+        rows.row_key(options, reference.facts, "ceiling", specification, sampling, sources, golden_draw()),
         arguments.output,
-        lambda parts: bounds.ceiling(specification, options, images, reference, parts),
+        lambda parts: bounds.ceiling(specification, sampling, images, reference, options["names"], parts),
     )
 
 

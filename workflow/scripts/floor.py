@@ -1,6 +1,6 @@
 """Measure held-out real images as if they were samples.
 
-    python workflow/scripts/floor.py --sampling results/digits/sampling.json --images data/digits/dataset.npz \
+    python workflow/scripts/floor.py --metric results/digits/metric.json --images data/digits/dataset.npz \
         --reference data/digits/reference/digits-clean-fid-train.npz --output results/digits/floor.json
 """
 
@@ -8,27 +8,31 @@ import argparse
 from pathlib import Path
 
 from targetwise import errors, files
+from targetwise.compute.device import require_gpu
 from targetwise.data import store
 from targetwise.metric import bounds, rows
-from targetwise.metric.reference import load_reference
+from targetwise.metric.reference import Selection, load_reference
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sampling", required=True, type=Path, help="sampling.json")
+    parser.add_argument("--metric", required=True, type=Path, help="metric.json")
     parser.add_argument("--images", required=True, type=Path, help="dataset.npz")
     parser.add_argument("--reference", required=True, type=Path, help="the reference's .npz")
     parser.add_argument("--output", required=True, type=Path)
+    parser.add_argument("--gpu", action="store_true", help="refuse to compute on a CPU")
     arguments = parser.parse_args()
+    if arguments.gpu:
+        require_gpu()
     held_out = store.load(arguments.images.parent, "test")
-    sampling = files.read_json(arguments.sampling)
-    reference = load_reference(arguments.reference)
+    options = files.read_json(arguments.metric)
+    reference = load_reference(arguments.reference, Selection.asked(options))
     rows.write_row_once(
         arguments.output.parent,
         "floor",
-        [held_out.digest, sampling, reference.facts],
+        rows.row_key(options, reference.facts, "floor", held_out.digest),
         arguments.output,
-        lambda parts: bounds.floor(held_out, sampling["images"], reference, parts),
+        lambda parts: bounds.floor(held_out, options["floor_images"], reference, options["names"], parts),
     )
 
 

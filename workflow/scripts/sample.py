@@ -1,7 +1,7 @@
 """Draw images from a trained cell.
 
     python workflow/scripts/sample.py --specification results/digits/v/tiny/seed0/cell.json \
-        --options results/digits/sampling.json --draw 0 --output results/digits/v/tiny/seed0/samples/ddim-50/draw0.npz
+        --options results/digits/v/sampling-ddim-50.json --draw 0 --output results/digits/v/tiny/seed0/samples/ddim-50/draw0.npz
 
 With several GPUs, write `torchrun --nproc-per-node=4` for `python`.
 """
@@ -10,24 +10,28 @@ import argparse
 from pathlib import Path
 
 from targetwise import errors, files
+from targetwise.compute.device import require_gpu
 from targetwise.compute.distributed import joined
 from targetwise.data import store
-from targetwise.diffusion.sampling import sample
+from targetwise.diffusion.sampling import BATCH, sample
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--specification", required=True, type=Path, help="cell.json")
-    parser.add_argument("--options", required=True, type=Path, help="sampling.json")
+    parser.add_argument("--options", required=True, type=Path, help="sampling-<sampler>.json")
     parser.add_argument("--draw", required=True, type=int)
+    parser.add_argument("--batch", type=int, default=BATCH, help="images at a time; changes speed and memory only")
     parser.add_argument("--output", required=True, type=Path, help="the .npz to write; facts go beside it as .json")
+    parser.add_argument("--gpu", action="store_true", help="refuse to compute on a CPU")
     arguments = parser.parse_args()
+    if arguments.gpu:
+        require_gpu()
     specification, options = files.read_json(arguments.specification), files.read_json(arguments.options)
     images = store.training_images(specification)
     with joined() as world:
-        sample(
-            specification, options, images, arguments.specification.parent, arguments.draw, arguments.output, world
-        )
+        folder = arguments.specification.parent
+        sample(specification, options, images, folder, arguments.draw, arguments.output, world, batch=arguments.batch)
 
 
 if __name__ == "__main__":

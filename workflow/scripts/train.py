@@ -11,6 +11,7 @@ from pathlib import Path
 
 from targetwise import errors, files
 from targetwise.cluster import slurm
+from targetwise.compute.device import require_gpu
 from targetwise.compute.distributed import joined
 from targetwise.data import store
 from targetwise.training.loop import train
@@ -26,7 +27,10 @@ def main() -> None:
     )
     parser.add_argument("--margin", type=float, default=120.0, metavar="SECONDS", help="kept free for saving")
     parser.add_argument("--wait", action="store_true", help="wait while another trainer has the cell")
+    parser.add_argument("--gpu", action="store_true", help="refuse to compute on a CPU")
     arguments = parser.parse_args()
+    if arguments.gpu:
+        require_gpu()
     used = slurm.seconds_used() if arguments.time_budget else 0.0
     stop = Stop(arguments.time_budget, arguments.margin, used).listen()
     specification = files.read_json(arguments.specification)

@@ -38,6 +38,11 @@ def launcher(resources: Mapping[str, Any]) -> str:
     return "python"
 
 
+def gpu_demand(resources: Mapping[str, Any]) -> str:
+    """Return the option that makes a script refuse to compute on the CPU; none where no GPU was asked for."""
+    return "--gpu" if gpus_per_node(resources) else ""
+
+
 def time_budget(resources: Mapping[str, Any]) -> str:
     """Return the options that make training stop before its job is ended; none where there is no time limit."""
     minutes = resources.get("runtime")

@@ -1,19 +1,26 @@
 """The processor a stage runs on: which one, how many threads, which number formats and kernels."""
 
 import os
-from collections.abc import Callable, Mapping
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from targetwise.compute import lease
 from targetwise.compute.distributed import ALONE, World
+from targetwise.errors import UserError
 from targetwise.files import cache
 
 #: Where PyTorch keeps what it compiles.
 COMPILED = "TORCHINDUCTOR_CACHE_DIR"
+
+#: What turns a traced network into kernels.
+COMPILER = "inductor"
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -43,13 +50,57 @@ def choose(threads: int, world: World = ALONE, stop: Callable[[], bool] = lambda
     return torch.device("cuda", index)
 
 
+def usable_cores() -> int:
+    """Return the number of CPU cores that this process may run on: a batch system's share, where it set one."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def require_gpu() -> None:
+    """Refuse to go on where a GPU was asked for and there is none: on the CPU it would take days.
+
+    Raises:
+        UserError: if PyTorch sees no GPU.
+    """
+    if not torch.cuda.is_available():
+        why = "sees none" if torch.version.cuda else "is a build for CPUs"
+        raise UserError(
+            f"a GPU was asked for, but PyTorch {torch.__version__} on {platform.node()} {why}; compare `nvidia-smi` "
+            "there with `python -c 'import torch; print(torch.version.cuda)'`, or set `gpu: 0` to compute on the CPU"
+        )
+
+
 def autocast(device: torch.device, precision: Mapping[str, str]) -> torch.autocast:
     """Return the autocast context for ``precision``, e.g. ``{"cuda": "bf16", "cpu": "fp32"}``."""
     dtype = DTYPES.get(precision[device.type])
     return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
-def compile_network(network: nn.Module, device: torch.device, options: Mapping[str, Any]) -> None:
+def widen_output(network: nn.Module, device: torch.device, options: Mapping[str, Any]) -> None:
+    """Let a network's last layer compute in fp32 under autocast, if ``output_in_fp32`` asks for it.
+
+    In bf16 or fp16 that layer rounds what the network says. Of x0 that moves pixels to another level; the rounding of
+    v or ε is multiplied by b or b/a on its way to them, which is small where the image is finished. So without this
+    the number format would count against one target more than against another.
+
+    Args:
+        network: its layer that was defined last is changed in place, no weight is.
+        device: where it runs.
+        options: the ``training`` section.
+    """
+    if not options["output_in_fp32"] or options["precision"][device.type] == "fp32":
+        return
+    *_, last = network.modules()
+
+    def forward(layer: nn.Module, features: Tensor) -> Any:
+        with torch.autocast(device.type, enabled=False):
+            return type(layer).forward(layer, features.float())
+
+    last.forward = MethodType(forward, last)
+
+
+def compile_network(
+    network: nn.Module, device: torch.device, options: Mapping[str, Any], *, graphs: bool = False
+) -> None:
     """Compile a network in place, if that is asked for on this kind of device.
 
     Args:
@@ -57,10 +108,12 @@ def compile_network(network: nn.Module, device: torch.device, options: Mapping[s
         device: where it runs.
         options: the ``training`` section. What was compiled is kept in the user's cache, so that cells of one scale,
             and a resumed one, compile once.
+        graphs: whether a GPU may replay the network's kernels as one graph, which spares the host launching each.
+            An output then lies where the next call writes its own, and so do gradients.
     """
     if options["compile"][device.type]:
         keep_compiled_in(cache() / "compiled")
-        network.compile()
+        network.compile(backend=COMPILER, mode="reduce-overhead" if graphs and device.type == "cuda" else None)
 
 
 def keep_compiled_in(folder: Path) -> None:
@@ -85,3 +138,17 @@ def set_kernels(options: Mapping[str, Any]) -> None:
     torch.backends.cudnn.benchmark = not options["deterministic"]
     torch.backends.cuda.matmul.allow_tf32 = options["tf32"]
     torch.backends.cudnn.allow_tf32 = options["tf32"]
+
+
+@contextmanager
+def kernels(options: Mapping[str, Any]) -> Iterator[None]:
+    """Choose kernels for a block as :func:`set_kernels` does; the rest of the process keeps its own."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    before = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
+    set_kernels(options)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+        cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before

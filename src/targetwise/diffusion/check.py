@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from targetwise.diffusion.loss import weight_in_x0_space
 from targetwise.diffusion.parameterization import Parameterization, probe_output_channels
 from targetwise.diffusion.purity import enforced
-from targetwise.diffusion.schedule import Schedule, add_noise, make_schedule
+from targetwise.diffusion.schedule import Schedule, add_noise, make_schedule, preserves_variance
 from targetwise.errors import UserError
 
 PRECISIONS = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -68,7 +68,7 @@ def check(
     _require_each_image_by_itself(target, double, gain)
     if loss_space.name != target.name:
         _require_each_image_by_itself(loss_space, double)
-    _judge(target, exact, gain, seen.dtype)
+    _judge(target, exact, gain, seen.dtype, double)
     weight = weight_in_x0_space(loss_space, variant["weighting"], double)
     _require_finite(weight, f"parameterization {loss_space.name}: the weight {variant['weighting']} in x0 space")
     # Training hands fp32 to the functions, so they must at least run in it.
@@ -248,15 +248,17 @@ def _rounding(dtype: torch.dtype, gain: Tensor) -> Tensor:
     return ROUNDINGS * torch.finfo(dtype).eps * 5 * (1 + gain)
 
 
-def _judge(target: Parameterization, error: Tensor, gain: Tensor, dtype: torch.dtype) -> None:
+def _judge(target: Parameterization, error: Tensor, gain: Tensor, dtype: torch.dtype, schedule: Schedule) -> None:
     allowed = _rounding(dtype, gain)
     wrong = error > allowed
     if wrong.any():
         t = int((error / allowed).argmax())
+        a, b = schedule["sqrt_alpha"], schedule["sqrt_one_minus_alpha"]
+        why = "" if preserves_variance(a, b) else "; on this path a² + b² is not 1, so no inverse may rely on it"
         raise UserError(
             f"parameterization {target.name}: predict_x0 does not invert compute_training_target: at t = {t} "
             f"x0 is off by {error[t].item():.3g} where rounding explains {allowed[t].item():.1g} "
-            f"({int(wrong.sum())} of {len(error)} time steps are wrong)"
+            f"({int(wrong.sum())} of {len(error)} time steps are wrong){why}"
         )
 
 

@@ -26,7 +26,7 @@ def cost(scale: Mapping[str, Any], channels: int, image_size: int) -> Cost:
     5 % at the CIFAR-10 study's scale small: it does not know that kernel.
 
     Args:
-        scale: ``channels`` of each level, levels with ``attention``, ``layers_per_block``.
+        scale: an entry of ``scales``.
         channels: of the images, and of the output.
         image_size: height and width in pixels.
     """
@@ -36,6 +36,6 @@ def cost(scale: Mapping[str, Any], channels: int, image_size: int) -> Cost:
     with FlopCounterMode(display=False) as forward, torch.no_grad():
         network(image, timestep)
     with FlopCounterMode(display=False) as training:
-        network(image, timestep).sample.sum().backward()
+        network(image, timestep).sum().backward()
     parameters = sum(parameter.numel() for parameter in network.parameters())
     return Cost(parameters, forward.get_total_flops(), training.get_total_flops())

@@ -4,28 +4,36 @@ Three separate choices (a variant's ``target``, ``loss_space`` and ``weighting``
 through (x_0, ε), so they need nothing but the two functions of each parameterization.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from targetwise import kinds
 from targetwise.diffusion.parameterization import Parameterization
 from targetwise.diffusion.schedule import at
+from targetwise.errors import UserError
+
+#: A flat loss in the loss space, whatever weight in x0 space that amounts to; every other name has a file.
+FLAT = "constant"
 
 
-def signal_to_noise(schedule: Mapping[str, Tensor]) -> Tensor:
-    """Return SNR(t) = a² / b², shape (T,)."""
-    return schedule["sqrt_alpha"] ** 2 / schedule["sqrt_one_minus_alpha"] ** 2
+def named_weight(weighting: str, schedule: Mapping[str, Tensor]) -> Tensor:
+    """Return the weight in x0 space that ``workflow/weightings/<weighting>.py`` defines, shape (T,), in fp64.
 
-
-#: Weights in x0 space, T values from the schedule. ``constant`` is not among them: it means a flat loss in the
-#: loss space, whatever weight in x0 space that amounts to.
-X0_WEIGHTS: dict[str, Callable[[Mapping[str, Tensor]], Tensor]] = {
-    # Salimans & Ho 2022, section 4: epsilon's own weight, and one that is never below x0's.
-    "snr": signal_to_noise,
-    "truncated_snr": lambda schedule: signal_to_noise(schedule).clamp(min=1),
-}
+    Raises:
+        UserError: if there is no such file, or it fails, or gives something else than T values from 0 up.
+    """
+    double = {name: value.double() for name, value in schedule.items()}
+    weight = kinds.load("weightings", weighting).call("weight", double)
+    file, shape = kinds.file_of("weightings", weighting), schedule["sqrt_alpha"].shape
+    if not isinstance(weight, Tensor) or weight.shape != shape:
+        found = tuple(weight.shape) if isinstance(weight, Tensor) else type(weight).__name__
+        raise UserError(f"{file}: weight returned {found}; it must return a tensor of shape {tuple(shape)}")
+    if (weight < 0).any():
+        raise UserError(f"{file}: weight is negative at t = {int((weight < 0).nonzero()[0])}")
+    return weight.double()
 
 
 def slope_of_target(space: Parameterization, schedule: Mapping[str, Tensor]) -> Tensor:
@@ -50,9 +58,9 @@ def multiplier(space: Parameterization, weighting: str, schedule: Mapping[str, T
     error, whatever the space, so the space's own weight is divided out.
     """
     double = {name: value.double() for name, value in schedule.items()}
-    if weighting == "constant":
+    if weighting == FLAT:
         return torch.ones_like(double["sqrt_alpha"])
-    return X0_WEIGHTS[weighting](double) / slope_of_target(space, double).square()
+    return named_weight(weighting, schedule) / slope_of_target(space, double).square()
 
 
 def weight_in_x0_space(space: Parameterization, weighting: str, schedule: Mapping[str, Tensor]) -> Tensor:

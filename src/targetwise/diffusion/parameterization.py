@@ -6,7 +6,6 @@ The signature is that of the reference task, so a file written for it runs here 
     predict_x0(model_output, x_t, timesteps, schedule) -> x0 estimate
 """
 
-import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from targetwise.config import parameterization_file
-from targetwise.errors import UserError, in_one_line
-from targetwise.files import sha256_of_file
-
-FUNCTIONS = ("compute_training_target", "predict_x0")
+from targetwise import kinds
+from targetwise.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -37,23 +33,16 @@ def load(target: str) -> Parameterization:
     Raises:
         UserError: if the file is missing, fails to run, or lacks one of the two functions.
     """
-    return load_file(parameterization_file(target))
+    return _of(kinds.load("parameterizations", target))
 
 
 def load_file(path: Path) -> Parameterization:
     """Load a parameterization from any file; see :func:`load`."""
-    spec = importlib.util.spec_from_file_location(f"targetwise_parameterization_{path.stem}", path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise UserError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise UserError(f"{path} does not run: {in_one_line(error)}") from error
-    for function in FUNCTIONS:
-        if not callable(getattr(module, function, None)):
-            raise UserError(f"{path} must define {' and '.join(FUNCTIONS)}; {function} is not there")
-    return Parameterization(path.stem, sha256_of_file(path), module.compute_training_target, module.predict_x0)
+    return _of(kinds.load_file("parameterizations", path))
+
+
+def _of(source: kinds.Source) -> Parameterization:
+    return Parameterization(source.name, source.digest, source["compute_training_target"], source["predict_x0"])
 
 
 def probe_output_channels(

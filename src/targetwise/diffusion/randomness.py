@@ -6,7 +6,10 @@ of one seed: common random numbers, which make the comparison paired.
 """
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, lru_cache
+from hashlib import sha256
 
 import numpy as np
 
@@ -17,12 +20,28 @@ BLOCK = 32
 def stream(purpose: str, *key: int) -> np.random.Generator:
     """Return the generator of (purpose, key); different keys give independent streams (Philox).
 
-    Each number is below 2³², and all keys of one purpose have the same length of at most 3: numpy pads the seed
-    words with zeros to 4, so (7,) and (7, 0) would be one stream.
+    Each number is below 2³², because numpy splits a larger one into two words. All keys of one purpose have the same
+    length, because numpy pads the words with zeros to 4: (7,) and (7, 0) would be one stream.
     """
-    if len(key) > 3 or not all(0 <= number < 2**32 for number in key):
-        raise ValueError(f"{key} is not a key of at most three numbers from 0 to 2**32 - 1")
+    if not all(0 <= number < 2**32 for number in key):
+        raise ValueError(f"{key} is not a key of numbers from 0 to 2**32 - 1")
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([zlib.crc32(purpose.encode()), *key])))
+
+
+@cache
+def golden_draw() -> str:
+    """Return the SHA-256 of a short draw of every kind that a study makes.
+
+    NumPy promises no stable streams. Keys hold this digest, so that what another NumPy drew is another result.
+    """
+    random = stream("golden", 0)
+    drawn = (
+        random.standard_normal(32, dtype=np.float32),
+        random.random(32),
+        random.integers(0, 1000, size=32, dtype=np.int64),
+        random.permutation(32),
+    )
+    return sha256(b"".join(array.tobytes() for array in drawn)).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -47,21 +66,21 @@ class TrainingStreams:
         *,
         images: int,
         global_batch: int,
-        timesteps: int,
+        draw_times: Callable[[np.random.Generator, int], np.ndarray],
         image_shape: tuple[int, int, int],
         horizontal_flip: bool,
     ) -> None:
-        """Fix what is drawn: N ``images`` of shape (C, H, W), a batch of ``global_batch``, t < ``timesteps``."""
+        """Fix what is drawn: N ``images`` of shape (C, H, W), a batch of ``global_batch``, t by ``draw_times``."""
         if global_batch > images:
             raise ValueError(f"a batch of {global_batch} cannot be drawn from {images} images")
         self.seed = seed
         self.images = images
         self.global_batch = global_batch
-        self.timesteps = timesteps
+        self.draw_times = draw_times
         self.image_shape = image_shape
         self.horizontal_flip = horizontal_flip
-        self._epoch = -1
-        self._permutation = np.empty(0, dtype=np.int64)
+        # Threads draw steps ahead, across the border of two epochs too.
+        self._permutation = lru_cache(maxsize=2)(lambda epoch: stream("epoch", seed, epoch).permutation(images))
 
     def draw(self, step: int, first: int = 0, count: int | None = None) -> StepDraw:
         """Return positions ``first`` … ``first + count − 1`` of step ``step``'s global batch (all by default)."""
@@ -72,7 +91,7 @@ class TrainingStreams:
         flips = random.random(self.global_batch) < 0.5
         if not self.horizontal_flip:
             flips[:] = False
-        timesteps = random.integers(0, self.timesteps, size=self.global_batch, dtype=np.int64)
+        timesteps = self.draw_times(random, self.global_batch)
         return StepDraw(
             self._batch(step)[first:stop],
             flips[first:stop],
@@ -82,10 +101,8 @@ class TrainingStreams:
 
     def _batch(self, step: int) -> np.ndarray:
         epoch, position = divmod(step, self.images // self.global_batch)
-        if epoch != self._epoch:
-            self._permutation = stream("epoch", self.seed, epoch).permutation(self.images)
-            self._epoch = epoch
-        return self._permutation[position * self.global_batch : (position + 1) * self.global_batch]
+        permutation: np.ndarray = self._permutation(epoch)
+        return permutation[position * self.global_batch : (position + 1) * self.global_batch]
 
     def _noise(self, step: int, first: int, stop: int) -> np.ndarray:
         blocks = [
@@ -96,11 +113,17 @@ class TrainingStreams:
         return np.concatenate(blocks)[first - offset : stop - offset]
 
 
-def sampling_noise(seed: int, draw: int, first: int, count: int, image_shape: tuple[int, int, int]) -> np.ndarray:
-    """Return the starting noise of samples ``first`` … ``first + count − 1`` of a draw, (count, C, H, W) fp32."""
+def sampling_noise(
+    seed: int, training_seed: int, draw: int, first: int, count: int, image_shape: tuple[int, int, int]
+) -> np.ndarray:
+    """Return the starting noise of samples ``first`` … ``first + count − 1`` of a draw, (count, C, H, W) fp32.
+
+    The training seed is part of the key: what noise common to all training seeds adds to their distances would never
+    average out over seeds. All parameterizations of one training seed still start from the same noise.
+    """
     return np.stack(
         [
-            stream("sample", seed, draw, index).standard_normal(image_shape, dtype=np.float32)
+            stream("sample", seed, training_seed, draw, index).standard_normal(image_shape, dtype=np.float32)
             for index in range(first, first + count)
         ]
     )

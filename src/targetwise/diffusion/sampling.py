@@ -1,30 +1,33 @@
-"""Sample from a trained cell: DDIM through diffusers, with x0 from the parameterization.
+"""Sample from a trained cell: x0 from the parameterization, the step from a file of ``workflow/samplers/``.
 
-Sample i of a draw starts from the noise of (sampling seed, draw, i), the same for every cell, so image i of two
-parameterizations can be compared side by side.
+Sample i of a draw starts from the noise of (sampling seed, training seed, draw, i), the same for all cells of one
+training seed, so image i of two parameterizations can be compared side by side.
 """
 
 import sys
 import time
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from safetensors import safe_open
 from torch import Tensor
 
+from targetwise import kinds
 from targetwise.cells import Cell, sampling_key
-from targetwise.compute.device import autocast, choose, compile_network
+from targetwise.compute.device import autocast, choose, compile_network, kernels, widen_output
 from targetwise.compute.distributed import ALONE, World
+from targetwise.config import sampling_files, source_digests
 from targetwise.data.store import Images
 from targetwise.diffusion import parameterization
 from targetwise.diffusion.network import build, misfit
 from targetwise.diffusion.parameterization import Parameterization, probe_output_channels
 from targetwise.diffusion.randomness import sampling_noise
-from targetwise.diffusion.schedule import diffusers_options, make_schedule
+from targetwise.diffusion.schedule import make_schedule
+from targetwise.diffusion.trajectory import trajectory
 from targetwise.errors import UserError
 from targetwise.files import atomic, remedy, sha256_of_array, sha256_of_file, write_json
 from targetwise.jobs.kept import Kept
@@ -33,6 +36,9 @@ from targetwise.jobs.parts import Parts
 from targetwise.outcome import read_outcome
 from targetwise.progress import Progress
 from targetwise.provenance import environment
+
+#: Images at a time where nobody says how many.
+BATCH = 500
 
 #: Why a trained cell may have no samples.
 NOT_FINITE = "the sampled images are not finite"
@@ -46,8 +52,9 @@ class Denoiser:
     ) -> None:
         """Build the untrained network of a cell; ``images`` gives its shape."""
         self.name = Cell(**specification["cell"]).name
+        self.seed = specification["cell"]["seed"]
         self.variant = specification["variant"]
-        self.precision = specification["training"]["precision"]
+        self.options = specification["training"]
         self.target = target
         self.device = device
         self.image_shape = (images.channels, images.size, images.size)
@@ -58,12 +65,13 @@ class Denoiser:
             in_channels=images.channels,
             out_channels=probe_output_channels(target, images.channels, images.size, schedule),
             image_size=images.size,
-            seed=specification["cell"]["seed"],
+            seed=self.seed,
         ).to(device)
-        if specification["training"]["channels_last"]:
+        if self.options["channels_last"]:
             self.model = self.model.to(memory_format=torch.channels_last)
+        widen_output(self.model, device, self.options)
         self.model.eval()
-        compile_network(self.model, device, specification["training"])
+        compile_network(self.model, device, self.options, graphs=True)
 
     def load(self, path: Path) -> None:
         """Load trained weights.
@@ -88,36 +96,32 @@ class Denoiser:
         It is of fp32, unless ``widen_output`` is false: then of the type that autocast gave the network's output, or
         of fp32, as the parameterization's arithmetic with the fp32 ``x_t`` and schedule decides.
         """
-        with autocast(self.device, self.precision):
-            output = self.model(x_t, timesteps).sample
-        if widen_output:
-            output = output.float()
+        with kernels(self.options), autocast(self.device, self.options["precision"]):
+            output = self.model(x_t, timesteps)
+        # A copy in any case: the next call may write where this one did, and a sampler may remember this estimate.
+        output = output.to(torch.float32 if widen_output else output.dtype, copy=True)
         return self.target.predict_x0(output, x_t, timesteps, self.schedule)
-
-
-def make_scheduler(diffusion: Mapping[str, Any], options: Mapping[str, Any]) -> DDIMScheduler:
-    """Return diffusers' DDIM scheduler for the configuration's ``diffusion`` and ``sampling`` sections."""
-    scheduler = DDIMScheduler(
-        **diffusers_options(diffusion),
-        prediction_type="sample",
-        clip_sample=options["clip"],
-        set_alpha_to_one=options["last_alpha_is_one"],
-        timestep_spacing=options["spacing"],
-    )
-    scheduler.set_timesteps(options["steps"])
-    return scheduler
 
 
 @torch.inference_mode()
 def denoise(denoiser: Denoiser, noise: Tensor, options: Mapping[str, Any]) -> Tensor:
-    """Run the sampler (η = 0) from ``noise`` (B, C, H, W) to images of nominal range [-1, 1]."""
-    scheduler = make_scheduler(denoiser.variant["diffusion"], options)
-    x = noise
-    for t in scheduler.timesteps.tolist():
-        timesteps = torch.full((len(x),), t, dtype=torch.int64, device=x.device)
+    """Run the sampler from ``noise`` (B, C, H, W) to images of nominal range [-1, 1].
+
+    Its file has ``step(x_t, x_0, now, then, memory)``, with the estimate of x_0 clipped if the options say so.
+    """
+    step = kinds.load("samplers", options["sampler"])["step"]
+    memory: dict[str, Any] = {}
+    variant, x = denoiser.variant, noise
+    for now, then in pairwise(trajectory(variant["diffusion"], variant["parameters"], options)):
+        timesteps = torch.full((len(x),), now.t, dtype=torch.int64, device=x.device)
         x_0 = denoiser.x_0(x, timesteps, widen_output=options["widen_output"])
-        step = scheduler.step(x_0, t, x, eta=0.0, use_clipped_model_output=options["clipped_epsilon"])
-        x = step.prev_sample
+        if options["clip"]:
+            clipped = x_0.clamp(-1, 1)
+            if not options["clipped_epsilon"]:
+                # The noise is that of the estimate before it was clipped: x_t of the clipped one with the same ε.
+                x = x - now.a * x_0 + now.a * clipped
+            x_0 = clipped
+        x = step(x, x_0, now, then, memory)
     return x
 
 
@@ -148,7 +152,7 @@ def draw_images(
     Several processes sample a part each; only the main one gets all of them, the others what they sampled. If values
     are not finite, it gets none. Batches that are among the ``finished`` parts are not sampled again.
     """
-    part, batch = world.part(options["images"]), options["batch"]
+    part, batch = world.part(options["images"]), options.get("batch", BATCH)
     parts = []
     with Progress(what, len(part), "image", silent=not world.is_main) as progress:
         first = part.start
@@ -161,7 +165,7 @@ def draw_images(
                 parts.append(levels)
                 progress.skip(count)
                 continue
-            noise = sampling_noise(options["seed"], draw, first, count, denoiser.image_shape)
+            noise = sampling_noise(options["seed"], denoiser.seed, draw, first, count, denoiser.image_shape)
             try:
                 images = denoise(denoiser, torch.from_numpy(noise).to(denoiser.device), options)
             except torch.OutOfMemoryError:
@@ -195,18 +199,24 @@ def sample(
     draw: int,
     output: Path,
     world: World = ALONE,
+    *,
+    batch: int = BATCH,
 ) -> None:
     """Sample one draw of a trained cell.
 
     Args:
         specification: the content of ``cell.json``.
-        options: the content of ``sampling.json``.
+        options: the content of ``sampling-<sampler>.json``.
         images: of the training set, for their shape.
         folder: the cell's, with ``model.safetensors`` and ``training.json``.
         draw: which of the independent sample sets.
         output: the archive to write (key ``arr_0``, uint8, N×H×W×C); facts go beside it with the ending ``.json``.
             A diverged cell gives an archive of no images. A kill costs the batch that was being sampled.
         world: the processes that sample together.
+        batch: images at a time; decides time and memory, not what is drawn.
+
+    Raises:
+        UserError: if the weights or the target's file are not those of the training.
     """
     training = read_outcome(folder / "training.json")
     model = folder / "model.safetensors"
@@ -214,7 +224,9 @@ def sample(
     if training["status"] == "finished" and sha256_of_file(model) != training["model_sha256"]:
         raise UserError(f"{model} is not the file that {folder / 'training.json'} records; {remedy(model)}")
 
-    key = sampling_key(specification, target.digest, training, options, draw)
+    sources = source_digests(sampling_files(specification["variant"], specification["network"], options))
+    _require_trained_with(sources, training, folder)
+    key = sampling_key(specification, sources, training, options, draw)
 
     def make(kept: Kept, parts: Parts) -> None:
         began = time.monotonic()
@@ -226,7 +238,7 @@ def sample(
             denoiser.load(model)
             cell = specification["cell"]
             what = f"sample {cell['parameterization']}-{cell['scale']}-{cell['seed']} draw {draw}"
-            array = draw_images(denoiser, options, draw, what, world, parts)
+            array = draw_images(denoiser, {**options, "batch": batch}, draw, what, world, parts)
         if not world.is_main:
             return
         status, reason = training["status"], training["reason"]
@@ -243,6 +255,7 @@ def sample(
             "status": status,
             "reason": reason,
             "sampling": options,
+            "sources": sources,
             "seconds": time.monotonic() - began,
             "environment": environment(),
         }
@@ -250,3 +263,13 @@ def sample(
 
     job = f"sample-{output.parent.name}-{output.stem}"
     once(folder, job, key, [output, output.with_suffix(".json")], make, world)
+
+
+def _require_trained_with(files: Mapping[str, str], training: Mapping[str, Any], folder: Path) -> None:
+    """Refuse to read the network's output by another file (path and SHA-256) than the one it was trained with."""
+    for path, digest in files.items():
+        if training.get("sources", {}).get(path, digest) != digest:
+            raise UserError(
+                f"{path} is not the file that {folder / 'training.json'} was trained with; undo its change, or train "
+                f"again: `snakemake --cores all all --configfile {folder.parents[2] / 'study.json'}`"
+            )

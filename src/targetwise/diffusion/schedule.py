@@ -1,29 +1,15 @@
-"""Noise schedules: x_t = a·x_0 + b·ε with a = sqrt(ᾱ_t), b = sqrt(1 − ᾱ_t), t = 0 … T−1.
-
-The values come from diffusers, so that training and its samplers share every bit.
-"""
+"""Noise paths: x_t = a·x_0 + b·ε at the time steps t = 0 … T−1; ``workflow/paths/`` says what a and b are."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 
-#: Our names for the schedules, and what diffusers calls them.
-BETA_SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "cosine": "squaredcos_cap_v2"}
+from targetwise import kinds
+from targetwise.errors import UserError
 
 Schedule = dict[str, Tensor]
-
-
-def diffusers_options(diffusion: Mapping[str, Any]) -> dict[str, Any]:
-    """Translate the configuration's ``diffusion`` section into arguments of a diffusers scheduler."""
-    return {
-        "num_train_timesteps": diffusion["timesteps"],
-        "beta_schedule": BETA_SCHEDULES[diffusion["schedule"]],
-        "beta_start": diffusion["beta_start"],
-        "beta_end": diffusion["beta_end"],
-    }
 
 
 def make_schedule(
@@ -36,26 +22,62 @@ def make_schedule(
     """Build the mapping that both functions of a parameterization receive.
 
     Args:
-        diffusion: ``schedule``, ``timesteps`` (T), ``beta_start``, ``beta_end``.
-        parameters: a variant's own constants (``sigma_data``, an angle, …), added as 0-d tensors.
-        dtype: of the tensors; the values are the fp32 ones of diffusers, widened or narrowed.
+        diffusion: ``schedule`` (the path's name), ``timesteps`` (T), and what else the path's file reads.
+        parameters: a variant's own constants (``sigma_data``, an angle, …), added as 0-d tensors; the path's file
+            sees them too.
+        dtype: of the tensors.
         device: where the tensors live.
 
     Returns:
-        1-D tensors of length T ``alphas_cumprod`` (ᾱ), ``sqrt_alpha`` (a), ``sqrt_one_minus_alpha`` (b), and
-        the parameters.
+        1-D tensors of length T ``alphas_cumprod`` (a²), ``sqrt_alpha`` (a), ``sqrt_one_minus_alpha`` (b), and the
+        parameters.
+
+    Raises:
+        UserError: if the path's file is missing, fails, or gives no path from image to noise.
     """
-    alphas_cumprod = DDIMScheduler(**diffusers_options(diffusion)).alphas_cumprod.to(device, dtype)
+    a, b = _coefficients(diffusion, parameters or {})
+    alphas_cumprod = (a**2).to(device, dtype)
+    if preserves_variance(a, b):
+        # As diffusers computes them, in the type that was asked for: on its own paths we share every bit with it.
+        a, b = alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt()
     schedule = {
         "alphas_cumprod": alphas_cumprod,
-        "sqrt_alpha": alphas_cumprod.sqrt(),
-        "sqrt_one_minus_alpha": (1 - alphas_cumprod).sqrt(),
+        "sqrt_alpha": a.to(device, dtype),
+        "sqrt_one_minus_alpha": b.to(device, dtype),
     }
     for name, value in (parameters or {}).items():
         if name in schedule:
             raise ValueError(f"a parameter called {name} would hide the schedule's own")
         schedule[name] = torch.tensor(value, dtype=dtype, device=device)
     return schedule
+
+
+def preserves_variance(a: Tensor, b: Tensor) -> bool:
+    """Return whether a² + b² = 1 at every time step, in fp64."""
+    return bool(((a**2 + b**2 - 1).abs() < 1e-12).all())
+
+
+def _coefficients(diffusion: Mapping[str, Any], parameters: Mapping[str, float]) -> tuple[Tensor, Tensor]:
+    """Return a and b of the path, and make sure that they are ones."""
+    name, T = diffusion["schedule"], diffusion["timesteps"]
+    path = kinds.load("paths", name)
+    made = path.call("coefficients", T, {**diffusion, **parameters})
+    file = kinds.file_of("paths", name)
+    forms = [(each.dtype, each.shape) for each in made] if isinstance(made, tuple) else []
+    if forms != 2 * [(torch.float64, (T,))]:
+        raise UserError(f"{file}: coefficients must return a and b, two fp64 tensors of shape ({T},)")
+    a, b = made
+    for letter, values in (("a", a), ("b", b)):
+        wrong = (~values.isfinite() | (values < 0)).nonzero()
+        if len(wrong):
+            t = int(wrong[0, 0])
+            raise UserError(f"{file}: {letter} is {values[t].item():g} at t = {t}; it must be a number from 0 up")
+    # a/b falls, written without a quotient, because b may be 0 at the first step.
+    rising = (a[1:] * b[:-1] >= a[:-1] * b[1:]).nonzero()
+    if len(rising):
+        t = int(rising[0, 0])
+        raise UserError(f"{file}: a/b does not fall from t = {t} to t = {t + 1}; noise must grow with t")
+    return a, b
 
 
 def at(schedule: Mapping[str, Tensor], timesteps: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,8 @@
 """What a run is about to make again although it is there, and would come out the same: it is kept, and put back.
 
 Snakemake makes everything again that comes after a file which is missing. The file may be a check that takes seconds,
-or a data set that has its digest; what comes after it are trainings of days. Snakemake deletes their results before
-it starts their jobs, so the driver keeps them first; the jobs find them.
+a data set that has its digest, or a reference; what comes after it are trainings of days. Snakemake deletes their
+results before it starts their jobs, so the driver keeps them first; the jobs find them.
 """
 
 import shutil
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from targetwise.cells import Cell
+from targetwise.cells import Cell, Draw
 from targetwise.errors import UserError
 from targetwise.jobs.kept import Kept
 from targetwise.text import counted
@@ -23,7 +23,7 @@ JOBS = {"train": "train", "sample": "sample-{sampler}-draw{draw}", "fid": "fid-{
 
 
 def adopt(config: Mapping[str, Any], jobs: Iterable[Any]) -> int:
-    """Keep trainings and samples that are of the present configuration, and are about to be deleted.
+    """Keep trainings, samples and rows that are of the present configuration, and are about to be deleted.
 
     Args:
         config: the whole configuration.
@@ -32,13 +32,13 @@ def adopt(config: Mapping[str, Any], jobs: Iterable[Any]) -> int:
     Returns:
         How many results are kept.
     """
-    doomed: dict[Cell, set[tuple[str, int]]] = {}
+    doomed: dict[Cell, set[tuple[str, Draw | None]]] = {}
     for job in jobs:
-        if job.rule.name in ("train", "sample") and all(Path(output).exists() for output in job.output):
+        if job.rule.name in JOBS and all(Path(output).exists() for output in job.output):
             wildcards = job.wildcards
             cell = Cell(config["study"], wildcards.parameterization, wildcards.scale, int(wildcards.seed))
-            kind = "training" if job.rule.name == "train" else "samples"
-            doomed.setdefault(cell, set()).add((kind, int(getattr(wildcards, "draw", 0))))
+            draw = None if job.rule.name == "train" else Draw(wildcards.sampler, int(wildcards.draw))
+            doomed.setdefault(cell, set()).add((job.rule.name, draw))
     if not doomed:
         return 0
     print(f"note: looking whether {counted(len(doomed), 'cell')} must really be made again", flush=True)
@@ -85,14 +85,13 @@ def forget(study: str, jobs: Iterable[Any]) -> None:
             )
 
 
-def _adopt_cell(agreement: "Agreement", cell: Cell, doomed: set[tuple[str, int]]) -> int:
-    from targetwise.versioning.agreement import SAMPLES, TRAINING, Facts, parts, read_facts, require_whole
+def _adopt_cell(agreement: "Agreement", cell: Cell, doomed: set[tuple[str, Draw | None]]) -> int:
+    from targetwise.versioning.agreement import ROW, SAMPLES, TRAINING, Before, parts, read_facts, require_whole
 
+    rules = {TRAINING: "train", SAMPLES: "sample", ROW: "fid"}
     kept = 0
-    before: dict[tuple[str, int], Facts] = {}
+    before: Before = {}
     for part in parts(agreement.config, cell):
-        if part.kind not in (TRAINING, SAMPLES):
-            continue
         try:
             require_whole(part)
             facts = read_facts(part.facts, part.kind)
@@ -101,11 +100,10 @@ def _adopt_cell(agreement: "Agreement", cell: Cell, doomed: set[tuple[str, int]]
         if not agreement.holds(cell, part, facts, before):
             continue
         before[part.kind, part.draw] = facts
-        if (part.kind, part.draw) not in doomed:
-            continue
-        if "key" in facts:  # a training by somebody's own rule records none
-            rule = "train" if part.kind == TRAINING else "sample"
-            job = JOBS[rule].format(sampler=part.facts.parent.name, draw=part.draw)
+        rule = rules[part.kind]
+        if (rule, part.draw) in doomed and "key" in facts:  # a training by somebody's own rule records none
+            of = {"sampler": part.draw.sampler, "draw": part.draw.number} if part.draw else {}
+            job = JOBS[rule].format(**of)
             Kept(cell.folder / "kept" / job, facts["key"], [*part.others, part.facts]).adopt()
             kept += 1
     return kept

@@ -1,7 +1,7 @@
 """The two ends of the scale: held-out real images (floor) and the samples of an untrained network (ceiling)."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from targetwise.compute.device import choose
@@ -14,8 +14,10 @@ from targetwise.metric.fid import measure
 from targetwise.metric.reference import Reference
 
 
-def floor(held_out: Images, count: int, reference: Reference, finished: Parts | None = None) -> dict[str, Any]:
-    """Measure as many held-out real images as a cell has samples; ``finished`` as for :func:`ceiling`.
+def floor(
+    held_out: Images, count: int, reference: Reference, names: Sequence[str], finished: Parts | None = None
+) -> dict[str, Any]:
+    """Measure as many held-out real images as a cell has samples; the other arguments as for :func:`ceiling`.
 
     Raises:
         UserError: if the held-out split has fewer.
@@ -30,7 +32,7 @@ def floor(held_out: Images, count: int, reference: Reference, finished: Parts | 
     extractor = reference.extractor(device)
     images = held_out.images[:count]
     features = extractor.features(images, device, "features", finished)
-    return measure(images, extractor, reference, features, what="floor", began=began)
+    return measure(images, extractor, reference, features, names, what="floor", began=began)
 
 
 def ceiling(
@@ -38,15 +40,17 @@ def ceiling(
     options: Mapping[str, Any],
     training_images: Images,
     reference: Reference,
+    names: Sequence[str],
     finished: Parts | None = None,
 ) -> dict[str, Any]:
     """Measure the samples of a cell's network with its initial weights.
 
     Args:
         specification: the content of ``cell.json``.
-        options: the content of ``sampling.json``.
+        options: the content of ``sampling-<sampler>.json``.
         training_images: for their shape.
         reference: to compare with.
+        names: of the metrics.
         finished: images and features that an earlier run has made, and that this one adds to.
     """
     began = time.monotonic()
@@ -61,6 +65,7 @@ def ceiling(
         extractor,
         reference,
         extractor.features(images, device, "features", finished) if finite else None,
+        names,
         what="ceiling",
         cell=specification["cell"],
         draw=0,

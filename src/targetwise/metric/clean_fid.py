@@ -6,6 +6,7 @@ This is the only module that knows the package.
 import contextlib
 import io
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from scipy import linalg
@@ -19,12 +20,12 @@ MODE = "clean"
 KID_SEED = 0
 
 
-def resize(images: np.ndarray) -> np.ndarray:
-    """Return images (B, H, W, 3) uint8 as (B, 299, 299, 3) fp32 in 0 … 255, each resized by Pillow."""
+def resize(images: np.ndarray, threads: int = 1) -> np.ndarray:
+    """Return images (B, H, W, 3) uint8 as (B, 299, 299, 3) fp32 in 0 … 255, each resized by Pillow in some thread."""
     from cleanfid.resize import build_resizer
 
-    resizer = build_resizer(MODE)
-    return np.stack([resizer(image) for image in images])
+    with ThreadPoolExecutor(threads) as executor:
+        return np.stack(list(executor.map(build_resizer(MODE), images)))
 
 
 def frechet_distance(
@@ -46,12 +47,14 @@ def frechet_distance(
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             # It prints when it adds a ridge; scipy warns that it is called in the old way, and of singular
-            # covariances, which the row's marks tell of in words.
+            # covariances, which the row's marks say in words.
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("ignore", linalg.LinAlgWarning)
             return float(distance(mean, covariance, other_mean, other_covariance))
     except ValueError as error:
-        raise UserError(f"clean-fid's square root failed ({error}); metric.path: fast does not need it") from error
+        raise UserError(
+            f"clean-fid's square root failed ({error}); metric.implementation: fast does not need it"
+        ) from error
 
 
 def kernel_distance(features: np.ndarray, other: np.ndarray) -> float:

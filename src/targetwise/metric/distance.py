@@ -47,7 +47,7 @@ def frechet_distance(
     return float(difference @ difference + np.trace(covariance) + np.trace(other_covariance) - 2 * cross)
 
 
-#: By the name of ``metric.path``.
+#: By the name of ``metric.implementation``.
 FRECHET: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], float]] = {
     "clean-fid": clean_fid.frechet_distance,
     "fast": frechet_distance,

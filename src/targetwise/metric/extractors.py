@@ -23,6 +23,9 @@ from targetwise.progress import Progress
 DIGITS_WEIGHTS = Path("workflow/resources/digits_features.safetensors")
 DIGITS_WEIGHTS_SHA256 = "4257ef9f6657722c2282828b2afa5a7fdbe1d8e711f4d468e1ae6bbba73798c7"
 
+#: SHA-256 of each extractor's weights, by its name.
+DIGESTS = {"digits": DIGITS_WEIGHTS_SHA256, "inception": inception.LAYERS_SHA256}
+
 #: Images at a time: what a core's cache and a card's memory like. Changes speed only.
 INCEPTION_BATCH = {"cpu": 16, "cuda": 256}
 
@@ -30,8 +33,8 @@ INCEPTION_BATCH = {"cpu": 16, "cuda": 256}
 #: Images of which the features are saved together, about, while a metric is computed: half a minute of one CPU core.
 PART = 256
 
-#: How the metric is computed: by clean-fid's own code, or by ours, which is faster and agrees with it.
-PATHS = tuple(distance.FRECHET)
+#: Whose code computes the metric: clean-fid's own, or ours, which is faster and agrees with it.
+IMPLEMENTATIONS = tuple(distance.FRECHET)
 
 
 @dataclass(frozen=True)
@@ -40,18 +43,16 @@ class Extractor:
 
     Attributes:
         name: as the configuration calls it.
-        metric: what the Fréchet distance in these features is called in tables.
         mode: how images are brought to the network's input size.
-        path: by whose code, one of :data:`PATHS`.
+        implementation: whose code computes it, one of :data:`IMPLEMENTATIONS`.
         digest: SHA-256 of the weights.
         batch: images at a time.
         function: (B, H, W, C) uint8 on any device to (B, D) fp32.
     """
 
     name: str
-    metric: str
     mode: str
-    path: str
+    implementation: str
     digest: str
     batch: int
     function: Callable[[Tensor], Tensor]
@@ -112,7 +113,7 @@ class DigitsFeatures(nn.Sequential):
         return features
 
 
-def _digits(device: torch.device, path: str) -> Extractor:
+def _digits(device: torch.device, implementation: str) -> Extractor:
     if not DIGITS_WEIGHTS.exists():
         raise UserError(f"{DIGITS_WEIGHTS} is missing; `git checkout {DIGITS_WEIGHTS}` brings it back")
     digest = sha256_of_file(DIGITS_WEIGHTS)
@@ -130,16 +131,15 @@ def _digits(device: torch.device, path: str) -> Extractor:
             raise UserError(f"the digits extractor takes images of 8×8×1, not {'×'.join(map(str, images.shape[1:]))}")
         return network(images)
 
-    return Extractor("digits", "FD (digits features)", "native", path, digest, 512, function)
+    return Extractor("digits", "native", implementation, digest, 512, function)
 
 
-def _inception(device: torch.device, path: str) -> Extractor:
-    layers, resize = inception.load(device), inception.RESIZERS[path]
+def _inception(device: torch.device, implementation: str) -> Extractor:
+    layers, resize = inception.load(device), inception.RESIZERS[implementation]
     return Extractor(
         "inception",
-        "FID",
         clean_fid.MODE,
-        path,
+        implementation,
         inception.LAYERS_SHA256,
         INCEPTION_BATCH[device.type],
         lambda images: inception.features(layers, images, resize),
@@ -149,15 +149,15 @@ def _inception(device: torch.device, path: str) -> Extractor:
 _LOADERS: dict[str, Callable[[torch.device, str], Extractor]] = {"digits": _digits, "inception": _inception}
 
 
-def load(name: str, device: torch.device, path: str) -> Extractor:
+def load(name: str, device: torch.device, implementation: str) -> Extractor:
     """Return the extractor called ``name``, its weights checked by digest.
 
     Args:
         name: ``digits`` or ``inception``.
         device: for its weights.
-        path: one of :data:`PATHS`.
+        implementation: one of :data:`IMPLEMENTATIONS`.
 
     Raises:
         UserError: if the weights are missing or not the declared ones.
     """
-    return _LOADERS[name](device, path)
+    return _LOADERS[name](device, implementation)

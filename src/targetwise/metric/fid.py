@@ -4,7 +4,7 @@ With Inception features the number is the FID (Heusel et al. 2017, arXiv:1706.08
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +16,12 @@ from targetwise.data.samples import load_samples
 from targetwise.errors import UserError
 from targetwise.files import read_json, sha256_of_array
 from targetwise.jobs.parts import Parts
-from targetwise.metric import clean_fid
-from targetwise.metric.distance import FRECHET, moments
+from targetwise.metric import measures
 from targetwise.metric.extractors import Extractor
-from targetwise.metric.reference import Reference, load_reference
-from targetwise.metric.rows import describe, read_row, write_row_once
+from targetwise.metric.reference import Reference, Selection, describe, load_reference
+from targetwise.metric.rows import draw_key, read_row, write_row_once
 from targetwise.provenance import environment
 from targetwise.text import counted
-
-
-def frechet_distance(features: np.ndarray, reference: Reference) -> float:
-    """Return the squared Fréchet distance between features (n, D) and a reference, by the reference's path."""
-    mean, covariance = moments(features)
-    return FRECHET[reference.facts["path"]](mean, covariance, reference.mean, reference.covariance)
-
-
-def kernel_distance(features: np.ndarray, reference: Reference) -> float:
-    """Return the unbiased kernel distance (KID) between features (n, D) and a reference."""
-    return clean_fid.kernel_distance(features.astype(np.float64), reference.features.astype(np.float64))
 
 
 def measure(
@@ -41,6 +29,7 @@ def measure(
     extractor: Extractor,
     reference: Reference,
     features: np.ndarray | None,
+    names: Sequence[str],
     *,
     what: str,
     cell: Mapping[str, Any] | None = None,
@@ -58,6 +47,7 @@ def measure(
         extractor: that made the features.
         reference: to compare with; it must be of the same extractor and of images of the same shape.
         features: of the images, (n, D), or None for a diverged cell.
+        names: of the metrics; the first one's number is the row's value.
         what: ``cell``, ``floor``, ``ceiling`` or ``file``.
         cell: study, parameterization, scale and seed.
         draw: of the sample set.
@@ -71,26 +61,29 @@ def measure(
         UserError: if extractor, reference and images do not belong together, or there are fewer than two images.
     """
     facts = reference.facts
-    if (facts["extractor_sha256"], facts["path"]) != (extractor.digest, extractor.path):
+    if (facts["extractor_sha256"], facts["implementation"]) != (extractor.digest, extractor.implementation):
         raise UserError(
-            f"the reference was made with {facts['extractor']} {facts['extractor_sha256'][:12]} by {facts['path']}, "
-            f"the samples' features with {extractor.name} {extractor.digest[:12]} by {extractor.path}; "
-            "delete the reference and run again"
+            f"the reference was made with {facts['extractor']} {facts['extractor_sha256'][:12]} by "
+            f"{facts['implementation']}, the samples' features with {extractor.name} {extractor.digest[:12]} by "
+            f"{extractor.implementation}; delete the reference and run again"
         )
     _require_shape(images, facts)
+    values = measures.values(features, reference, names) if features is not None else {}
     return {
+        "key": None,  # write_row_once knows it
         "what": what,
         "cell": dict(cell) if cell else None,
         "draw": draw,
         "file": file,
         "status": "finished" if features is not None else "diverged",
         "reason": reason,
-        "metric": extractor.metric,
-        "value": frechet_distance(features, reference) if features is not None else None,
-        "kid": kernel_distance(features, reference) if features is not None else None,
+        "metric": measures.title(names[0], extractor.name),
+        "name": names[0],
+        "value": values.get(names[0]),
+        "values": values,
         "n": len(images),
         "mode": extractor.mode,
-        "path": extractor.path,
+        "implementation": extractor.implementation,
         "extractor": extractor.name,
         "extractor_sha256": extractor.digest,
         "reference": describe(facts),
@@ -126,40 +119,56 @@ def marks(images: np.ndarray, reference: Reference) -> list[str]:
     return found
 
 
-def write_draw(specification: Mapping[str, Any], samples: Path, reference_path: Path, output: Path) -> dict[str, Any]:
-    """Measure one draw of a cell once, write its row to ``output``, and return it; see :func:`measure_draw`."""
-    facts, reference = (read_json(path.with_suffix(".json")) for path in (samples, reference_path))
+def write_draw(
+    specification: Mapping[str, Any], options: Mapping[str, Any], samples: Path, reference_path: Path, output: Path
+) -> dict[str, Any]:
+    """Measure one draw of a cell once, write its row to ``output``, and return it.
+
+    Args:
+        specification: the content of ``cell.json``.
+        options: the content of ``metric.json``.
+        samples: ``samples/<sampler>/draw<d>.npz``, with its facts beside it.
+        reference_path: the reference statistics' ``.npz``.
+        output: the row's path.
+
+    Raises:
+        UserError: if the reference is not the one that the options ask for, or of another data set than the cell was
+            trained on.
+    """
+    reference = load_reference(reference_path, Selection.asked(options))
+    facts, sampler = read_json(samples.with_suffix(".json")), samples.parent.name
+    key = draw_key(specification, facts, sampler, options, reference.facts)
 
     def row(parts: Parts) -> dict[str, Any]:
-        return measure_draw(specification, samples, reference_path, parts)
+        return measure_draw(specification, samples, reference, options["names"], parts)
 
-    job = f"fid-{samples.parent.name}-{samples.stem}"
-    write_row_once(samples.parents[2], job, [specification, facts, reference], output, row)
+    write_row_once(samples.parents[2], f"fid-{sampler}-{samples.stem}", key, output, row)
     return read_row(output)
 
 
 def measure_draw(
-    specification: Mapping[str, Any], samples: Path, reference_path: Path, finished: Parts | None = None
+    specification: Mapping[str, Any],
+    samples: Path,
+    reference: Reference,
+    names: Sequence[str],
+    finished: Parts | None = None,
 ) -> dict[str, Any]:
     """Return the row of one draw of a cell.
 
     Args:
         specification: the content of ``cell.json``.
         samples: ``samples/<sampler>/draw<d>.npz``, with its facts beside it.
-        reference_path: the reference statistics' ``.npz``.
+        reference: to compare with.
+        names: of the metrics; the first one's number is the row's value.
         finished: features that an earlier run has extracted, and that this one adds to.
 
     Raises:
         UserError: if the reference is of another data set than the cell was trained on.
     """
     began = time.monotonic()
-    reference = load_reference(reference_path)
     trained_on = specification["data"]["dataset"]
     if reference.facts["dataset"] != trained_on:
-        raise UserError(
-            f"{reference_path} is a reference of {reference.facts['dataset']}, "
-            f"but the cell was trained on {trained_on}"
-        )
+        raise UserError(f"the reference is {describe(reference.facts)}, but the cell was trained on {trained_on}")
     device = choose(specification["training"]["threads"])
     extractor = reference.extractor(device)
     images = load_samples(samples)
@@ -170,6 +179,7 @@ def measure_draw(
         extractor,
         reference,
         extractor.features(images, device, "features", finished) if is_finished else None,
+        names,
         what="cell",
         cell=specification["cell"],
         draw=facts["draw"],
@@ -180,12 +190,13 @@ def measure_draw(
     )
 
 
-def measure_file(file: Path, reference_path: Path, *, threads: int = 1) -> dict[str, Any]:
+def measure_file(file: Path, reference_path: Path, names: Sequence[str], *, threads: int = 1) -> dict[str, Any]:
     """Return the row of anybody's images.
 
     Args:
         file: an .npz with ``arr_0`` (N, H, W, C) uint8, or a folder or .zip of PNG files.
         reference_path: the reference statistics' ``.npz``.
+        names: of the metrics; the first one's number is the row's value.
         threads: of the CPU.
 
     Raises:
@@ -199,7 +210,7 @@ def measure_file(file: Path, reference_path: Path, *, threads: int = 1) -> dict[
     device = choose(threads)
     extractor = reference.extractor(device)
     features = extractor.features(images, device, f"features of {file.name}")
-    return measure(images, extractor, reference, features, what="file", file=str(file), began=began)
+    return measure(images, extractor, reference, features, names, what="file", file=str(file), began=began)
 
 
 def _require_shape(images: np.ndarray, facts: Mapping[str, Any]) -> None:

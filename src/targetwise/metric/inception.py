@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from targetwise.compute.device import usable_cores
 from targetwise.data.sources import first_accepted
 from targetwise.errors import UserError
 from targetwise.files import atomic, sha256_of_file, write_json
@@ -84,7 +85,9 @@ def layers_digest(layers: nn.Module) -> str:
 
 def resize_like_clean_fid(images: Tensor) -> Tensor:
     """Return images (B, H, W, 3) uint8 as (B, 3, 299, 299) fp32 in 0 … 255, one by one through Pillow."""
-    resized = torch.from_numpy(clean_fid.resize(images.cpu().numpy()))
+    # Beside a GPU, every core that this process may use; else the threads that it was given.
+    threads = usable_cores() if images.is_cuda else torch.get_num_threads()
+    resized = torch.from_numpy(clean_fid.resize(images.cpu().numpy(), threads))
     return resized.permute(0, 3, 1, 2).to(images.device)
 
 
@@ -99,7 +102,7 @@ def resize_on_device(images: Tensor) -> Tensor:
     return resized.clamp(0, 255).float()
 
 
-#: By the name of ``metric.path``.
+#: By the name of ``metric.implementation``.
 RESIZERS: dict[str, Callable[[Tensor], Tensor]] = {
     "clean-fid": resize_like_clean_fid,
     "fast": resize_on_device,

@@ -1,8 +1,8 @@
 """What samples are compared with: the features of real images, their mean and their covariance.
 
-Made once for each data set, split, extractor and path, and shared by all cells and studies. Features are extracted in
-chunks that lie as parts beside the result until it is whole, so a run that was killed goes on, and several processes,
-or several machines that see the same folder, can share the work.
+Made once for each data set, split, extractor and implementation, and shared by all cells and studies. Features are
+extracted in chunks that lie as parts beside the result until it is whole, so a run that was killed goes on, and
+several processes, or several machines that see the same folder, can share the work.
 """
 
 import multiprocessing
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from targetwise.cells import PROTOCOL
+from targetwise import cells
 from targetwise.compute.device import choose
 from targetwise.data import store
 from targetwise.data.store import Images
@@ -31,10 +31,11 @@ from targetwise.metric import extractors
 from targetwise.metric.distance import moments
 from targetwise.metric.extractors import Extractor
 from targetwise.progress import Progress
+from targetwise.provenance import environment
 
 #: What the file beside the statistics must say.
 FACTS = frozenset(
-    {"dataset", "split", "first", "n", "image_shape", "images_sha256", "metric", "mode", "path"}
+    {"dataset", "split", "first", "n", "image_shape", "images_sha256", "mode", "implementation"}
     | {"extractor", "extractor_sha256", "file_sha256"}
 )
 
@@ -57,7 +58,7 @@ class Reference:
         Raises:
             UserError: if its weights have changed since.
         """
-        extractor = extractors.load(self.facts["extractor"], device, self.facts["path"])
+        extractor = extractors.load(self.facts["extractor"], device, self.facts["implementation"])
         if extractor.digest != self.facts["extractor_sha256"]:
             raise UserError(
                 f"the reference was made with extractor {extractor.name} {self.facts['extractor_sha256'][:12]}, but "
@@ -74,7 +75,15 @@ class Selection:
     split: str
     first: int | None
     extractor: str
-    path: str
+    implementation: str
+
+    @classmethod
+    def asked(cls, options: Mapping[str, Any]) -> "Selection":
+        """Return what the content of ``metric.json`` asks for."""
+        images = options["reference"]
+        return cls(
+            options["dataset"], images["split"], images.get("first"), options["extractor"], options["implementation"]
+        )
 
     def images(self, root: Path) -> Images:
         """Load the images from ``root/<dataset>``."""
@@ -82,21 +91,48 @@ class Selection:
         return images if self.first is None else images.first(self.first)
 
 
-def load_reference(path: Path) -> Reference:
+def describe(facts: Mapping[str, Any]) -> str:
+    """Return a reference's name for people, e.g. ``cifar10 train, first 2,000``."""
+    first = f", first {facts['first']:,}" if facts["first"] is not None else ""
+    return f"{facts['dataset']} {facts['split']}{first}"
+
+
+def load_reference(path: Path, asked: Selection | None = None) -> Reference:
     """Load reference statistics.
 
+    Args:
+        path: of the ``.npz``; its facts lie beside it.
+        asked: which reference it must be.
+
     Raises:
-        UserError: if they are missing, damaged, or not the ones the facts beside them record.
+        UserError: if they are missing, damaged, of another selection or protocol, or not the ones the facts beside
+            them record.
     """
     beside = path.with_suffix(".json")
     facts = read_json(beside)
     if not isinstance(facts, dict) or not facts.keys() >= FACTS:
         missing = min(FACTS - facts.keys()) if isinstance(facts, dict) else "anything"
         raise UserError(f"{beside} is damaged: it does not say {missing}; {remedy(beside)}")
+    protocol = cells.PROTOCOL["reference"]
+    if facts.get("protocol") != protocol:
+        found = facts.get("protocol", "unknown")
+        raise UserError(f"{path} was made by protocol {found}, but {protocol} is in force; {remedy(path)}")
+    for name, wanted in asdict(asked).items() if asked else ():
+        if facts[name] != wanted:
+            raise UserError(f"{path} is a reference of {name} {facts[name]}, but metric.json asks for {wanted}")
     if not path.exists() or sha256_of_file(path) != facts["file_sha256"]:
         raise UserError(f"{path} is missing or damaged; {remedy(path)}")
     with np.load(path, allow_pickle=False) as arrays:
         return Reference(facts, arrays["features"], arrays["mean"], arrays["covariance"])
+
+
+def is_current(selection: Selection, path: Path, root: Path = store.ROOT) -> bool:
+    """Return whether the reference of ``selection`` lies at ``path``, of the present images, weights and protocol."""
+    facts = path.with_suffix(".json")
+    if not (path.exists() and facts.exists()):
+        return False
+    key = _key(selection, selection.images(root), extractors.DIGESTS[selection.extractor])
+    return bool(read_json(facts).get("key") == key)
 
 
 def make(
@@ -125,8 +161,8 @@ def make(
     """
     device = choose(threads=1)
     images = selection.images(root)
-    extractor = extractors.load(selection.extractor, device, selection.path)
-    key = _key(selection, images, extractor)
+    extractor = extractors.load(selection.extractor, device, selection.implementation)
+    key = _key(selection, images, extractor.digest)
     work = _Work(selection, root, images.images, extractor, device)
     if shard is not None:
         work.extract(Parts(output.parent / "state" / output.stem, key), processes, shard)
@@ -134,45 +170,47 @@ def make(
 
     def publish(kept: Kept, parts: Parts) -> None:
         features = work.extract(parts, processes, (0, 1))
-        _write(selection, images, extractor, features, kept.path(output), kept.path(output.with_suffix(".json")))
+        _write(selection, images, extractor, key, features, kept.path(output))
 
     once(output.parent, output.stem, key, [output, output.with_suffix(".json")], publish)
     return True
 
 
-def _key(selection: Selection, images: Images, extractor: Extractor) -> str:
+def _key(selection: Selection, images: Images, extractor_sha256: str) -> str:
     return sha256_of_json(
         {
             **asdict(selection),
-            "protocol": PROTOCOL,
+            "protocol": cells.PROTOCOL["reference"],
             "images_sha256": images.digest,
-            "extractor_sha256": extractor.digest,
+            "extractor_sha256": extractor_sha256,
             "chunk": CHUNK,
         }
     )
 
 
 def _write(
-    selection: Selection, images: Images, extractor: Extractor, features: np.ndarray, output: Path, beside: Path
+    selection: Selection, images: Images, extractor: Extractor, key: str, features: np.ndarray, output: Path
 ) -> None:
     mean, covariance = moments(features)
     with atomic(output) as temporary, temporary.open("wb") as file:
         np.savez(file, features=features, mean=mean, covariance=covariance)
     facts: Mapping[str, Any] = {
+        "key": key,
+        "protocol": cells.PROTOCOL["reference"],
         "dataset": selection.dataset,
         "split": selection.split,
         "first": selection.first,
         "n": len(features),
         "image_shape": list(images.images.shape[1:]),
         "images_sha256": images.digest,
-        "metric": extractor.metric,
         "mode": extractor.mode,
-        "path": extractor.path,
+        "implementation": extractor.implementation,
         "extractor": extractor.name,
         "extractor_sha256": extractor.digest,
         "file_sha256": sha256_of_file(output),
+        "environment": environment(),
     }
-    write_json(beside, facts)
+    write_json(output.with_suffix(".json"), facts)
 
 
 @dataclass
@@ -225,7 +263,7 @@ def _begin_worker(selection: Selection, root: Path, parts: Parts) -> None:
     global _worker
     threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
     device = choose(threads=1)
-    extractor = extractors.load(selection.extractor, device, selection.path)
+    extractor = extractors.load(selection.extractor, device, selection.implementation)
     _worker = _Work(selection, root, selection.images(root).images, extractor, device), parts
 
 

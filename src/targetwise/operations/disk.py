@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
+from targetwise import variants
 from targetwise.data import store
 from targetwise.files import read_json
 
@@ -54,19 +56,25 @@ def disk(config: Mapping[str, Any], shapes: Mapping[str, list[int]], training_at
     from targetwise.diffusion.cost import cost
 
     _, height, width, channels = shapes["train"]
-    sampling = config["sampling"]
-    count = cells_of_a_scale(config)
+    axes = config["grid"]
     weights = {
-        name: FP32_BYTES * cost(config["scales"][name], channels, height).parameters
-        for name in config["grid"]["scales"]
+        (name, scale): FP32_BYTES * cost(variants.network(config, name, scale), channels, height).parameters
+        for name, scale in product(axes["parameterizations"], axes["scales"])
     }
-    samples = sampling["draws"] * sampling["images"] * height * width * channels
-    in_training = sorted([each for each in weights.values() for _ in range(count)], reverse=True)
+    images_of = {
+        name: sum(options["draws"] * options["images"] for options in variants.samplings(config, name).values())
+        for name in axes["parameterizations"]
+    }
+    in_training = sorted([each for each in weights.values() for _ in axes["seeds"]], reverse=True)
     features = FEATURES[config["metric"]["extractor"]]
     reference = reference_images(config, shapes) * features * FP32_BYTES + features**2 * FP64_BYTES
     images = sum(n * (h * w * c + LABEL_BYTES) for n, h, w, c in shapes.values())
     return Disk(
-        cells={name: count * (each + samples) for name, each in weights.items()},
+        cells={
+            scale: len(axes["seeds"])
+            * sum(weights[name, scale] + images_of[name] * height * width * channels for name in images_of)
+            for scale in axes["scales"]
+        },
         states=STATES * WEIGHTS_IN_STATE * sum(in_training[:training_at_once]),
         shared=images + reference,
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from targetwise import cells, variants
 from targetwise.data import store
 from targetwise.errors import UserError
 from targetwise.operations import rates
@@ -21,7 +22,11 @@ START_UP = 5.0
 
 @dataclass(frozen=True)
 class Scale:
-    """What one scale costs. Seconds and FLOP are a cell's, None where nothing was measured; ``bounds`` is for all."""
+    """What one scale costs.
+
+    Seconds and FLOP are a cell's, a mean over the parameterizations, and None where nothing was measured; ``bounds``
+    is for all.
+    """
 
     name: str
     cells: int
@@ -184,29 +189,33 @@ def _scale(
     from targetwise.diffusion.cost import cost
 
     _, size, _, channels = shape
-    definition, options = config["scales"][name], config["sampling"]
-    found = cost(definition, channels, size)
-    batch = definition.get("global_batch", config["training"]["global_batch"])
-    training_flops = config["training"]["steps"] * batch * found.training
-    draw_flops = options["images"] * options["steps"] * found.forward
-    train = training_flops / training.flops_per_second
-    sample = draw_flops / sampling.flops_per_second if sampling else None
-    measure = options["images"] / metric.images_per_second + metric.seconds_per_distance if metric else None
+    order = config["grid"]["parameterizations"]
+    training_flops, sampling_flops, measuring, bounds = 0, 0, 0.0, 0.0
+    for variant in order:
+        own, network = variants.settings(config, variant)["training"], variants.network(config, variant, name)
+        found = cost(network, channels, size)
+        training_flops += own["steps"] * network.get("global_batch", own["global_batch"]) * found.training
+        for index, options in enumerate(variants.samplings(config, variant).values()):
+            draw_flops = options["images"] * options["steps"] * found.forward
+            sample = draw_flops / sampling.flops_per_second if sampling else 0.0
+            measure = options["images"] / metric.images_per_second + metric.seconds_per_distance if metric else 0.0
+            sampling_flops += options["draws"] * draw_flops
+            measuring += options["draws"] * measure
+            if config["bounds"] and not index:  # the ceiling: one draw of an untrained network
+                bounds += sample + measure
+    first = cost(variants.network(config, order[0], name), channels, size)
     return Scale(
         name=name,
         cells=cells_of_a_scale(config),
-        parameters=found.parameters,
-        training_flops_per_image=found.training,
-        training_flops=training_flops,
-        sampling_flops=options["draws"] * draw_flops,
-        training=train,
-        sampling=None if sample is None else options["draws"] * sample,
-        measuring=None if measure is None else options["draws"] * measure,
-        start_up=START_UP * _jobs_of_a_cell(config),
-        # The ceiling: one draw of an untrained network for every parameterization.
-        bounds=len(config["grid"]["parameterizations"]) * ((sample or 0) + (measure or 0))
-        if config["bounds"]
-        else 0.0,
+        parameters=first.parameters,
+        training_flops_per_image=first.training,
+        training_flops=training_flops // len(order),
+        sampling_flops=sampling_flops // len(order),
+        training=training_flops / len(order) / training.flops_per_second,
+        sampling=sampling_flops / len(order) / sampling.flops_per_second if sampling else None,
+        measuring=measuring / len(order) if metric else None,
+        start_up=START_UP * _jobs(config) / len(order) / len(config["grid"]["seeds"]) / len(config["grid"]["scales"]),
+        bounds=bounds,
     )
 
 
@@ -224,13 +233,9 @@ def _sharing(kind: str, threads: int, cores: int) -> list[str]:
     return [f"threads: those rates are of {cores}; a cell has {threads} and is taken to be {threads}/{cores} as fast"]
 
 
-def _jobs_of_a_cell(config: Mapping[str, Any]) -> int:
-    """Return how many jobs of a cell import PyTorch: its training, and sampling and measuring of each draw."""
-    return 1 + 2 * int(config["sampling"]["draws"])
-
-
 def _jobs(config: Mapping[str, Any]) -> int:
-    return len(config["grid"]["scales"]) * cells_of_a_scale(config) * _jobs_of_a_cell(config)
+    """Return how many jobs import PyTorch: each cell's training, and sampling and measuring of each of its draws."""
+    return sum(1 + 2 * len(cells.draws(config, cell.parameterization)) for cell in cells.grid(config))
 
 
 def _hours(seconds: float | None, cells: int = 1) -> str:

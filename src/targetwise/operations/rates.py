@@ -99,15 +99,17 @@ def sampling_rate(record: Mapping[str, Any], training: Mapping[str, Any]) -> Rat
 
 
 def metric_rate(record: Mapping[str, Any], metric: Mapping[str, Any], threads: int) -> MetricRate | None:
-    """Return how fast the ``metric`` section's path is on ``threads``; None where its extractor was not measured."""
+    """Return how fast the ``metric`` section is measured on ``threads``; None where its extractor was not tried."""
     section = record["sections"].get("metric", {})
     if metric["extractor"] != "inception" or "comparisons" not in section:
         return None
     features, distance = (
-        median(_rates([section], {"path": metric["path"]}, what)) for what in ("features", "distance")
+        median(_rates([section], {"implementation": metric["implementation"]}, what))
+        for what in ("features", "distance")
     )
     kernel = section["kernel_distance_seconds"]
-    words = f"{features:.1f} images/s and {1 / distance + kernel:.1f} s a draw for FID and KID, path {metric['path']}"
+    speed = f"{features:.1f} images/s and {1 / distance + kernel:.1f} s a draw for FID and KID"
+    words = f"{speed}, implementation {metric['implementation']}"
     part = share(record, threads)
     return MetricRate(part * features, (1 / distance + kernel) / part, words)
 

@@ -51,13 +51,13 @@ def standings(config: Mapping[str, Any]) -> list[Standing]:
     """Return where each cell of the grid stands, in the grid's order; nothing but files is asked."""
     specifications = cells.specifications(config)
     keys = cells.TrainingKeys(_images_digest(config))
-    sampler, now = cells.sampler_name(config), time.time()
-    draws = [f"{sampler}/draw{draw}" for draw in range(config["sampling"]["draws"])]
+    now = time.time()
+    draws = {name: [draw.name for draw in cells.draws(config, name)] for name in config["grid"]["parameterizations"]}
     found = []
     for cell in cells.grid(config):
         specification = specifications[cell.folder / "cell.json"]
         key = keys.of(specification)
-        found.append(replace(_standing(cell, specification, key, draws, now), key=key))
+        found.append(replace(_standing(cell, specification, key, draws[cell.parameterization], now), key=key))
     return found
 
 

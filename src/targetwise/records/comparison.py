@@ -13,6 +13,7 @@ from scipy import stats
 from targetwise.data.samples import load_samples
 from targetwise.errors import UserError
 from targetwise.files import sha256_of_array, sha256_of_file
+from targetwise.records.manifest import labels
 
 Manifest = Mapping[str, Any]
 
@@ -100,13 +101,11 @@ def compare(recorded: Side, made: Side, seeds: Sequence[Manifest]) -> Comparison
 
     model = quantity("model", _model_off(recorded, made), "train")
     quantities = [model]
-    for draw, (before, now) in enumerate(zip(there["draws"], here["draws"], strict=True)):
-        samples = quantity(
-            f"samples of draw {draw}", _samples_off(recorded, made, draw), f"sample draw {draw}", model
-        )
+    for label, before, now in zip(labels(there["draws"]), there["draws"], here["draws"], strict=True):
+        samples = quantity(f"samples of {label}", _samples_off(recorded, made, before, now), f"sample {label}", model)
         quantities.append(samples)
         for name, off in _metric_off(before, now):
-            quantities.append(quantity(f"{name} of draw {draw}", off, f"measure draw {draw}", samples))
+            quantities.append(quantity(f"{name} of {label}", off, f"measure {label}", samples))
     return Comparison(quantities, _grouped(differences), _on_a_free_gpu(there, here), spread(there, here, seeds))
 
 
@@ -143,7 +142,8 @@ def spread(recorded: Manifest, made: Manifest, seeds: Sequence[Manifest]) -> Spr
 
 
 def _value(manifest: Manifest) -> float | None:
-    values = [draw["value"] for draw in manifest["draws"]]
+    # Of several samplers the first: their values are of different scales.
+    values = [draw["value"] for draw in manifest["draws"] if draw["sampler"] == manifest["draws"][0]["sampler"]]
     return None if None in values else float(np.mean(values))
 
 
@@ -179,13 +179,12 @@ def _weights_off(there: Mapping[str, np.ndarray], here: Mapping[str, np.ndarray]
     )
 
 
-def _samples_off(recorded: Side, made: Side, draw: int) -> str:
-    there, here = (side.manifest["draws"][draw] for side in (recorded, made))
+def _samples_off(recorded: Side, made: Side, there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     if there["samples_sha256"] == here["samples_sha256"]:
         return ""
     if (there["status"], there["n"]) != (here["status"], here["n"]):
         return f"{here['n']:,} images, recorded are {there['n']:,}"
-    path = Path("samples") / there["sampler"] / f"draw{draw}.npz"
+    path = Path("samples") / there["sampler"] / f"draw{there['draw']}.npz"
     before = _images(recorded.folder / path, there["samples_sha256"])
     if before is None:
         return f"how far cannot be told, because the recorded {path.name} is not here"
@@ -198,7 +197,7 @@ def _samples_off(recorded: Side, made: Side, draw: int) -> str:
 
 
 def _images(path: Path, digest: str) -> np.ndarray | None:
-    """Return recorded samples, if they are here and still those that the record tells of."""
+    """Return recorded samples, if they are here and still those that are recorded."""
     try:
         images = load_samples(path)
     except UserError:
@@ -207,8 +206,8 @@ def _images(path: Path, digest: str) -> np.ndarray | None:
 
 
 def _metric_off(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for name, key in ((there["metric"], "value"), ("KID", "kid")):
-        before, now = there[key], here[key]
+    for name in dict.fromkeys([there["name"], *there["values"], *here["values"]]):
+        before, now = there["values"].get(name), here["values"].get(name)
         if before == now:
             off = ""
         elif before is None or now is None:
@@ -216,7 +215,7 @@ def _metric_off(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[t
         else:
             relative = f", {abs(now - before) / abs(before):.2g} of it" if before else ""
             off = f"{now:.8g}, recorded is {before:.8g}: {now - before:+.2g}{relative}"
-        yield name, off
+        yield there["metric"] if name == there["name"] else name, off
 
 
 def _outcome(record: Mapping[str, Any]) -> str:
@@ -248,7 +247,7 @@ def _environment(manifest: Manifest, stage: str) -> dict[str, Any]:
 
 def _stages(manifest: Manifest) -> list[str]:
     """Return the stages in their order."""
-    return ["train", *(f"{what} draw {each['draw']}" for each in manifest["draws"] for what in ("sample", "measure"))]
+    return ["train", *(f"{what} {label}" for label in labels(manifest["draws"]) for what in ("sample", "measure"))]
 
 
 def _cause(stage: str, differences: list[str], made_from: Quantity | None) -> str:

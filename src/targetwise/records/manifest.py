@@ -4,13 +4,14 @@ It is gathered from what the stages recorded when they ran. Nothing in it comes 
 the same records give the same manifest, wherever it is written.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from targetwise import cells
-from targetwise.config import source_files
+from targetwise.cells import Draw
+from targetwise.config import source_digests, source_files
 from targetwise.data import store
 from targetwise.errors import UserError
 from targetwise.files import canonical_json, read_json, sha256_of_file, sha256_of_json, write_json
@@ -54,31 +55,34 @@ def gather(folder: Path) -> dict[str, Any]:
         UserError: if a record is missing or damaged, or one does not belong to the others.
     """
     study, variant = folder.parents[2], folder.parents[1]
-    paths = (folder / "cell.json", study / "sampling.json", study / "metric.json")
+    draws = cells.draws(read_json(study / "study.json"), variant.name)
+    options = [
+        cells.sampling_file(study, variant.name, sampler) for sampler in dict.fromkeys(d.sampler for d in draws)
+    ]
+    paths = (folder / "cell.json", *options, study / "metric.json")
     configuration = {path.name: read_json(path) for path in paths}
-    specification, sampling = configuration["cell.json"], configuration["sampling.json"]
+    specification = configuration["cell.json"]
     training = read_outcome(folder / "training.json")
-    files = source_files(specification["variant"])
-    sources = [sha256_of_file(path) for path in files]
+    sources = source_digests(source_files(specification["variant"], specification["network"]))
     images = store.prepared_digest(specification["data"]["dataset"])
     _require_trained_from(folder, training, specification, sources, images)
-    sampler = cells.sampler_name({"sampling": sampling})
-    draws = [_draw(folder, sampler, draw, sampling, training) for draw in range(sampling["draws"])]
+    made = [_draw(folder, draw, configuration[f"sampling-{draw.sampler}.json"], training) for draw in draws]
+    described = [_described(folder, draw, facts, row) for draw, (facts, row) in zip(draws, made, strict=True)]
     stages = [("train", training)]
-    for draw, (facts, row) in enumerate(draws):
-        stages += [(f"sample draw {draw}", facts), (f"measure draw {draw}", row)]
+    for label, (facts, row) in zip(labels(described), made, strict=True):
+        stages += [(f"sample {label}", facts), (f"measure {label}", row)]
     return {
         "cell": specification["cell"],
         "configuration": configuration,
         "configuration_sha256": {name: sha256_of_json(each) for name, each in configuration.items()},
         "code": {
-            "parameterizations": dict(zip(map(str, files), sources, strict=True)),
+            "parameterizations": sources,
             "check_sha256": sha256_of_file(variant / "check.json"),
         },
         "data": {
             "dataset": specification["data"]["dataset"],
             "train_sha256": images,
-            **_reference(folder, [row for _, row in draws]),
+            **_reference(folder, [row for _, row in made]),
         },
         "training": {
             **{
@@ -90,14 +94,24 @@ def gather(folder: Path) -> dict[str, Any]:
             "model_sha256": training["model_sha256"],
             "log_sha256": sha256_of_file(folder / "train.jsonl"),
         },
-        "draws": [_described(folder, sampler, facts, row) for facts, row in draws],
+        "draws": described,
         "seconds": {stage: record["seconds"] for stage, record in stages},
         "environments": _environments(stages),
     }
 
 
+def labels(draws: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what to call each of a manifest's draws: ``draw 0``, after the sampler where there are several."""
+    several = len({draw["sampler"] for draw in draws}) > 1
+    return [f"{draw['sampler']} draw {draw['draw']}" if several else f"draw {draw['draw']}" for draw in draws]
+
+
 def _require_trained_from(
-    folder: Path, training: Mapping[str, Any], specification: Mapping[str, Any], sources: list[str], images: str
+    folder: Path,
+    training: Mapping[str, Any],
+    specification: Mapping[str, Any],
+    sources: Mapping[str, str],
+    images: str,
 ) -> None:
     """Make sure that the files which lie here now are those the cell was trained with: its key is made of them.
 
@@ -106,43 +120,39 @@ def _require_trained_from(
     key = training.get("key")
     if key is not None and key != cells.training_key(specification, sources, images):
         raise UserError(
-            f"{folder / 'training.json'} tells of a training with another configuration, parameterization or data "
+            f"{folder / 'training.json'} records a training with another configuration, parameterization or data "
             "set than what lies here now; run the cell again"
         )
 
 
 def _draw(
-    folder: Path, sampler: str, draw: int, sampling: Mapping[str, Any], training: Mapping[str, Any]
+    folder: Path, draw: Draw, sampling: Mapping[str, Any], training: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the facts of a sample set and its row."""
-    samples, measured = _paths(folder, sampler, draw)
+    samples, measured = (folder / stage / f"{draw.name}.json" for stage in ("samples", "fid"))
     facts, row = read_json(samples), read_row(measured)
     if facts["model_sha256"] != training["model_sha256"] or facts["sampling"] != sampling:
-        raise UserError(f"{samples} tells of another model or of other sampling options; run the cell again")
+        raise UserError(f"{samples} records another model or other sampling options; run the cell again")
     if (row["samples_sha256"], row["model_sha256"]) != (facts["samples_sha256"], facts["model_sha256"]):
-        raise UserError(f"{measured} was measured on other samples than {samples} tells of; run the cell again")
+        raise UserError(f"{measured} was measured on other samples than {samples} records; run the cell again")
     return facts, row
 
 
-def _paths(folder: Path, sampler: str, draw: int) -> tuple[Path, Path]:
-    name = f"{sampler}/draw{draw}.json"
-    return folder / "samples" / name, folder / "fid" / name
-
-
-def _described(folder: Path, sampler: str, facts: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+def _described(folder: Path, draw: Draw, facts: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{
             name: row[name]
-            for name in ("draw", "status", "reason", "n", "metric", "value", "kid", "marks", "sampler")
+            for name in ("draw", "status", "reason", "n", "metric", "name", "value", "values", "marks", "sampler")
         },
         "samples_sha256": facts["samples_sha256"],
-        "row_sha256": sha256_of_file(_paths(folder, sampler, row["draw"])[1]),
+        "row_sha256": sha256_of_file(folder / "fid" / f"{draw.name}.json"),
     }
 
 
 def _reference(folder: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return what all draws were measured with and against."""
-    names = ("reference", "reference_sha256", "reference_n", "extractor", "extractor_sha256", "mode", "path")
+    compared = ("reference", "reference_sha256", "reference_n")
+    names = (*compared, "extractor", "extractor_sha256", "mode", "implementation")
     first, *others = [{name: row[name] for name in names} for row in rows]
     if any(other != first for other in others):
         raise UserError(f"the draws of {folder} were measured against different references; run the cell again")

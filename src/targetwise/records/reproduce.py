@@ -94,7 +94,7 @@ def _require_same_cell(study: Mapping[str, Any], cell: Cell, record: Mapping[str
             f"{name} was trained by a rule of your own; only the pipeline's own training can be reproduced"
         )
     specifications = cells.specifications(study)
-    for folder in (cell.folder, cells.RESULTS / cell.study):
+    for folder in (cell.folder, cell.folder.parents[1], cell.folder.parents[2]):
         for path, content in specifications.items():
             if path.parent == folder and path.name in record["configuration"]:
                 for key, now, then in _differences(content, record["configuration"][path.name]):

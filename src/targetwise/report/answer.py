@@ -16,7 +16,10 @@ CERTAINTY = f"{CONFIDENCE:.0%}".replace("%", " %")
 
 @dataclass(frozen=True)
 class ScaleAnswer:
-    """What the values at one scale say; ``winner`` is resolved below every other parameterization with values."""
+    """What the values in one setting, mostly a scale, say.
+
+    ``winner`` is resolved below every other parameterization with values.
+    """
 
     scale: str
     sentence: str
@@ -49,11 +52,15 @@ def answer(
         metric: what the rows measure.
     """
     scales = [
-        _of_scale(scale, summary[summary["scale"] == scale], pairs[pairs["scale"] == scale], metric)
-        for scale in frame["scale"].unique()
+        _of_scale(setting, summary[summary["setting"] == setting], pairs[pairs["setting"] == setting], metric)
+        for setting in frame["setting"].unique()
     ]
     finished = int((states["status"] == "finished").sum())
-    headline = scales[0].sentence if len(scales) == 1 else _over_scales(scales, metric)
+    headline = (
+        scales[0].sentence
+        if len(scales) == 1
+        else _over_settings(scales, metric, "scales" if frame["setting"].equals(frame["scale"]) else "settings")
+    )
     if (states["status"] == "missing").any() and finished:
         headline = f"Provisional, with {finished} of {len(states)} cells finished. {headline}"
     return Answer(
@@ -176,23 +183,23 @@ def _sentence(
     )
 
 
-def _over_scales(scales: Sequence[ScaleAnswer], metric: str) -> str:
+def _over_settings(scales: Sequence[ScaleAnswer], metric: str, kind: str) -> str:
     won: dict[str, list[str]] = {}
     for scale in scales:
         if scale.winner:
             won.setdefault(scale.winner, []).append(scale.scale)
     if not won:
-        return f"At none of the {len(scales)} scales is one parameterization shown to have the lowest {metric}."
+        return f"At none of the {len(scales)} {kind} is one parameterization shown to have the lowest {metric}."
     if len(won) == 1 and all(scale.winner for scale in scales):
         return (
-            f"{next(iter(won))} gives the lowest {metric} at each of the {len(scales)} scales, and its differences "
+            f"{next(iter(won))} gives the lowest {metric} at each of the {len(scales)} {kind}, and its differences "
             "from the others are resolved at each."
         )
     parts = [f"{name} gives the lowest {metric} at {listed(at)}" for name, at in won.items()]
     undecided = [scale.scale for scale in scales if not scale.winner]
     if undecided:
         parts.append(f"at {listed(undecided)} no parameterization is shown to be the lowest")
-    return f"The scales do not all say the same: {'; '.join(parts)}."
+    return f"The {kind} do not all say the same: {'; '.join(parts)}."
 
 
 def _lower(pair: Any) -> str:

@@ -47,14 +47,14 @@ def origins(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _records(config: Mapping[str, Any]) -> Iterable[Record]:
-    sampler, draws = cells.sampler_name(config), range(config["sampling"]["draws"])
     study = cells.RESULTS / config["study"]
     for cell in cells.grid(config):
         trained = cell.folder / "training.json"
         if trained.exists():
             yield "train", read_outcome(trained)
-        paths = [("sample", cell.folder / "samples" / sampler / f"draw{draw}.json") for draw in draws]
-        paths += [("measure", cell.folder / "fid" / sampler / f"draw{draw}.json") for draw in draws]
+        draws = cells.draws(config, cell.parameterization)
+        paths = [("sample", cell.folder / "samples" / f"{draw.name}.json") for draw in draws]
+        paths += [("measure", cell.folder / "fid" / f"{draw.name}.json") for draw in draws]
         yield from ((stage, read_json(path)) for stage, path in paths if path.exists())
     yield from (("floor and ceiling", row) for row in bounds(config, study).values())
 

@@ -15,9 +15,10 @@ from targetwise.config import variant
 from targetwise.data import store
 from targetwise.data.samples import load_samples
 from targetwise.files import read_json
+from targetwise.metric.measures import title
 from targetwise.outcome import read_curve
 from targetwise.report import figures, published, statistics
-from targetwise.report.answer import CERTAINTY, answer, cell_states, listed, metric_of, number, signed
+from targetwise.report.answer import CERTAINTY, answer, cell_states, listed, metric_of, number, records, signed
 from targetwise.report.origins import bounds, origins
 from targetwise.report.svg import SUPERSCRIPTS
 from targetwise.text import counted
@@ -83,12 +84,13 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "batches": _batches(config),
         "finished": int((states["status"] == "finished").sum()),
         "cells": _cells(config, frame, folder),
+        "others": {name: title(name, config["metric"]["extractor"]) for name in config["metric"]["names"][1:]},
         "floor": limits[None]["value"] if None in limits else None,
         "ceilings": [row["value"] for key, row in limits.items() if key],
         "scales": [
-            _scale(config, scale, frame, summary, pairs, metric, limits) for scale in config["grid"]["scales"]
+            _setting(config, setting, frame, summary, pairs, metric, limits) for setting in frame["setting"].unique()
         ],
-        "published": published.beside(config, summary),
+        "published": published.beside(config, summary.drop_duplicates(["scale", "parameterization"])),
         "real": _real_sheet(config),
         "shown_images": figures.SHEET_COLUMNS * figures.SHEET_ROWS,
         "checks": _checks(config, study),
@@ -97,9 +99,9 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     }
 
 
-def _scale(
+def _setting(
     config: Mapping[str, Any],
-    scale: str,
+    setting: str,
     frame: pd.DataFrame,
     summary: pd.DataFrame,
     pairs: pd.DataFrame,
@@ -107,8 +109,9 @@ def _scale(
     limits: Mapping[Any, Mapping[str, Any]],
 ) -> dict[str, Any]:
     order = config["grid"]["parameterizations"]
-    rows = frame[(frame["scale"] == scale) & (frame["status"] == "finished")]
-    comparisons = pairs[(pairs["scale"] == scale) & (pairs["seeds"] > 0)]
+    here = frame[frame["setting"] == setting]
+    scale, rows = here["scale"].iloc[0], here[here["status"] == "finished"]
+    comparisons = pairs[(pairs["setting"] == setting) & (pairs["seeds"] > 0)]
     ceilings = {key[0]: row["value"] for key, row in limits.items() if key and key[1] == scale}
     floor = limits[None]["value"] if None in limits else None
     logs = {name: {cell.seed: read_curve(path) for cell, path in _logs(config, name, scale)} for name in order}
@@ -119,15 +122,15 @@ def _scale(
     shares = {name: _mean_clipped(list(by_seed.values())) for name, by_seed in logs.items()}
     clipped = {name: curve for name, curve in shares.items() if any(curve)}
     return {
-        "name": scale,
+        "name": setting,
         "summary": [
             {**row, "marks": _marks(rows[rows["parameterization"] == row["parameterization"]])}
-            for row in summary[summary["scale"] == scale].to_dict("records")
+            for row in summary[summary["setting"] == setting].to_dict("records")
         ],
         "pairs": comparisons.to_dict("records"),
-        "differences": figures.differences(comparisons, metric, scale) if len(comparisons) else None,
-        "dots": figures.values(rows, order, metric, scale, floor, ceilings) if len(rows) else None,
-        "sheets": _sample_sheets(config, scale),
+        "differences": figures.differences(comparisons, metric, setting) if len(comparisons) else None,
+        "dots": figures.values(rows, order, metric, setting, floor, ceilings) if len(rows) else None,
+        "sheets": _sample_sheets(config, here),
         "losses": [
             {"name": name, "figure": figures.loss_curves(by_seed, order.index(name), name, scale)}
             for name, by_seed in losses.items()
@@ -163,13 +166,14 @@ def _mean_clipped(runs: list[list[dict[str, Any]]]) -> tuple[list[int], list[flo
     return sorted(by_step), [float(np.mean(by_step[step])) for step in sorted(by_step)]
 
 
-def _sample_sheets(config: Mapping[str, Any], scale: str) -> list[dict[str, Any]]:
-    """Show each parameterization's first draw, of a seed that all have if there is one."""
+def _sample_sheets(config: Mapping[str, Any], frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Show each parameterization's first draw in a setting, of a seed that all have if there is one."""
     archives: dict[str, dict[int, Path]] = {name: {} for name in config["grid"]["parameterizations"]}
-    for cell in cells.grid(config):
-        path = cell.folder / "samples" / cells.sampler_name(config) / "draw0.npz"
+    for row in records(frame[frame["draw"] == 0]):
+        cell = Cell(config["study"], row.parameterization, row.scale, row.seed)
+        path = cell.folder / "samples" / row.sampling / "draw0.npz"
         facts = path.with_suffix(".json")
-        if cell.scale == scale and path.exists() and facts.exists() and read_json(facts)["images"]:
+        if path.exists() and facts.exists() and read_json(facts)["images"]:
             archives[cell.parameterization][cell.seed] = path
     having = [set(found) for found in archives.values() if found]
     common = sorted(set.intersection(*having)) if having else []

@@ -23,7 +23,7 @@ INDIFFERENT = frozenset(
         "training.log_every",
         "training.save_every_seconds",
     }
-    | {"training.global_batch", "sampling.batch", "sampling.draws", "sampling.seed", "metric.path"}
+    | {"training.global_batch", "sampling.batch", "sampling.draws", "sampling.seed", "metric.implementation"}
 )
 
 

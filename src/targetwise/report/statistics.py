@@ -4,7 +4,7 @@ The table is built from the grid in the configuration, never from what happens t
 made is named as missing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from itertools import combinations
 from typing import Any
@@ -13,26 +13,28 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from targetwise import cells
+from targetwise import cells, variants
+from targetwise.config import variant
 from targetwise.errors import UserError
 from targetwise.files import remedy
 from targetwise.metric import rows
-from targetwise.outcome import read_outcome
+from targetwise.outcome import marks, read_outcome
 
 CONFIDENCE = 0.95
 
 TABLE_COLUMNS = {
     "parameterization": "object",
     "scale": "object",
+    "sampling": "object",
+    "setting": "object",
     "seed": "int64",
     "draw": "int64",
     "status": "object",
     "metric": "object",
     "value": "float64",
-    "kid": "float64",
     "n": "Int64",
     "mode": "object",
-    "path": "object",
+    "implementation": "object",
     "sampler": "object",
     "steps": "Int64",
     "final_loss": "float64",
@@ -45,42 +47,86 @@ TABLE_COLUMNS = {
     "model_sha256": "object",
 }
 
-#: Rows that differ in one of these measure different things.
-COMPARABLE = ("metric", "mode", "path", "n", "sampler", "extractor_sha256", "reference_sha256")
+#: Rows of one setting that differ in one of these measure different things.
+COMPARABLE = ("metric", "mode", "implementation", "n", "extractor_sha256", "reference_sha256")
 
 
 def table(config: Mapping[str, Any]) -> pd.DataFrame:
-    """Return one row for every cell and draw of the grid, with the columns of :data:`TABLE_COLUMNS`.
+    """Return one row for every cell and draw of the grid.
 
-    ``status`` is finished, diverged or missing; ``value`` is NaN unless finished. A cell whose ``training.json`` is
-    missing or damaged is missing, because its row cannot be said to be of its present model.
+    Its columns are those of :data:`TABLE_COLUMNS`, one by its name for every further number of the metrics (``kid``),
+    and one for every field of the recipe in which rows differ, named as in the configuration (``target``,
+    ``training.learning_rate``). Rows are compared within a ``setting``: a scale, and where the grid names samplings,
+    one of them. ``status`` is finished, diverged or missing; ``value`` is NaN unless finished. A cell whose
+    ``training.json`` is missing or damaged is missing, because its row cannot be said to be of its present model.
 
     Raises:
         UserError: if rows are not comparable, or one of them is damaged or of another cell.
     """
-    sampler = cells.sampler_name(config)
-    records = [
-        _record(cell, sampler, draw) for cell in cells.grid(config) for draw in range(config["sampling"]["draws"])
-    ]
+    points = [(cell, draw) for cell in cells.grid(config) for draw in cells.draws(config, cell.parameterization)]
+    named = bool(config["grid"].get("samplings"))
+    records = [_record(cell, draw, named) for cell, draw in points]
+    others = _further_numbers(config, [record.pop("values", {}) for record in records])
     frame = pd.DataFrame.from_records(records, columns=list(TABLE_COLUMNS)).astype(TABLE_COLUMNS)
     _require_comparable(frame)
-    return frame
+    return frame.join(others).join(_differing(config, points))
 
 
-def _record(cell: cells.Cell, sampler: str, draw: int) -> dict[str, Any]:
+def _further_numbers(config: Mapping[str, Any], values: list[Mapping[str, float]]) -> pd.DataFrame:
+    """Return what the metrics measured beside the first one's number, a column each; NaN where there is no number."""
+    first, *others = config["metric"]["names"]
+    names = [name for name in dict.fromkeys([*others, *(name for each in values for name in each)]) if name != first]
+    return pd.DataFrame([{name: each.get(name) for name in names} for each in values], columns=names, dtype="float64")
+
+
+def _differing(config: Mapping[str, Any], points: list[tuple[cells.Cell, cells.Draw]]) -> pd.DataFrame:
+    """Return the fields of the recipes in which rows differ, beside what the axes say already."""
+    keys = {(cell.parameterization, cell.scale, draw.sampler) for cell, draw in points}
+    recipes = {key: dict(_flat(_recipe(config, *key))) for key in keys}
+    fields = sorted({field for recipe in recipes.values() for field in recipe})
+    texts = {field: {str(recipe.get(field)) for recipe in recipes.values()} for field in fields}
+    differing = [field for field in fields if len(texts[field]) > 1]
+    rows = [recipes[cell.parameterization, cell.scale, draw.sampler] for cell, draw in points]
+    return pd.DataFrame([{field: row.get(field) for field in differing} for row in rows], columns=differing)
+
+
+def _recipe(config: Mapping[str, Any], name: str, scale: str, sampler: str) -> dict[str, Any]:
+    """Return all that decides a row's number but its seed, each field once and by its name in the configuration."""
+    own = variants.settings(config, name)
+    return {
+        **{key: value for key, value in variant(config, name).items() if key != "diffusion"},
+        **{section: variants.decisive(section, own[section]) for section in ("data", "diffusion", "training")},
+        "network": variants.network(config, name, scale),
+        "sampling": variants.decisive("sampling", variants.samplings(config, name)[sampler]),
+    }
+
+
+def _flat(recipe: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in recipe.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, ", ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _record(cell: cells.Cell, of: cells.Draw, named: bool) -> dict[str, Any]:
+    draw = of.number
     record: dict[str, Any] = {
         "parameterization": cell.parameterization,
         "scale": cell.scale,
+        "sampling": of.sampler,
+        "setting": f"{cell.scale}, {of.sampler}" if named else cell.scale,
         "seed": cell.seed,
         "draw": draw,
         "status": "missing",
     }
-    path = cell.folder / "fid" / sampler / f"draw{draw}.json"
+    path = cell.folder / "fid" / f"{of.name}.json"
     if not path.exists():
         return {**record, "reason": f"{path} was not made"}
     row = rows.read_row(path)
-    if row["cell"] != asdict(cell) or row["draw"] != draw:
-        raise UserError(f"{path} is of another cell or draw ({row['cell']}, draw {row['draw']}); {remedy(path)}")
+    if (row["cell"], row["sampler"], row["draw"]) != (asdict(cell), of.sampler, draw):
+        found = f"{row['cell']}, {row['sampler']}, draw {row['draw']}"
+        raise UserError(f"{path} is of another cell or draw ({found}); {remedy(path)}")
     try:
         training = read_outcome(cell.folder / "training.json")
     except UserError as error:
@@ -88,17 +134,21 @@ def _record(cell: cells.Cell, sampler: str, draw: int) -> dict[str, Any]:
     if row["model_sha256"] != training["model_sha256"]:
         # A run that is under way, or was stopped, has trained the cell again and not yet measured it.
         return {**record, "reason": f"{path} was measured on an earlier model of this cell"}
-    record.update({key: row[key] for key in TABLE_COLUMNS if key in row and key not in record})
+    record.update({key: row[key] for key in ("values", *TABLE_COLUMNS) if key in row and key not in record})
     return {
         **record,
         "status": row["status"],
-        "marks": "; ".join(row["marks"]),
+        "marks": "; ".join([*row["marks"], *marks(training)]),
         **{key: training.get(key) for key in ("steps", "final_loss", "clipped_share")},
     }
 
 
 def _require_comparable(frame: pd.DataFrame) -> None:
-    finished = frame[frame["status"] == "finished"]
+    for _, group in frame[frame["status"] == "finished"].groupby("setting", sort=False):
+        _require_one_value(group)
+
+
+def _require_one_value(finished: pd.DataFrame) -> None:
     for column in COMPARABLE:
         values = finished[column].unique()
         if len(values) > 1:
@@ -111,17 +161,18 @@ def _require_comparable(frame: pd.DataFrame) -> None:
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return mean and spread over seeds for each scale and parameterization, in the grid's order.
+    """Return mean and spread over seeds for each setting and parameterization, in the grid's order.
 
     Draws are averaged within a seed first. ``deviation`` is the sample standard deviation over seeds (NaN for one
     seed); ``seeds`` counts the finished ones, ``diverged`` and ``missing`` the others.
     """
     by_seed = _by_seed(frame)
     rows = []
-    for (scale, name), group in frame.groupby(["scale", "parameterization"], sort=False):
-        values = by_seed[(by_seed["scale"] == scale) & (by_seed["parameterization"] == name)]["value"]
+    for (setting, scale, name), group in frame.groupby(["setting", "scale", "parameterization"], sort=False):
+        values = by_seed[(by_seed["setting"] == setting) & (by_seed["parameterization"] == name)]["value"]
         rows.append(
             {
+                "setting": setting,
                 "scale": scale,
                 "parameterization": name,
                 "mean": values.mean(),
@@ -136,7 +187,7 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def pairs(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the paired difference a − b of every two parameterizations at each scale.
+    """Return the paired difference a − b of every two parameterizations in each setting.
 
     Cells of one seed share data, noise and initial weights, so their difference is taken seed by seed. ``low`` and
     ``high`` are the 95 % confidence interval of Student's t; ``verdict`` is ``a``, ``b`` (the one with the lower,
@@ -144,20 +195,21 @@ def pairs(frame: pd.DataFrame) -> pd.DataFrame:
     """
     by_seed = _by_seed(frame)
     rows = []
-    for scale in frame["scale"].unique():
-        here = by_seed[by_seed["scale"] == scale].pivot_table(
+    for setting, scale in frame[["setting", "scale"]].drop_duplicates().itertuples(index=False):
+        here = by_seed[by_seed["setting"] == setting].pivot_table(
             index="seed", columns="parameterization", values="value", observed=True
         )
         for a, b in combinations(frame["parameterization"].unique(), 2):
             both = here.reindex(columns=[a, b]).dropna()
-            rows.append({"scale": scale, "a": a, "b": b, **_paired((both[a] - both[b]).to_numpy(dtype=float), a, b)})
-    columns = ["scale", "a", "b", "seeds", "difference", "deviation", "low", "high", "p_value", "verdict"]
+            differences = (both[a] - both[b]).to_numpy(dtype=float)
+            rows.append({"setting": setting, "scale": scale, "a": a, "b": b, **_paired(differences, a, b)})
+    columns = ["setting", "scale", "a", "b", "seeds", "difference", "deviation", "low", "high", "p_value", "verdict"]
     return pd.DataFrame(rows, columns=columns)
 
 
 def _by_seed(frame: pd.DataFrame) -> pd.DataFrame:
     """Average the draws of each cell; a cell counts only if all its draws are there."""
-    keys = ["scale", "parameterization", "seed"]
+    keys = ["setting", "parameterization", "seed"]
     whole = frame.groupby(keys, sort=False).filter(lambda group: bool((group["status"] == "finished").all()))
     return whole.groupby(keys, sort=False)["value"].mean().reset_index()
 

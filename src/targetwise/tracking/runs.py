@@ -6,13 +6,14 @@ kill takes back; then the whole curve, the measured values and the pictures. So 
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from targetwise import cells
-from targetwise.cells import Cell
+from targetwise.cells import Cell, Draw
 from targetwise.data.samples import load_samples
 from targetwise.files import read_json_lines, sha256_of_file, sha256_of_text
 from targetwise.metric.rows import check_row
@@ -108,19 +109,16 @@ class Runs:
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         """Describe the cells of the whole configuration ``config``."""
-        specifications = cells.specifications(config)
-        study = cells.RESULTS / config["study"]
-        self._options = {name: specifications[study / f"{name}.json"] for name in ("sampling", "metric")}
-        self._specifications = specifications
-        self._draws = range(config["sampling"]["draws"])
-        self._sampler = cells.sampler_name(config)
+        self._config = config
+        self._study = cells.RESULTS / config["study"]
+        self._specifications = cells.specifications(config)
         self._dataset = _dataset(config["data"]["dataset"])
 
     def files(self, cell: Cell) -> list[Path]:
         """Return the files that a cell's run is read from: while none of them changes, neither does the run."""
         names = ["training.json", "manifest.json", "train.jsonl", "state/train", "state/train/train.jsonl"]
-        for draw in self._draws:
-            names += [f"{folder}/{self._sampler}/draw{draw}.json" for folder in ("samples", "fid")]
+        for draw in self._draws(cell):
+            names += [f"{folder}/{draw.name}.json" for folder in ("samples", "fid")]
         return [cell.folder / name for name in names]
 
     def describe(self, standing: Standing) -> Run | None:
@@ -146,26 +144,39 @@ class Runs:
         if span is None:
             return None
         rows = list(self._rows(cell, outcome)) if outcome else []
+        draws, options = self._draws(cell), self._options(cell)
         state = _state(standing, outcome, rows)
         start, end = span
         return Run(
             cell=cell,
-            specification=digest_of([standing.key, self._options]),
+            specification=digest_of([standing.key, options]),
             state=state,
             start=start,
             end=end,
             commit=outcome["environment"]["code"]["commit"] if outcome else None,
             tags=_tags(standing, state, rows),
-            parameters=_parameters(cell, {**specification, **self._options}),
-            points=[*_curves(lines), *_results(rows, len(self._draws), end)],
+            parameters=_parameters(cell, {**specification, **options}),
+            points=[*_curves(lines), *_results(rows, draws, end)],
             dataset=self._dataset,
             artifacts=list(self._artifacts(cell, outcome)) if outcome else [],
         )
 
+    def _draws(self, cell: Cell) -> list[Draw]:
+        return cells.draws(self._config, cell.parameterization)
+
+    def _options(self, cell: Cell) -> dict[str, Any]:
+        """Return what decides the cell's samples and rows; with one sampler, its settings are ``sampling``."""
+        samplers = list(dict.fromkeys(draw.sampler for draw in self._draws(cell)))
+        found = {"metric": self._specifications[self._study / "metric.json"]}
+        for sampler in samplers:
+            path = cells.sampling_file(self._study, cell.parameterization, sampler)
+            found["sampling" if len(samplers) == 1 else f"sampling.{sampler}"] = self._specifications[path]
+        return found
+
     def _rows(self, cell: Cell, outcome: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Yield the measured rows, in the order of the draws, up to the first that is missing."""
-        for draw in self._draws:
-            path = cell.folder / f"fid/{self._sampler}/draw{draw}.json"
+        for draw in self._draws(cell):
+            path = cell.folder / "fid" / f"{draw.name}.json"
             row = read_whole(path)
             if row is None or row.get("model_sha256") != outcome["model_sha256"]:
                 return
@@ -177,11 +188,11 @@ class Runs:
             path = cell.folder / name
             if path.exists():
                 yield Artifact(name, path, sha256_of_file(path))
-        for draw in self._draws:
-            path = cell.folder / f"samples/{self._sampler}/draw{draw}.npz"
+        for draw in self._draws(cell):
+            path = cell.folder / "samples" / f"{draw.name}.npz"
             facts = read_whole(path.with_suffix(".json"))
             if facts and facts["images"] and facts["model_sha256"] == outcome["model_sha256"]:
-                yield Artifact(f"samples/{self._sampler}-draw{draw}.png", path, facts["samples_sha256"])
+                yield Artifact(f"samples/{draw.name.replace('/', '-')}.png", path, facts["samples_sha256"])
 
 
 def digest_of(content: Any) -> str:
@@ -287,20 +298,27 @@ def _curves(lines: list[dict[str, Any]]) -> Iterator[Point]:
         yield from (Point(name, value, when, line["step"]) for name, value in values.items() if value is not None)
 
 
-def _results(rows: list[dict[str, Any]], draws: int, when: int) -> Iterator[Point]:
-    """Yield each of several draws' values and, once all are measured, their means: what the runs' table shows."""
-    measured = [row for row in rows if row["value"] is not None]
-    for row in measured if draws > 1 else []:
-        for name, value in _values(row).items():
-            yield Point(f"draws/{name}", value, when, row["draw"])
-    if len(measured) == draws:
-        for name in _values(measured[0]):
-            yield Point(name, sum(_values(row)[name] for row in measured) / draws, when, 0)
+def _results(rows: list[dict[str, Any]], draws: list[Draw], when: int) -> Iterator[Point]:
+    """Yield each of several draws' values and, once all are measured, their means: what the runs' table shows.
+
+    With several samplers, each has metrics of its own, ``<sampler>/<metric>``.
+    """
+    counts = Counter(draw.sampler for draw in draws)
+    for sampler, count in counts.items():
+        prefix = f"{sampler}/" if len(counts) > 1 else ""
+        measured = [row for row in rows if row["sampler"] == sampler and row["value"] is not None]
+        for row in measured if count > 1 else []:
+            for name, value in _values(row).items():
+                yield Point(f"draws/{prefix}{name}", value, when, row["draw"])
+        if len(measured) == count:
+            for name in _values(measured[0]):
+                yield Point(prefix + name, sum(_values(row)[name] for row in measured) / count, when, 0)
 
 
 def _values(row: Mapping[str, Any]) -> dict[str, float]:
-    values = {re.sub(r"\W+", "_", row["metric"]).strip("_"): row["value"], "KID": row["kid"]}
-    return {name: value for name, value in values.items() if value is not None}
+    """Return the numbers of a finished row: the first one by its title, the others by their names."""
+    titles = {row["name"]: re.sub(r"\W+", "_", row["metric"]).strip("_")}
+    return {titles.get(name, name): value for name, value in row["values"].items()}
 
 
 def _milliseconds(seconds: float) -> int:

@@ -4,9 +4,10 @@ The loop knows no parameterization's name. What a step draws depends on (seed, s
 and resumed ends with the weights of the run that was not.
 """
 
+import itertools
 import json
-import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -16,9 +17,10 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from targetwise.cells import training_key
+from targetwise.cells import TrainingKeys
 from targetwise.compute.device import choose
 from targetwise.compute.distributed import ALONE, World
+from targetwise.config import source_digests, source_files
 from targetwise.data.store import Images
 from targetwise.diffusion import parameterization
 from targetwise.diffusion.randomness import StepDraw
@@ -32,7 +34,7 @@ from targetwise.files import (
     write_text,
 )
 from targetwise.jobs.kept import Kept
-from targetwise.outcome import check_outcome, read_outcome
+from targetwise.outcome import check_outcome, clipped_share, read_outcome
 from targetwise.progress import Progress
 from targetwise.provenance import environment
 from targetwise.training.state import StateFolder
@@ -41,6 +43,9 @@ from targetwise.training.trainer import Trainer
 
 #: Several processes agree on stopping every this many steps.
 AGREE_EVERY = 10
+
+#: Threads that draw the coming steps' noise. A GPU takes a step in less time than one core draws its noise.
+DRAWING_THREADS = {"cpu": 1, "cuda": 4}
 
 #: What a training makes; the file that says what it is comes last.
 OUTPUTS = ("model.safetensors", "train.jsonl", "training.json")
@@ -81,9 +86,10 @@ def train(
         StoppedEarlyError: if ``stop`` asked for it; the state is saved.
         UserError: if the cell is in use, or its data or parameterization do not fit.
     """
+    sources = source_digests(source_files(specification["variant"], specification["network"]))
     target = parameterization.load(specification["variant"]["target"])
     loss_space = parameterization.load(specification["variant"]["loss_space"])
-    key = training_key(specification, (target.digest, loss_space.digest), images.digest)
+    key = TrainingKeys(images.digest).of(specification)
     device = choose(specification["training"]["threads"], world, stop.__bool__)
     cell = specification["cell"]
     what = f"train {cell['parameterization']}-{cell['scale']}-{cell['seed']}"
@@ -100,7 +106,7 @@ def train(
             savings = Savings(states, save_every_seconds, began)
             divergence = _run(trainer, log, savings, stop, what)
             if world.is_main:
-                _publish(trainer, log, kept, specification, divergence, savings)
+                _publish(trainer, log, kept, specification, sources, divergence, savings)
         if not world.is_main:
             return {}
         states.remove()
@@ -130,7 +136,7 @@ def _resume(trainer: Trainer, log: "TrainingLog", states: StateFolder, world: Wo
     if not world.is_main:
         saved = states.load()
     if saved is not None:
-        trainer.restore(saved)
+        trainer.restore(saved, states.path)
     if world.any(world.sum(torch.tensor(float(trainer.step))).item() != trainer.step * world.size):
         raise UserError(f"the processes see different states in {states.path}; it must lie on a shared file system")
     if world.is_main:
@@ -142,7 +148,7 @@ def _run(trainer: Trainer, log: "TrainingLog", savings: "Savings", stop: Stop, w
     world, steps = trainer.world, trainer.options["steps"]
     with (
         Progress(what, steps, "step", trainer.step, silent=not world.is_main) as progress,
-        prefetched(trainer.draw, trainer.step) as draws,
+        prefetched(trainer.draw, trainer.step, trainer.device) as draws,
     ):
         while trainer.step < steps:
             trainer.advance(next(draws))
@@ -213,25 +219,24 @@ class TrainingLog:
         return read_json_lines(self.path) if self.path.exists() else []
 
     def cut(self, step: int) -> None:
-        """Forget the lines after ``step``: the steps they tell of are taken again."""
+        """Forget the lines after ``step``: the steps they record are taken again."""
         kept = [line for line in self.lines() if line["step"] <= step]
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
 
 @contextmanager
-def prefetched(draw: Callable[[int], StepDraw], first: int) -> Iterator[Iterator[StepDraw]]:
-    """Yield the draws of steps ``first``, ``first + 1``, …, each made in a thread while the one before is used."""
+def prefetched(draw: Callable[[int], StepDraw], first: int, device: torch.device) -> Iterator[Iterator[StepDraw]]:
+    """Yield the draws of steps ``first``, ``first + 1``, …, made in threads while ``device`` uses earlier ones."""
+    threads = DRAWING_THREADS[device.type]
 
     def draws() -> Iterator[StepDraw]:
-        step = first
-        coming = executor.submit(draw, step)
-        while True:
-            ready = coming.result()
-            step += 1
-            coming = executor.submit(draw, step)
+        coming = deque(executor.submit(draw, step) for step in range(first, first + threads))
+        for step in itertools.count(first + threads):
+            ready = coming.popleft().result()
+            coming.append(executor.submit(draw, step))
             yield ready
 
-    with ThreadPoolExecutor(1) as executor:
+    with ThreadPoolExecutor(threads) as executor:
         yield draws()
 
 
@@ -240,6 +245,7 @@ def _publish(
     log: TrainingLog,
     kept: Kept,
     specification: Mapping[str, Any],
+    sources: Mapping[str, str],
     divergence: dict[str, Any] | None,
     savings: Savings,
 ) -> None:
@@ -256,13 +262,15 @@ def _publish(
         "steps": trainer.step,
         "images": trainer.step * trainer.options["global_batch"],
         "final_loss": lines[-1]["loss"],
-        "clipped_share": math.fsum(line["clipped_share"] for line in lines) / len(lines),
+        "clipped_share": clipped_share(lines),
         "model_sha256": sha256_of_file(model),
         "parameters": sum(parameter.numel() for parameter in trainer.parameters),
         "out_channels": trainer.out_channels,
         "key": kept.key,
+        "sources": sources,
         "device": trainer.device.type,
         "processes": trainer.world.size,
+        "continued": trainer.continued,
         "seconds": trainer.seconds + time.monotonic() - savings.began,
         "seconds_saving_state": savings.seconds,
         "finished_at": time.time(),

@@ -17,7 +17,7 @@ from targetwise.diffusion import parameterization
 from targetwise.diffusion.sampling import Denoiser
 from targetwise.errors import UserError
 from targetwise.files import atomic, canonical_json, read_json, sha256_of_file
-from targetwise.outcome import check_curve, check_outcome
+from targetwise.outcome import check_curve, check_outcome, clipped_share
 from targetwise.provenance import environment
 
 
@@ -68,9 +68,9 @@ def publish(
         "finished_at": lines[-1]["time"],
         "environment": environment(),
     }
-    shares = [line["clipped_share"] for line in lines if "clipped_share" in line]
-    if shares:
-        outcome["clipped_share"] = sum(shares) / len(shares)
+    clipped = clipped_share(lines)
+    if clipped is not None:
+        outcome["clipped_share"] = clipped
     check_outcome(outcome, folder / "training.json")
     with (
         atomic(folder / "training.json") as facts_part,

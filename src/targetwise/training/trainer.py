@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from targetwise.compute.device import autocast, compile_network, set_kernels
+from targetwise.compute.device import autocast, compile_network, set_kernels, widen_output
 from targetwise.compute.distributed import ALONE, World
 from targetwise.data.store import Images
 from targetwise.diffusion.loss import Objective
@@ -21,8 +22,10 @@ from targetwise.diffusion.network import build
 from targetwise.diffusion.parameterization import Parameterization, probe_output_channels
 from targetwise.diffusion.randomness import StepDraw, TrainingStreams
 from targetwise.diffusion.schedule import add_noise, make_schedule
+from targetwise.diffusion.times import draws_of
 from targetwise.errors import UserError
 from targetwise.text import counted
+from targetwise.training.conditions import conditions, differences
 
 #: The time axis is logged in this many equal parts.
 QUARTERS = 4
@@ -76,6 +79,7 @@ class Trainer:
         ).to(device)
         if options["channels_last"]:
             self.model = self.model.to(memory_format=torch.channels_last)
+        widen_output(self.model, device, options)
         self.network = self._wrapped()
         self.parameters = list(self.model.parameters())
         self.ema = [parameter.detach().clone() for parameter in self.parameters]
@@ -84,7 +88,7 @@ class Trainer:
             self.parameters,
             lr=options["learning_rate"],
             weight_decay=options["weight_decay"],
-            fused=options["fused_optimizer"],
+            fused=options["fused_optimizer"] or None,  # a plain False turns foreach off as well
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=options["precision"][device.type] == "fp16")
         self.data = torch.from_numpy(images.images).permute(0, 3, 1, 2).contiguous().to(device)
@@ -97,10 +101,12 @@ class Trainer:
             specification["cell"]["seed"],
             images=len(self.data),
             global_batch=options["global_batch"],
-            timesteps=variant["diffusion"]["timesteps"],
+            draw_times=draws_of(variant["diffusion"]["times"], cpu_schedule),
             image_shape=(images.channels, images.size, images.size),
             horizontal_flip=specification["data"]["horizontal_flip"],
         )
+        self.conditions = conditions(device, options, world)
+        self.continued: list[dict[str, Any]] = []
         self.step = 0
         self.seconds = 0.0
         self.window = torch.zeros(options["log_every"], COLUMNS, device=device)
@@ -181,10 +187,20 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "window": self.window,
             "seconds": self.seconds + seconds,
+            "conditions": self.conditions,
+            "continued": self.continued,
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue after a state's step."""
+    def restore(self, state: Mapping[str, Any], states: Path) -> None:
+        """Continue after the step of a state from the folder ``states``; other conditions than its own are noted.
+
+        Raises:
+            UserError: if the state is of another kind of device or number format.
+        """
+        self.continued = list(state["continued"])
+        changes = differences(state["conditions"], self.conditions, states) if self.world.is_main else []
+        if changes:
+            self.continued.append({"step": state["step"], "differences": changes})
         self.model.load_state_dict(state["model"])
         for mine, saved in zip(self.ema, state["ema"], strict=True):
             mine.copy_(saved)
@@ -215,7 +231,9 @@ class Trainer:
         network: torch.nn.Module = self.model
         if self.world.size > 1:
             network = DistributedDataParallel(network, [self.device] if self.device.type == "cuda" else None)
-        compile_network(network, self.device, self.options)
+        # Gradients that add up over micro-batches, or are exchanged, must not lie where a graph writes the next ones.
+        graphs = self.world.size == 1 and self.micro_batch >= self.count
+        compile_network(network, self.device, self.options, graphs=graphs)
         return network
 
     def _accumulate(self, x_0: Tensor, noise: Tensor, timesteps: Tensor, *, exchange: bool) -> Tensor:
@@ -226,13 +244,13 @@ class Trainer:
         waits = isinstance(self.network, DistributedDataParallel) and not exchange
         with cast(DistributedDataParallel, self.network).no_sync() if waits else nullcontext():
             with autocast(self.device, self.options["precision"]):
-                output = self.network(x_t, timesteps).sample
+                output = self.network(x_t, timesteps)
             losses = self.objective(output.float(), x_0, noise, x_t, timesteps)
             self.scaler.scale(losses.sum() / self.count).backward()
         return losses.detach()
 
     def _record(self, losses: Tensor, norm: Tensor, timesteps: Tensor) -> None:
-        quarter = timesteps * QUARTERS // self.streams.timesteps
+        quarter = timesteps * QUARTERS // len(self.schedule["sqrt_alpha"])
         member = (quarter[:, None] == torch.arange(QUARTERS, device=self.device)).float()
         row = self.window[self.step % len(self.window)]
         row[0] = norm

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from targetwise import cells
-from targetwise.cells import Cell, TrainingKeys
+from targetwise.cells import Cell, Draw, TrainingKeys
 from targetwise.data import store
 from targetwise.data.digests import declared
 from targetwise.data.samples import load_samples
 from targetwise.errors import UserError
 from targetwise.files import read_json, remedy, sha256_of_file
-from targetwise.metric.rows import describe, read_row
+from targetwise.metric.rows import draw_key, read_row
 from targetwise.outcome import read_curve, read_outcome
 
 TRAINING, SAMPLES, ROW = "training", "samples", "row"
@@ -24,10 +24,11 @@ TRAINING, SAMPLES, ROW = "training", "samples", "row"
 #: What the first file of samples and of a row must say.
 SAYS = {
     SAMPLES: ("model_sha256", "samples_sha256", "sampling"),
-    ROW: ("model_sha256", "samples_sha256", "extractor", "path", "reference"),
+    ROW: ("key", "model_sha256", "samples_sha256", "reference_sha256", "extractor_sha256"),
 }
 
 Facts = dict[str, Any]
+Before = dict[tuple[str, Draw | None], Facts]
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,13 @@ class Part:
 
     Attributes:
         kind: ``TRAINING``, ``SAMPLES`` or ``ROW``.
-        draw: of samples and row; 0 for the training.
+        draw: of samples and row; None for the training.
         facts: the JSON file that says what the part was made from.
         others: the rest.
     """
 
     kind: str
-    draw: int
+    draw: Draw | None
     facts: Path
     others: tuple[Path, ...] = ()
 
@@ -54,12 +55,12 @@ class Part:
 
 def parts(config: Mapping[str, Any], cell: Cell) -> list[Part]:
     """Return a cell's parts, each after those it is made from."""
-    folder, sampler = cell.folder, cells.sampler_name(config)
-    found = [Part(TRAINING, 0, folder / "training.json", (folder / "model.safetensors", folder / "train.jsonl"))]
-    for draw in range(config["sampling"]["draws"]):
-        samples = folder / "samples" / sampler / f"draw{draw}.npz"
+    folder = cell.folder
+    found = [Part(TRAINING, None, folder / "training.json", (folder / "model.safetensors", folder / "train.jsonl"))]
+    for draw in cells.draws(config, cell.parameterization):
+        samples = folder / "samples" / f"{draw.name}.npz"
         found.append(Part(SAMPLES, draw, samples.with_suffix(".json"), (samples,)))
-        found.append(Part(ROW, draw, folder / "fid" / sampler / f"draw{draw}.json"))
+        found.append(Part(ROW, draw, folder / "fid" / f"{draw.name}.json"))
     return found
 
 
@@ -114,7 +115,7 @@ class Agreement:
         Raises:
             UserError: naming the first file that does not, or cannot be read.
         """
-        before: dict[tuple[str, int], Facts] = {}
+        before: Before = {}
         for part in parts(self.config, cell):
             facts = read_facts(part.facts, part.kind)
             if not self.holds(cell, part, facts, before):
@@ -124,7 +125,7 @@ class Agreement:
                 )
             before[part.kind, part.draw] = facts
 
-    def holds(self, cell: Cell, part: Part, facts: Facts, before: Mapping[tuple[str, int], Facts]) -> bool:
+    def holds(self, cell: Cell, part: Part, facts: Facts, before: Mapping[tuple[str, Draw | None], Facts]) -> bool:
         """Return whether a part was made from the present configuration and from the parts ``before`` it.
 
         Args:
@@ -136,25 +137,28 @@ class Agreement:
         if part.kind == TRAINING:
             # A training by somebody's own rule may record no key; then nothing can be said against it.
             return facts.get("key") in (None, self._keys.of(self.specifications[cell.folder / "cell.json"]))
-        training, samples = before.get((TRAINING, 0)), before.get((SAMPLES, part.draw))
+        training, samples = before.get((TRAINING, None)), before.get((SAMPLES, part.draw))
         if training is None or facts["model_sha256"] != training["model_sha256"]:
             return False
         if part.kind == SAMPLES:
-            options = self.specifications[self.study / "sampling.json"]
+            assert part.draw is not None
+            options = self.specifications[cells.sampling_file(self.study, cell.parameterization, part.draw.sampler)]
             specification = self.specifications[cell.folder / "cell.json"]
-            key = self._keys.of_samples(specification, training, options, part.draw)
+            key = self._keys.of_samples(specification, training, options, part.draw.number)
             return bool(facts["sampling"] == options and facts.get("key") in (None, key))
-        return samples is not None and facts["samples_sha256"] == samples["samples_sha256"] and self._measured(facts)
+        if samples is None or facts["samples_sha256"] != samples["samples_sha256"]:
+            return False
+        return self._is_measured(cell, part, facts, samples)
 
-    def _measured(self, row: Facts) -> bool:
-        """Return whether a row was measured as the configuration says."""
-        metric, dataset = self.config["metric"], self.config["data"]["dataset"]
-        asked = {"dataset": dataset, "split": metric["reference"]["split"], "first": metric["reference"].get("first")}
-        return (row["extractor"], row["path"], row["reference"]) == (
-            metric["extractor"],
-            metric["path"],
-            describe(asked),
-        )
+    def _is_measured(self, cell: Cell, part: Part, row: Facts, samples: Facts) -> bool:
+        """Return whether a row of these samples was measured as the configuration says."""
+        path = store.ROOT / self.config["data"]["dataset"] / "reference" / f"{cells.reference_name(self.config)}.json"
+        # Cells are restored without their reference; what the row says of it then cannot be contradicted.
+        digests = {"images_sha256": row["reference_sha256"], "extractor_sha256": row["extractor_sha256"]}
+        reference = read_json(path) if path.exists() else digests
+        specification = self.specifications[cell.folder / "cell.json"]
+        options = self.specifications[self.study / "metric.json"]
+        return bool(row["key"] == draw_key(specification, samples, part.facts.parent.name, options, reference))
 
 
 def _images_digest(config: Mapping[str, Any]) -> str:

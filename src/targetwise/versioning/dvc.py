@@ -18,7 +18,7 @@ from targetwise.errors import UserError
 from targetwise.files import link, read_json
 from targetwise.outcome import read_outcome
 from targetwise.text import counted
-from targetwise.versioning.stages import Group, NotVersionedError, Stage, group_of, stage_of
+from targetwise.versioning.stages import Group, NotVersionedError, Stage, group_of
 
 LOCK = Path("dvc.lock")
 
@@ -70,20 +70,16 @@ def commit(study: Mapping[str, Any], *, finished_only: bool = False) -> dict[str
     left_out: dict[str, list[str]] = {}
     for cell in grid:
         try:
-            stage = stage_of(group, cell)
-        except NotVersionedError as reason:
-            left_out.setdefault(str(reason), []).append(cell.name)
-        else:
-            try:
-                agreement.require(cell)
-            except UserError:
-                if not finished_only:
-                    raise
-                left_out.setdefault("not finished", []).append(cell.name)
-                continue
-            stages[stage.name] = _digests(stage)
+            agreement.require(cell)
+        except UserError:
+            if not finished_only:
+                raise
+            left_out.setdefault("not finished", []).append(cell.name)
+            continue
+        stage = group.stage_of(cell)
+        stages[stage.name] = _digests(stage)
     if stages:
-        # The group's name where that is all of it: DVC writes dvc.lock anew for every name that it is given.
+        # The group's name where that is all of it: DVC writes dvc.lock again for every name that it is given.
         _dvc("commit", "--force", *([group.name] if len(stages) == len(group.stages) else stages))
     return {"stages": stages, "left_out": left_out}
 

@@ -18,7 +18,7 @@ from targetwise.errors import UserError
 from targetwise.jobs import drivers
 from targetwise.text import counted
 from targetwise.versioning import dvc, stages
-from targetwise.versioning.agreement import Agreement, Facts, Part, parts, read_facts, require_whole
+from targetwise.versioning.agreement import Agreement, Before, Facts, Part, parts, read_facts, require_whole
 from targetwise.versioning.dvc import Cache
 from targetwise.versioning.stages import Group
 
@@ -92,13 +92,13 @@ def restore(study: Mapping[str, Any]) -> Outcome:
     if not recorded:
         raise UserError(f"{dvc.LOCK} records no cell of study {study['study']}")
     outcome, cache = Outcome(study["study"]), Cache()
-    _mend(group, recorded, cache, outcome)
+    _repair(group, recorded, cache, outcome)
     up_to_date = _needed_beside_cells(study)
     _snakemake(group, up_to_date, "--cores", "all")
     agreement = Agreement(study)
     for cell in cells.grid(study):
         up_to_date += _restore_cell(cell, recorded.get(cell.name, {}), agreement, cache, outcome)
-    # Dates and records of all that is up to date are made anew, each job's after those of the jobs before it.
+    # Dates and records of all that is up to date are made again, each job's after those of the jobs before it.
     _snakemake(group, up_to_date, "--touch", "--forceall", "--cores", "1")
     # dvc.lock may lack what lies here. And where a file is missing, Snakemake makes it only for a job that has to run
     # and needs it: this one's needs them all.
@@ -108,7 +108,7 @@ def restore(study: Mapping[str, Any]) -> Outcome:
     return outcome
 
 
-def _mend(group: Group, recorded: Mapping[str, Mapping[Path, str]], cache: Cache, outcome: Outcome) -> None:
+def _repair(group: Group, recorded: Mapping[str, Mapping[Path, str]], cache: Cache, outcome: Outcome) -> None:
     """Make DVC's cache whole, with what lies in the results or in the remote."""
     lacking: dict[Path, tuple[str, str]] = {}
     for cell, files in recorded.items():
@@ -155,7 +155,7 @@ def _restore_cell(
     cell: Cell, recorded: Mapping[Path, str], agreement: Agreement, cache: Cache, outcome: Outcome
 ) -> list[Path]:
     """Put in place what a cell lacks, and return the first file of each part that is up to date."""
-    before: dict[tuple[str, int], Facts] = {}
+    before: Before = {}
     up_to_date = []
     everything = parts(agreement.config, cell)
     for part in everything:
@@ -213,4 +213,4 @@ def _snakemake(group: Group, targets: Iterable[Path | str], *options: str) -> No
     overlays = ["--configfile", *map(str, group.overlays)] if group.overlays else []
     command = [sys.executable, "-m", "snakemake", *overlays, *options, "--quiet", "all", "--", *map(str, targets)]
     if subprocess.run(command, env={**os.environ, "TARGETWISE_COMMAND": "targetwise restore"}).returncode:
-        raise UserError("Snakemake failed, as it says above; mend it and restore again")
+        raise UserError("Snakemake failed, as it says above; fix it and restore again")

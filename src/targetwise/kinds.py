@@ -1,0 +1,110 @@
+"""What a researcher adds: one Python file in ``workflow/<kind>/``, known by its name there and by its digest.
+
+docs/extending.md says for each kind which functions its file must define. Nothing heavy is imported here, because
+Snakemake asks for names and files in every job; a file's own imports run when it is loaded.
+"""
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from targetwise.errors import UserError, in_one_line, nearest
+from targetwise.files import sha256_of_file
+
+WORKFLOW = Path("workflow")
+
+#: The functions that a file must define, by the folder that it lies in.
+KINDS: dict[str, tuple[str, ...]] = {
+    "parameterizations": ("compute_training_target", "predict_x0"),
+    "paths": ("coefficients",),
+    "weightings": ("weight",),
+    "times": ("density",),
+    "samplers": ("step",),
+    "networks": ("build",),
+    "metrics": ("measure",),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A loaded file of a kind.
+
+    Attributes:
+        kind: the folder below ``workflow/``.
+        name: the file's, without its ending.
+        digest: SHA-256 of the file.
+        functions: those that its kind asks for, and others that it defines, by name.
+    """
+
+    kind: str
+    name: str
+    digest: str
+    functions: dict[str, Callable[..., Any]]
+
+    def __getitem__(self, function: str) -> Callable[..., Any]:
+        """Return one of its functions."""
+        return self.functions[function]
+
+    def call(self, function: str, *arguments: Any) -> Any:
+        """Call one of its functions.
+
+        Raises:
+            UserError: if it fails, in one line.
+        """
+        try:
+            return self.functions[function](*arguments)
+        except Exception as error:
+            raise UserError(f"{file_of(self.kind, self.name)}: {function} fails: {in_one_line(error)}") from error
+
+    def get(self, function: str, default: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that its kind does not ask for, or ``default`` where the file defines none."""
+        return self.functions.get(function, default)
+
+
+def file_of(kind: str, name: str) -> Path:
+    """Return the path of the file that defines ``name``."""
+    return WORKFLOW / kind / f"{name}.py"
+
+
+def known(kind: str) -> list[str]:
+    """Return the names of all files of a kind."""
+    return sorted(path.stem for path in (WORKFLOW / kind).glob("*.py"))
+
+
+def require_known(kind: str, name: str, where: str, *built_in: str) -> None:
+    """Make sure that a name of the configuration has a file, or is one of those ``built_in`` that need none.
+
+    Raises:
+        UserError: naming the nearest one that there is.
+    """
+    if name not in built_in and not file_of(kind, name).is_file():
+        near = nearest(name, [*known(kind), *built_in])
+        raise UserError(f"configuration: {where} is '{name}', but there is no {file_of(kind, name)}; {near}")
+
+
+def load(kind: str, name: str) -> Source:
+    """Load ``workflow/<kind>/<name>.py``.
+
+    Raises:
+        UserError: if the file is missing, fails to run, or lacks a function of its kind.
+    """
+    return load_file(kind, file_of(kind, name))
+
+
+def load_file(kind: str, path: Path) -> Source:
+    """Load a file of a kind from anywhere; see :func:`load`."""
+    spec = importlib.util.spec_from_file_location(f"targetwise_{kind}_{path.stem}", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise UserError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{path} does not run: {in_one_line(error)}") from error
+    for function in KINDS[kind]:
+        if not callable(getattr(module, function, None)):
+            raise UserError(f"{path} must define {' and '.join(KINDS[kind])}; {function} is not there")
+    found = {name: each for name, each in vars(module).items() if callable(each) and not name.startswith("_")}
+    return Source(kind, path.stem, sha256_of_file(path), found)

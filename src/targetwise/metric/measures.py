@@ -1,0 +1,50 @@
+"""The files of ``workflow/metrics/``: from features to numbers."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from targetwise import kinds
+from targetwise.errors import UserError, in_one_line
+
+if TYPE_CHECKING:  # PyTorch, which comes with it, takes seconds, and the report asks for titles only
+    from targetwise.metric.reference import Reference
+
+
+def title(name: str, extractor: str) -> str:
+    """Return what a metric's number is called in tables, when its features are by ``extractor``."""
+    return str(kinds.load("metrics", name).get("title", lambda features: f"{name} ({features} features)")(extractor))
+
+
+def values(features: np.ndarray, reference: "Reference", names: Sequence[str]) -> dict[str, float]:
+    """Return the numbers of all metrics in ``names``, by name: each gives one under its own name, and maybe others.
+
+    Args:
+        features: of the samples, (n, D).
+        reference: to compare with.
+        names: of files in ``workflow/metrics/``.
+
+    Raises:
+        UserError: if a file fails, or does not return finite numbers by names of its own.
+    """
+    found: dict[str, float] = {}
+    for name in names:
+        file = kinds.file_of("metrics", name)
+        try:
+            measured = dict(kinds.load("metrics", name)["measure"](features, reference))
+            numbers = {str(key): float(value) for key, value in measured.items()}
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"{file}: measure failed: {in_one_line(error)}") from error
+        if name not in numbers:
+            raise UserError(f"{file}: measure returned no number named {name}")
+        for key, value in numbers.items():
+            if not math.isfinite(value):
+                raise UserError(f"{file}: measure returned {value} as {key}; it must return finite numbers")
+            if key in found:
+                raise UserError(f"{file}: measure returned {key}, which another metric measures")
+        found |= numbers
+    return found

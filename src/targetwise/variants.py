@@ -1,0 +1,143 @@
+"""The axes of a study: what a name of the grid means, and the names that a sweep stands for.
+
+A variant is laid over the whole configuration: it may set any field of the sections in :data:`SECTIONS`, nested or
+with dots (``training.learning_rate``). ``each`` lists values of fields, and stands for one variant per combination.
+"""
+
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from itertools import product
+from typing import Any
+
+from targetwise.errors import UserError
+from targetwise.schema import effects
+
+Config = dict[str, Any]
+
+#: Sections of the configuration that a variant may be laid over; ``network`` is laid over each scale.
+SECTIONS = ("data", "diffusion", "training", "sampling")
+
+#: How a value is written in the name of a variant.
+IN_NAMES = str.maketrans({"-": "m", "+": None, ".": "p"})
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Config:
+    """Return ``below`` with ``above`` laid over it; neither argument is changed.
+
+    An empty mapping replaces nothing: so Snakemake has it, and both must come to the same configuration.
+    """
+    merged = dict(deepcopy(below))
+    for key, value in above.items():
+        if isinstance(value, Mapping):
+            under = merged.get(key, {})
+            merged[key] = merge(under if isinstance(under, Mapping) else {}, value) if value else under
+        else:
+            merged[key] = deepcopy(value)
+    return merged
+
+
+def nested(config: Mapping[str, Any]) -> Config:
+    """Return a configuration in which no key of a variant or a sampling has a dot: ``{a.b: 1}`` is ``{a: {b: 1}}``.
+
+    Raises:
+        UserError: if a field is set twice.
+    """
+    found: Config = dict(config)
+    for section in ("parameterizations", "samplings"):
+        if isinstance(found.get(section), Mapping):
+            found[section] = {
+                name: _nest(definition, f"{section}.{name}") if isinstance(definition, Mapping) else definition
+                for name, definition in found[section].items()
+            }
+    return found
+
+
+def swept(config: Mapping[str, Any]) -> Config:
+    """Return a configuration whose sweeps are spelled out: in the definitions, and in the grid where it names them.
+
+    Raises:
+        UserError: if two variants would get one name.
+    """
+    found: Config = {**config, "parameterizations": {}, "grid": dict(config["grid"])}
+    names: dict[str, list[str]] = {}
+    for name, definition in config["parameterizations"].items():
+        variants = dict(_spell_out(name, definition))
+        for variant in variants:
+            if variant in found["parameterizations"]:
+                raise UserError(f"configuration: parameterizations.{name} gives the name '{variant}' a second time")
+        found["parameterizations"].update(variants)
+        names[name] = list(variants)
+    found["grid"]["parameterizations"] = [
+        variant for name in config["grid"]["parameterizations"] for variant in names.get(name, [name])
+    ]
+    return found
+
+
+def settings(config: Mapping[str, Any], name: str) -> Config:
+    """Return the sections that hold for a variant: :data:`SECTIONS`, and ``network``, to be laid over a scale."""
+    definition = config["parameterizations"].get(name) or {}
+    found = {section: merge(config[section], definition.get(section) or {}) for section in SECTIONS}
+    if "schedule" in definition:
+        found["diffusion"]["schedule"] = definition["schedule"]
+    return {**found, "network": dict(definition.get("network") or {})}
+
+
+def network(config: Mapping[str, Any], name: str, scale: str) -> Config:
+    """Return the options of a variant's network at a scale."""
+    return merge(config["scales"][scale], settings(config, name)["network"])
+
+
+def decisive(section: str, options: Mapping[str, Any]) -> Config:
+    """Return the fields of a section that decide a number: what makes a result out of date, and no other."""
+    effect = effects(section)
+    return {key: value for key, value in options.items() if effect[key] != "speed"}
+
+
+def samplings(config: Mapping[str, Any], name: str) -> dict[str, Config]:
+    """Return the settings of the sampler that a variant's samples are drawn with, by the name of their folder.
+
+    Where the grid names none, it is the section ``sampling``, in a folder like ``ddim-50``.
+    """
+    own = settings(config, name)["sampling"]
+    names = config["grid"].get("samplings")
+    if not names:
+        return {f"{own['sampler']}-{own['steps']}": own}
+    return {each: merge(own, config["samplings"][each]) for each in names}
+
+
+def _nest(definition: Mapping[Any, Any], where: str) -> Config:
+    found: Config = {}
+    for field, value in definition.items():
+        first, *rest = field.split(".") if isinstance(field, str) else [field]
+        for part in reversed(rest):
+            value = {part: value}
+        _set(found, first, value, f"{where} sets {field}")
+    return found
+
+
+def _set(below: Config, key: Any, value: Any, what: str) -> None:
+    if key not in below:
+        below[key] = value
+    elif isinstance(value, Mapping) and isinstance(below[key], Mapping):
+        below[key] = dict(below[key])  # a copy, because it may be a mapping of the configuration that was handed in
+        for name, each in value.items():
+            _set(below[key], name, each, what)
+    else:
+        raise UserError(f"configuration: {what} twice")
+
+
+def _spell_out(name: str, definition: Mapping[str, Any] | None) -> Iterator[tuple[str, Config]]:
+    fields = (definition or {}).get("each")
+    rest = {key: value for key, value in (definition or {}).items() if key != "each"}
+    if not fields:
+        yield name, rest
+        return
+    for values in product(*fields.values()):
+        own = _nest(dict(zip(fields, values, strict=True)), f"parameterizations.{name}.each")
+        yield "_".join([name, *map(_in_name, values)]), merge({"target": name, **rest}, own)
+
+
+def _in_name(value: Any) -> str:
+    if isinstance(value, list):
+        return "_".join(map(_in_name, value))
+    return str(value).lower().translate(IN_NAMES)
