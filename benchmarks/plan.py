@@ -12,7 +12,7 @@ from targetwise.compute.device import usable_cores
 from targetwise.data import store
 from targetwise.data.store import Images
 from targetwise.operations.rates import switches
-from targetwise.schema import read_yaml
+from targetwise.recipe.schema import read_yaml
 
 Settings = dict[str, Any]
 

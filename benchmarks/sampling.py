@@ -13,7 +13,7 @@ from targetwise.compute.device import autocast
 from targetwise.data.store import Images
 from targetwise.diffusion import parameterization
 from targetwise.diffusion.network import build
-from targetwise.diffusion.sampling import Denoiser, draw_images
+from targetwise.sampling.denoiser import Denoiser, draw_images
 
 
 def ours(plan: Plan, images: Images, settings: Settings, name: str) -> Contestant:

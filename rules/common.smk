@@ -6,9 +6,10 @@ import sys
 from glob import glob
 
 try:
-    from targetwise import cells, errors, kinds, variants
+    from targetwise import cells, errors
+    from targetwise.recipe import kinds, variants
     from targetwise.cluster import preflight, slurm
-    from targetwise.config import require_readable, source_files, source_folders, validate, variant
+    from targetwise.recipe.config import require_readable, source_folders, validate, variant
     from targetwise.data.digests import declared
     from targetwise.errors import UserError
     from targetwise.jobs import adoption, drivers
@@ -55,7 +56,7 @@ def parameterization_files(wildcards):
     resolved = variant(STUDY, wildcards.parameterization)
     name, scale = wildcards.parameterization, getattr(wildcards, "scale", None)
     network = variants.network(STUDY, name, scale) if scale else None
-    return sorted({str(path) for path in source_files(resolved, network)})
+    return sorted({str(path) for path in cells.source_files(resolved, network)})
 
 
 def manifest_of(dataset):

@@ -9,12 +9,12 @@ import torch
 from helpers import EXAMPLE, LINEAR, ROOT
 from hypothesis import settings
 
-from targetwise import config as configuration
 from targetwise.data import store
 from targetwise.data.store import Images
 from targetwise.diffusion.schedule import make_schedule
 from targetwise.errors import UserError
 from targetwise.metric import inception
+from targetwise.recipe import config as configuration
 
 # The same examples every time, so that a red test is red for everybody.
 settings.register_profile("targetwise", deadline=None, derandomize=True, database=None, max_examples=40)

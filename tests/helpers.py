@@ -4,7 +4,7 @@ import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,12 +13,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from targetwise import config as configuration
-from targetwise.diffusion.check import check
+from targetwise import cells
+from targetwise.cells import Cell
+from targetwise.check.roundtrip import check
 from targetwise.diffusion.parameterization import Parameterization, load
 from targetwise.diffusion.schedule import at
 from targetwise.errors import UserError
 from targetwise.files import sha256_of_array, write_json
+from targetwise.recipe import config as configuration
 
 ROOT = Path(__file__).parent.parent
 
@@ -77,6 +79,21 @@ def whole_outcome(**changes: Any) -> dict[str, Any]:
         },
         **changes,
     }
+
+
+def sampling_options(study: Mapping[str, Any], cell: Cell, sampler: str) -> dict[str, Any]:
+    """Return what the facts beside a cell's samples must say of how they were sampled."""
+    folder = cell.folder.parents[2]
+    return cells.specifications(study)[cells.sampling_file(folder, cell.parameterization, sampler)]
+
+
+def as_measured(study: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of a cell with the key that it has if it was measured under the configuration of ``study``."""
+    specifications, cell = cells.specifications(study), Cell(**row["cell"])
+    reference = {"images_sha256": row["reference_sha256"], "extractor_sha256": row["extractor_sha256"]}
+    metric = specifications[cell.folder.parents[2] / "metric.json"]
+    key = cells.draw_key(specifications[cell.folder / "cell.json"], row, row["sampler"], metric, reference)
+    return {**row, "key": key}
 
 
 def link_workflow(project: Path) -> Path:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from helpers import as_measured, sampling_options
 from sklearn.datasets import load_digits
 
 from targetwise import cells
 from targetwise.cells import Cell
+from targetwise.cells.rows import check_row
 from targetwise.files import canonical_json, sha256_of_array
-from targetwise.metric.rows import check_row
 from targetwise.operations import status
 
 DIGEST = "0123456789abcdef" * 4
@@ -123,10 +124,10 @@ class Files:
             "seconds": 1.0,
             "environment": ENVIRONMENT,
         }
-        write_json(samples.with_suffix(".json"), {"images": len(images), **common})
+        options = sampling_options(self.config, cell, sampler)
+        write_json(samples.with_suffix(".json"), {"images": len(images), "sampling": options, **common})
         value = None if reason else 40.0 + self.cells.index(cell) + draw
         row = {
-            "key": DIGEST,
             "what": "cell",
             "cell": vars(cell),
             "file": None,
@@ -146,6 +147,7 @@ class Files:
             "marks": [],
             **common,
         }
+        row = as_measured(self.config, row)
         check_row(row, cell.name)
         write_json(cell.folder / "fid" / sampler / f"draw{draw}.json", row)
 

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from helpers import write_dataset
 
-from targetwise import cells, config
+from targetwise import cells
 from targetwise.data import store
-from targetwise.diffusion.sampling import sample
 from targetwise.files import read_json, write_json
 from targetwise.jobs import adoption
 from targetwise.metric import fid, reference
+from targetwise.recipe import config
+from targetwise.sampling.stage import sample
 from targetwise.training.loop import train
 from targetwise.training.stopping import Stop
 
@@ -41,8 +42,8 @@ def study(project, monkeypatch):
     random = np.random.default_rng(0)
     write_dataset(project / "data/digits", random.integers(0, 256, (10, 8, 8, 1), dtype=np.uint8))
     digest = read_json(Path("data/digits/manifest.json"))["splits"]["train"]["sha256"]
-    monkeypatch.setattr("targetwise.cells.declared", lambda *_: digest)
-    monkeypatch.setattr("targetwise.versioning.agreement.declared", lambda *_: digest)
+    monkeypatch.setattr("targetwise.cells.specification.declared", lambda *_: digest)
+    monkeypatch.setattr("targetwise.cells.agreement.declared", lambda *_: digest)
     (project / "small.yaml").write_text(json.dumps(SMALL))
     loaded = config.load([Path("config/digits.yaml"), Path("small.yaml")])
     cells.write_specifications(loaded)
@@ -170,8 +171,7 @@ def test_what_is_damaged_is_not_adopted(study, damage):
     assert adoption.adopt(study, [job(study, "train" if "model" in damage else "sample")]) == 0
 
 
-def test_without_a_data_sets_digest_nothing_is_kept_and_the_run_goes_on(study, monkeypatch, capsys):
-    monkeypatch.setattr("targetwise.versioning.agreement.declared", lambda *_: None)
+def test_without_a_data_sets_digest_nothing_is_kept(study, monkeypatch):
+    monkeypatch.setattr("targetwise.cells.agreement.declared", lambda *_: None)
     Path("data/digits/manifest.json").unlink()
     assert adoption.adopt(study, [job(study, "train")]) == 0
-    assert "note: finished results are not kept: data/digits/manifest.json does not exist" in capsys.readouterr().out

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 from helpers import whole_outcome
 
-from targetwise import cells, config
+from targetwise import cells
+from targetwise.cells import agreement
+from targetwise.cells.agreement import Agreement, parts
 from targetwise.data.digests import declared
 from targetwise.diffusion.randomness import golden_draw
 from targetwise.errors import UserError
 from targetwise.files import canonical_json, sha256_of_file, sha256_of_text, write_json
-from targetwise.versioning import agreement
-from targetwise.versioning.agreement import Agreement, parts
+from targetwise.recipe import config
 
 
 @pytest.fixture

@@ -173,7 +173,9 @@ def test_a_scale_touches_its_own_cells(written):
 
 @pytest.mark.parametrize("stage", ["training", "sampling", "metric", "reference"])
 def test_a_stages_protocol_number_touches_that_stage_and_no_other(written, monkeypatch, stage):
-    monkeypatch.setattr(cells, "PROTOCOL", {**cells.PROTOCOL, stage: cells.PROTOCOL[stage] + 1})
+    monkeypatch.setattr(
+        "targetwise.cells.specification.PROTOCOL", {**cells.PROTOCOL, stage: cells.PROTOCOL[stage] + 1}
+    )
     variants = {f"{name}/variant.json" for name in written["grid"]["parameterizations"]}
     of_stage = {
         "training": variants | all_cells(written),
@@ -203,7 +205,7 @@ def test_a_file_belongs_to_the_stages_that_use_it_and_to_no_other(project, study
     training = {"model_sha256": "m", "status": "finished"}
 
     def keys(specification):
-        made = cells.TrainingKeys("d" * 64)
+        made = cells.Keys("d" * 64)
         return made.of(specification), made.of_samples(specification, training, study["sampling"], 0)
 
     before, before_of_other = keys(mine), keys(other)
@@ -221,12 +223,12 @@ def test_a_numpy_with_other_streams_gives_other_keys(study, monkeypatch):
     training = {"model_sha256": "m", "status": "finished"}
 
     def keys():
-        found = cells.TrainingKeys("d" * 64)
+        found = cells.Keys("d" * 64)
         return found.of(specification), found.of_samples(specification, training, study["sampling"], 0)
 
     before = keys()
     assert keys() == before
-    monkeypatch.setattr(cells, "golden_draw", lambda: "0" * 64)
+    monkeypatch.setattr("targetwise.cells.keys.golden_draw", lambda: "0" * 64)
     assert all(now != then for now, then in zip(keys(), before, strict=True))
 
 

@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from targetwise import cells, chain, files
-from targetwise.config import merge
 from targetwise.data import store
 from targetwise.errors import UserError
+from targetwise.recipe.config import merge
 from targetwise.training.stopping import Stop
 
 ROOT = Path(__file__).parent.parent

@@ -18,7 +18,7 @@ from helpers import (
     verdict,
 )
 
-from targetwise.diffusion.check import LARGE_GAIN, NOT_FINITE
+from targetwise.check.roundtrip import LARGE_GAIN, NOT_FINITE
 from targetwise.diffusion.loss import weight_in_x0_space
 from targetwise.diffusion.parameterization import load
 from targetwise.diffusion.schedule import at

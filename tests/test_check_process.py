@@ -11,11 +11,11 @@ import pytest
 from helpers import ROOT, TARGETS, VARIANT, link_workflow, verdict
 
 from targetwise import cells, chain, cli
-from targetwise.config import load
+from targetwise.check.process import check_files
 from targetwise.diffusion import parameterization
-from targetwise.diffusion.check_process import check_files
 from targetwise.errors import UserError
 from targetwise.files import canonical_json, write_json
+from targetwise.recipe.config import load
 from targetwise.training.stopping import Stop
 
 SPECIFICATION = {**VARIANT, "target": "mine", "loss_space": "mine", "precision": {"cpu": "fp32", "cuda": "bf16"}}
@@ -170,7 +170,7 @@ def test_a_function_that_does_not_end_is_refused_though_it_catches_everything(wr
 def test_nothing_is_left_running_when_the_caller_is_killed(write):
     """Nobody may be there any more to end an endless loop, which would keep a login node busy."""
     write(loading="print(os.getpid(), flush=True)\nwhile True: pass")
-    code = f"from targetwise.diffusion.check_process import check_files; check_files({SPECIFICATION!r}, 3.0)"
+    code = f"from targetwise.check.process import check_files; check_files({SPECIFICATION!r}, 3.0)"
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as program:
         child = int(program.stderr.readline())
         program.kill()

@@ -34,7 +34,7 @@ def call(monkeypatch, *arguments):
 def test_check_names_every_parameterization(project, monkeypatch, capsys):
     call(monkeypatch, "check", *DIGITS)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "study digits: 9 cells × 1 draw; the configuration is sound"
+    assert lines[0] == "study digits: 9 cells, 9 draws; the configuration is sound"
     assert [line.split(":")[0] for line in lines[1:]] == ["epsilon", "v", "x0"]
     assert "up to 157-fold (t = 999), over 10-fold at" in lines[1]
 

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as some
 from snakemake.utils import update_config
 
-from targetwise import config as configuration
-from targetwise import kinds
 from targetwise.diffusion.schedule import make_schedule
 from targetwise.diffusion.trajectory import trajectory
 from targetwise.errors import UserError
+from targetwise.recipe import config as configuration
+from targetwise.recipe import kinds
 
 
 def refusal(config):
@@ -493,7 +493,8 @@ def test_anchors_and_merge_keys_are_not_taken_for_doubles(project):
 
 def test_reading_the_configuration_imports_nothing_heavy():
     """Snakemake parses the Snakefile in every job."""
-    code = "import sys; from targetwise import cells, config; config.load(); print(*sys.modules)"
+    asked = "from targetwise import cells; from targetwise.recipe import config; config.load()"
+    code = f"import sys; {asked}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {"torch", "diffusers", "pandas", "scipy", "mlflow", "snakemake", "cleanfid"}.isdisjoint(
         done.stdout.split()

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from targetwise import config
 from targetwise.data import datasets, digests, store
 from targetwise.errors import UserError
 from targetwise.files import read_json, sha256_of_array, sha256_of_file
+from targetwise.recipe import config
 
 
 @pytest.fixture

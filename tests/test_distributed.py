@@ -13,11 +13,11 @@ import pytest
 from helpers import write_dataset
 from safetensors.numpy import load_file
 
-from targetwise import config
 from targetwise.cells import grid, specifications
 from targetwise.compute.distributed import World
 from targetwise.errors import UserError
 from targetwise.files import read_json, write_json
+from targetwise.recipe import config
 
 ROOT = Path(__file__).parent.parent
 STEPS = 50

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from targetwise.config import load
 from targetwise.operations import doctor
+from targetwise.recipe.config import load
 
 
 @pytest.fixture

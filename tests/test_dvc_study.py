@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from helpers import copy_working_tree
 
-from targetwise import config
 from targetwise.errors import UserError
+from targetwise.recipe import config
 from targetwise.versioning import restore
 
 STUDY = ["--configfile", "config/digits.yaml"]

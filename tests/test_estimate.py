@@ -10,12 +10,13 @@ from plan import FAST as GPU
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from targetwise import cli, config, errors
+from targetwise import cli, errors
 from targetwise.diffusion.cost import cost
 from targetwise.diffusion.network import build
 from targetwise.errors import UserError
 from targetwise.operations import estimate as estimating
 from targetwise.operations import rates
+from targetwise.recipe import config
 
 SMALL = config.load([], ROOT / "config.yaml")["scales"]["small"]
 FLOPS = cost(SMALL, 3, 32)

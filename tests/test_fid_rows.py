@@ -13,13 +13,15 @@ import torch
 from helpers import whole_outcome
 from PIL import Image
 
-from targetwise import kinds
+from targetwise import cells
+from targetwise.cells import rows
 from targetwise.data import store
-from targetwise.diffusion import sampling
 from targetwise.errors import UserError
 from targetwise.files import read_json, sha256_of_array, sha256_of_file, write_json
-from targetwise.metric import bounds, fid, measures, reference, rows
+from targetwise.metric import bounds, fid, measures, reference
 from targetwise.metric.reference import Selection, load_reference
+from targetwise.recipe import kinds
+from targetwise.sampling import denoiser, stage
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
@@ -174,13 +176,13 @@ def test_samples_that_are_not_finite_give_a_diverged_row_and_no_number(digits, t
     class Denoiser:
         image_shape, device, seed, load = (1, 8, 8), CPU, 0, staticmethod(lambda path: None)
 
-    def denoise(denoiser, noise, options):
+    def denoise(_, noise, options):
         images = torch.zeros_like(noise)
         images[-1, 0, 3, 3] = float("nan")
         return images
 
-    monkeypatch.setattr(sampling, "Denoiser", lambda *arguments: Denoiser())
-    monkeypatch.setattr(sampling, "denoise", denoise)
+    monkeypatch.setattr(stage, "Denoiser", lambda *arguments: Denoiser())
+    monkeypatch.setattr(denoiser, "denoise", denoise)
     (tmp_path / "model.safetensors").write_bytes(b"")
     digest = sha256_of_file(tmp_path / "model.safetensors")
     write_json(tmp_path / "training.json", whole_outcome(model_sha256=digest))
@@ -193,7 +195,7 @@ def test_samples_that_are_not_finite_give_a_diverged_row_and_no_number(digits, t
     }
     options = {"images": 70, "batch": 32, "seed": 0, "quantization": "round", "sampler": "ddim"}
     draw = tmp_path / "ddim-50/draw0.npz"
-    sampling.sample(specification, options, store.load(digits / "digits", "train"), tmp_path, 0, draw)
+    stage.sample(specification, options, store.load(digits / "digits", "train"), tmp_path, 0, draw)
     row = fid.write_draw(specification, ASKED, draw, digits / "reference.npz", tmp_path / "row.json")
     assert (row["status"], row["value"], row["n"]) == ("diverged", None, 0)
     assert row["reason"] == "the sampled images are not finite"
@@ -327,9 +329,9 @@ COMPARED = {"images_sha256": "c" * 64, "extractor_sha256": "d" * 64}
     ],
 )
 def test_everything_that_decides_a_row_is_in_its_key(specification, samples, sampler, options, compared):
-    usual = rows.draw_key(SPECIFICATION, SAMPLES, "ddim-50", ASKED, COMPARED)
+    usual = cells.draw_key(SPECIFICATION, SAMPLES, "ddim-50", ASKED, COMPARED)
     changed = ({**SPECIFICATION, **specification}, {**SAMPLES, **samples}, sampler, {**ASKED, **options})
-    assert rows.draw_key(*changed, {**COMPARED, **compared}) != usual
+    assert cells.draw_key(*changed, {**COMPARED, **compared}) != usual
 
 
 def test_a_metrics_file_is_in_the_key_of_the_rows_that_it_measures_and_of_no_others(tmp_path, monkeypatch):
@@ -337,17 +339,17 @@ def test_a_metrics_file_is_in_the_key_of_the_rows_that_it_measures_and_of_no_oth
     (tmp_path / "metrics").mkdir()
     for name in ("frechet", "kid", "own"):
         (tmp_path / f"metrics/{name}.py").write_text(name)
-    usual = rows.draw_key(SPECIFICATION, SAMPLES, "ddim-50", ASKED, COMPARED)
+    usual = cells.draw_key(SPECIFICATION, SAMPLES, "ddim-50", ASKED, COMPARED)
     (tmp_path / "metrics/own.py").write_text("edited")
-    assert rows.draw_key(SPECIFICATION, SAMPLES, "ddim-50", ASKED, COMPARED) == usual
+    assert cells.draw_key(SPECIFICATION, SAMPLES, "ddim-50", ASKED, COMPARED) == usual
     (tmp_path / "metrics/kid.py").write_text("edited")
-    assert rows.draw_key(SPECIFICATION, SAMPLES, "ddim-50", ASKED, COMPARED) != usual
+    assert cells.draw_key(SPECIFICATION, SAMPLES, "ddim-50", ASKED, COMPARED) != usual
 
 
 def test_where_and_when_files_were_made_is_in_no_key():
-    usual = rows.draw_key(SPECIFICATION, SAMPLES, "ddim-50", ASKED, COMPARED)
+    usual = cells.draw_key(SPECIFICATION, SAMPLES, "ddim-50", ASKED, COMPARED)
     volatile = {"environment": {"machine": {"host": "other"}}, "seconds": 2.0, "file_sha256": "e" * 64}
-    assert rows.draw_key(SPECIFICATION, {**SAMPLES, **volatile}, "ddim-50", ASKED, {**COMPARED, **volatile}) == usual
+    assert cells.draw_key(SPECIFICATION, {**SAMPLES, **volatile}, "ddim-50", ASKED, {**COMPARED, **volatile}) == usual
 
 
 def test_floor_needs_enough_held_out_images(digits):

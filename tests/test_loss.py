@@ -9,11 +9,11 @@ from helpers import DIFFUSERS_PATHS, LINEAR, ROOT, TARGETS, affine, parameteriza
 from hypothesis import given
 from hypothesis import strategies as some
 
-from targetwise import kinds
 from targetwise.diffusion.loss import Objective, multiplier, named_weight, slope_of_target, weight_in_x0_space
 from targetwise.diffusion.parameterization import load, load_file
 from targetwise.diffusion.schedule import add_noise, at, make_schedule
 from targetwise.errors import UserError
+from targetwise.recipe import kinds
 
 each_target = pytest.mark.parametrize("name", TARGETS)
 each_pair = pytest.mark.parametrize(("target", "space"), [(t, s) for t in TARGETS for s in TARGETS])

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from helpers import EXAMPLE, ROOT
 
-from targetwise import cells, chain, config, files, provenance
+from targetwise import cells, chain, files, provenance
 from targetwise.errors import UserError
+from targetwise.recipe import config
+from targetwise.recipe.schema import read_yaml
 from targetwise.records import manifest
-from targetwise.schema import read_yaml
 from targetwise.training.stopping import Stop
 
 DRAWS = (0, 1)
@@ -65,7 +66,7 @@ def test_it_holds_the_digest_of_everything(folder):
     assert content["configuration_sha256"] == {name: digest(where / name) for name, where in files_of.items()}
     names = ("parameterizations/v", "paths/linear", "networks/unet", "times/uniform")
     sources = [f"workflow/{name}.py" for name in names]
-    assert content["code"]["parameterizations"] == {source: digest(Path(source)) for source in sources}
+    assert content["code"]["sources"] == {source: digest(Path(source)) for source in sources}
     assert content["code"]["check_sha256"] == digest(folder.parents[1] / "check.json")
     assert content["training"]["model_sha256"] == digest(folder / "model.safetensors")
     assert content["training"]["log_sha256"] == digest(folder / "train.jsonl")
@@ -122,7 +123,7 @@ def test_a_variant_of_two_files_names_both(tmp_path, monkeypatch):
     cell = cells.find(study, "v-tiny-0")
     chain.run(study, cell, Stop())
     sources = [Path(f"workflow/parameterizations/{name}.py") for name in ("epsilon", "v")]
-    found = manifest.read(cell.folder)["code"]["parameterizations"]
+    found = manifest.read(cell.folder)["code"]["sources"]
     assert {str(path): digest(path) for path in sources}.items() <= found.items() and len(found) == 5
     sources[0].write_text(f"# another comment\n{sources[0].read_text()}")
     with pytest.raises(UserError, match="records a training with another configuration, parameterization or data"):

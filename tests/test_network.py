@@ -8,9 +8,9 @@ import torch
 from helpers import ROOT
 
 from targetwise import cells
-from targetwise import config as configuration
 from targetwise.diffusion.network import build
 from targetwise.errors import UserError
+from targetwise.recipe import config as configuration
 
 TINY = {"channels": [32, 64], "attention": [1], "layers_per_block": 1}
 SHAPE = {"in_channels": 1, "out_channels": 1, "image_size": 8}
@@ -188,7 +188,7 @@ def test_the_files_of_its_network_and_times_are_in_a_trainings_key_and_no_other(
     monkeypatch.chdir(tmp_path)
     (cell, *_) = cells.grid(study)
     specification = cells.specifications(study)[cell.folder / "cell.json"]
-    before = cells.TrainingKeys("i" * 64).of(specification)
+    before = cells.Keys("i" * 64).of(specification)
     with (tmp_path / f"workflow/{edited}.py").open("a") as file:
         file.write("\n# edited\n")
-    assert (cells.TrainingKeys("i" * 64).of(specification) != before) == moves
+    assert (cells.Keys("i" * 64).of(specification) != before) == moves

@@ -10,17 +10,17 @@ from helpers import ROOT, whole_outcome
 from synthetic import Files, write_json
 
 from targetwise import cells
+from targetwise.cells.agreement import Agreement, parts, require_whole
+from targetwise.cells.outcome import check_outcome, clipped_share, read_curve, read_outcome
 from targetwise.data.store import Images
-from targetwise.diffusion.sampling import sample
 from targetwise.errors import UserError
 from targetwise.operations import status
-from targetwise.outcome import check_outcome, clipped_share, read_curve, read_outcome
 from targetwise.records import manifest
 from targetwise.report import origins, page, statistics
+from targetwise.sampling.stage import sample
 from targetwise.tracking.runs import Runs
 from targetwise.training import loop
 from targetwise.training.stopping import Stop
-from targetwise.versioning.agreement import Agreement, parts, require_whole
 
 SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/training.schema.yaml").read_text())
 LINE = {"step": 4, "loss": 0.5, "time": 1_790_000_004.0}

@@ -56,7 +56,7 @@ def test_a_cell_on_a_bare_gpu_machine_needs_little():
                     [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
                 )
                 assert not {module.split(".")[0] for module in modules} & heavy, f"{name} imports {modules}"
-    assert {"targetwise.training.loop", "targetwise.diffusion.sampling", "targetwise.metric.fid"} <= seen
+    assert {"targetwise.training.loop", "targetwise.sampling.stage", "targetwise.metric.fid"} <= seen
 
 
 def locked():
@@ -94,9 +94,9 @@ def test_readme_names_every_folder_and_its_pictures_exist():
 
 def test_readmes_parameterization_is_sound(tmp_path):
     """The example that everybody copies first."""
-    from targetwise.config import load, variant
+    from targetwise.check.roundtrip import check
     from targetwise.diffusion import parameterization
-    from targetwise.diffusion.check import check
+    from targetwise.recipe.config import load, variant
 
     code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
     path = tmp_path / "flow_u.py"

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from targetwise import cells
-from targetwise.config import merge, validate
 from targetwise.data import datasets, store
 from targetwise.diffusion import parameterization
-from targetwise.diffusion.sampling import Denoiser, draw_images
 from targetwise.files import sha256_of_array
+from targetwise.recipe.config import merge, validate
+from targetwise.sampling.denoiser import Denoiser, draw_images
 from targetwise.training.trainer import Trainer
 
 #: By protocol number of the training and parameterization: losses of the first steps.

@@ -12,13 +12,15 @@ import torch
 from diffusers import DDIMScheduler
 from helpers import diffusers_options, link_workflow
 
-from targetwise import cells, config
+from targetwise import cells
+from targetwise.check import roundtrip as check
 from targetwise.data.store import Images
-from targetwise.diffusion import check, parameterization
+from targetwise.diffusion import parameterization
 from targetwise.diffusion.network import build
-from targetwise.diffusion.sampling import Denoiser, denoise, to_uint8
 from targetwise.diffusion.schedule import make_schedule
 from targetwise.files import sha256_of_array
+from targetwise.recipe import config
+from targetwise.sampling.denoiser import Denoiser, denoise, to_uint8
 from targetwise.training import loop
 from targetwise.training.stopping import Stop
 

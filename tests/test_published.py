@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from targetwise import config as configuration
+from targetwise.recipe import config as configuration
 from targetwise.report import published
 
 

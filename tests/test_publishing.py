@@ -14,13 +14,13 @@ from helpers import ROOT, write_dataset
 from safetensors.torch import load_file, save_file
 
 from targetwise import cells
+from targetwise.cells.outcome import read_outcome
 from targetwise.data import store
 from targetwise.data.samples import load_samples
-from targetwise.diffusion.sampling import sample
 from targetwise.errors import UserError
 from targetwise.files import write_json
-from targetwise.outcome import read_outcome
 from targetwise.provenance import environment
+from targetwise.sampling.stage import sample
 from targetwise.training.publishing import publish
 
 LINES = [{"step": step, "loss": 1 / step, "time": 1_790_000_000.0 + step} for step in (4, 8, 12)]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers import parameterization, refusal, v_with, verdict
 
-from targetwise.diffusion.check import NOT_FINITE
+from targetwise.check.roundtrip import NOT_FINITE
 from targetwise.diffusion.parameterization import load
 from targetwise.diffusion.schedule import at
 

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import as_measured, sampling_options
 from markupsafe import Markup
 from PIL import Image
 
 from targetwise import cells
-from targetwise import config as configuration
 from targetwise.data import store
 from targetwise.files import sha256_of_array, write_json, write_text
+from targetwise.recipe import config as configuration
 from targetwise.report import figures, page
 from targetwise.report.answer import number
 from targetwise.report.page import duration, tiny
@@ -117,6 +118,7 @@ def make_cell(config, name, seed, value, *, scale="tiny", reason=None, marks=())
     samples = cell.folder / "samples/ddim-50/draw0.npz"
     samples.parent.mkdir(parents=True)
     np.savez(samples, images)
+    options, digest = sampling_options(config, cell, "ddim-50"), sha256_of_array(images)
     facts = {"status": status, "reason": reason, "seconds": 30.0, "environment": ENVIRONMENT}
     write_json(
         samples.with_suffix(".json"),
@@ -124,8 +126,9 @@ def make_cell(config, name, seed, value, *, scale="tiny", reason=None, marks=())
             **facts,
             "draw": 0,
             "images": len(images),
-            "samples_sha256": sha256_of_array(images),
+            "samples_sha256": digest,
             "model_sha256": DIGEST,
+            "sampling": options,
         },
     )
     write_json(
@@ -146,7 +149,10 @@ def make_cell(config, name, seed, value, *, scale="tiny", reason=None, marks=())
         f'{{"step": 40, "loss": {last}, "clipped_share": 0.0, "time": 1}}',
     ]
     write_text(cell.folder / "train.jsonl", "".join(f"{line}\n" for line in lines))
-    write_json(cell.folder / "fid/ddim-50/draw0.json", row(cell, value, reason, marks))
+    write_json(
+        cell.folder / "fid/ddim-50/draw0.json",
+        as_measured(config, {**row(cell, value, reason, marks), "samples_sha256": digest}),
+    )
 
 
 def make_grid(config, values, **options):

@@ -17,12 +17,13 @@ from helpers import EXAMPLE, ROOT
 from safetensors.numpy import load_file, save_file
 from scipy import stats
 
-from targetwise import cells, chain, cli, config, errors, provenance
+from targetwise import cells, chain, cli, errors, provenance
 from targetwise.errors import StoppedEarlyError, UserError
 from targetwise.files import read_json, sha256_of_array, sha256_of_file, write_json
+from targetwise.recipe import config
+from targetwise.recipe.schema import read_yaml
 from targetwise.records import comparison, manifest, reproduce
 from targetwise.records.comparison import Side, compare
-from targetwise.schema import read_yaml
 from targetwise.training.stopping import Stop
 
 NAME = "short@v-tiny-1"

@@ -17,11 +17,12 @@ from targetwise import cells
 from targetwise.data.samples import load_samples
 from targetwise.diffusion.parameterization import load
 from targetwise.diffusion.randomness import sampling_noise
-from targetwise.diffusion.sampling import Denoiser, denoise, draw_images, sample, to_uint8
 from targetwise.diffusion.schedule import at, make_schedule
 from targetwise.errors import UserError
 from targetwise.files import read_json, sha256_of_file, write_json
 from targetwise.metric import bounds
+from targetwise.sampling.denoiser import Denoiser, denoise, draw_images, to_uint8
+from targetwise.sampling.stage import sample
 from targetwise.training import loop
 from targetwise.training.stopping import Stop
 

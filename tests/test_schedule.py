@@ -8,9 +8,9 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 from helpers import DIFFUSERS_PATHS, LINEAR, PATHS, diffusers_options, signal_to_noise, some_images
 
-from targetwise import kinds
 from targetwise.diffusion.schedule import add_noise, at, make_schedule
 from targetwise.errors import UserError
+from targetwise.recipe import kinds
 
 
 def betas(kind, T, first, last):

@@ -7,15 +7,15 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import whole_outcome
+from helpers import as_measured, whole_outcome
 from hypothesis import given
 from hypothesis import strategies as some
 from scipy import stats
 
 from targetwise import cells
+from targetwise.cells import rows
 from targetwise.errors import UserError
 from targetwise.files import read_json, write_json
-from targetwise.metric import rows
 from targetwise.report import statistics
 from targetwise.report.statistics import COMPARABLE, TABLE_COLUMNS, pairs, summary, table
 
@@ -239,7 +239,7 @@ def write_row(study, cell, draw, **changes):
         "samples_sha256": "s" * 64,
         "model_sha256": MODEL,
     }
-    write_json(row_file(study, cell, draw), {**row, **changes})
+    write_json(row_file(study, cell, draw), as_measured(study, {**row, **changes}))
 
 
 def test_the_table_has_a_row_for_every_cell_and_draw(finished):
@@ -258,7 +258,10 @@ def test_the_table_has_a_row_for_every_cell_and_draw(finished):
 def test_every_number_of_every_metric_has_a_column(finished):
     """Those that a metric measures beside its own too; where a cell diverged, or has no row yet, they are empty."""
     finished["metric"]["names"] = ["kid", "frechet"]
-    first, second = cells.grid(finished)[:2]
+    first, second, *others = cells.grid(finished)
+    for cell in (first, second, *others):
+        for draw in (0, 1):
+            write_row(finished, cell, draw)
     measured = {"kid": 0.1, "frechet": 7.0, "recall": 0.25}
     write_row(finished, first, 0, name="kid", value=0.1, values=measured)
     write_row(finished, second, 0, status="diverged", reason="not finite", value=None, values={}, n=0)

@@ -6,14 +6,16 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import whole_outcome
+from helpers import as_measured, sampling_options, whole_outcome
 
-from targetwise import cells, cli, config, errors, files
-from targetwise.config import load
+from targetwise import cells, cli, errors, files
+from targetwise.data.digests import declared
 from targetwise.diffusion.randomness import golden_draw
 from targetwise.files import canonical_json, sha256_of_file, sha256_of_text, write_json
 from targetwise.operations import logs, status
 from targetwise.progress import Progress
+from targetwise.recipe import config
+from targetwise.recipe.config import load
 
 
 @pytest.fixture
@@ -24,7 +26,6 @@ def study(project):
     )
     config = load([project / "config/digits.yaml", project / "overlay.yaml"])
     cells.write_specifications(config)
-    write_json(project / "data/digits/manifest.json", {"splits": {"train": {"sha256": "d" * 64}}})
     return config
 
 
@@ -45,8 +46,17 @@ def publish(study, folder, **changes):
     specification = files.read_json(folder / "cell.json")
     names = ("parameterizations/v", "paths/linear", "networks/unet", "times/uniform")
     sources = {f"workflow/{name}.py": sha256_of_file(Path(f"workflow/{name}.py")) for name in names}
-    key = sha256_of_text(canonical_json([specification, sources, "d" * 64, golden_draw()]))
+    images = declared(study["datasets"]["digits"], "train")
+    key = sha256_of_text(canonical_json([specification, sources, images, golden_draw()]))
     write_json(folder / "training.json", whole_outcome(key=key, model_sha256="m", **changes))
+
+
+def measure(study, folder, **changes):
+    """Write the row of the cell's only draw, as it is under the configuration of ``study``."""
+    digests = dict.fromkeys(("samples_sha256", "reference_sha256", "extractor_sha256"), "1" * 64)
+    row = {"draw": 0, "status": "finished", "reason": None, "sampler": "ddim-50", "model_sha256": "m", **digests}
+    (cell,) = cells.grid(study)
+    write_json(folder / "fid/ddim-50/draw0.json", {**as_measured(study, {**row, "cell": vars(cell)}), **changes})
 
 
 def test_nothing_made_yet(study, folder):
@@ -183,9 +193,9 @@ def test_from_trained_to_done(study, folder):
     assert standing(study) == ("failed", "sample: RuntimeError: outer: half of")
     (folder / "log/sample-ddim-50-draw0.log").write_text("error: no space left\n")
     assert standing(study) == ("failed", "sample: error: no space left")
-    write_json(folder / "fid/ddim-50/draw0.json", {"model_sha256": "m"})
+    measure(study, folder)
     assert standing(study) == ("done", "")
-    write_json(folder / "fid/ddim-50/draw0.json", {"model_sha256": "of an earlier model"})
+    measure(study, folder, model_sha256="of an earlier model")
     assert standing(study)[0] == "failed"
     (folder / "fid/ddim-50/draw0.json").write_text('{"a":')
     state, detail = standing(study)
@@ -201,9 +211,33 @@ def test_diverged_is_a_result_with_its_reason(study, folder):
 
 def test_another_configuration_is_not_done(study, folder):
     publish(study, folder)
-    write_json(folder / "fid/ddim-50/draw0.json", {"model_sha256": "m"})
+    measure(study, folder)
     study["training"]["steps"] += 1
     assert standing(study) == ("waiting", "trained, but configuration, parameterization or data changed since")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda study: study["metric"].update(names=["kid"]), lambda study: study["metric"]["reference"].update(first=9)],
+    ids=["metric", "reference"],
+)
+def test_a_row_that_was_measured_otherwise_is_not_done(study, folder, change):
+    publish(study, folder)
+    measure(study, folder)
+    change(study)
+    assert standing(study) == ("waiting", "trained, not yet measured")
+
+
+def test_a_row_of_samples_that_were_sampled_otherwise_is_not_done(study, folder):
+    publish(study, folder)
+    measure(study, folder)
+    (cell,) = cells.grid(study)
+    facts = {"draw": 0, "status": "finished", "reason": None, "model_sha256": "m", "samples_sha256": "1" * 64}
+    sampling = sampling_options(study, cell, "ddim-50")
+    write_json(folder / "samples/ddim-50/draw0.json", {**facts, "sampling": sampling})
+    assert standing(study) == ("done", "")
+    study["sampling"]["clip"] = not study["sampling"]["clip"]
+    assert standing(study) == ("waiting", "trained, not yet measured")
 
 
 def test_half_written_and_missing_files_are_no_reason_to_end(study, folder):

@@ -17,16 +17,17 @@ import torch
 from helpers import write_dataset
 from safetensors.numpy import load_file
 
-from targetwise import config
 from targetwise.cells import grid, specifications
+from targetwise.cells.outcome import marks
 from targetwise.compute import device as device_module
 from targetwise.compute.distributed import World
 from targetwise.data.store import Images
 from targetwise.diffusion import parameterization
-from targetwise.diffusion.sampling import Denoiser, draw_images, sample, to_uint8
 from targetwise.errors import StoppedEarlyError, UserError
 from targetwise.files import read_json, sha256_of_array, sha256_of_file, write_json
-from targetwise.outcome import marks
+from targetwise.recipe import config
+from targetwise.sampling.denoiser import Denoiser, draw_images, to_uint8
+from targetwise.sampling.stage import sample
 from targetwise.training import loop
 from targetwise.training import trainer as trainer_module
 from targetwise.training.conditions import conditions
@@ -156,7 +157,7 @@ def test_an_optimizer_that_is_not_fused_still_takes_all_tensors_at_once(images, 
 @pytest.fixture
 def one_key(monkeypatch):
     """Another number format of a device that is not used is no other cell; here the only device stands for both."""
-    monkeypatch.setattr(loop.TrainingKeys, "of", lambda *_: "a" * 64)
+    monkeypatch.setattr(loop, "training_key", lambda *_: "a" * 64)
 
 
 @pytest.mark.parametrize(("began", "went_on"), [("fp32", "bf16"), ("bf16", "fp32")])

@@ -5,9 +5,10 @@ import re
 
 import pytest
 
-from targetwise import cells, config, variants
+from targetwise import cells
 from targetwise.errors import UserError
-from targetwise.schema import effects
+from targetwise.recipe import config, variants
+from targetwise.recipe.schema import effects
 
 SWEEP = {"target": "x0", "each": {"training.learning_rate": [1e-4, 2e-4]}}
 

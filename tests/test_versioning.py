@@ -15,11 +15,12 @@ import pytest
 import yaml
 from helpers import ROOT
 
-from targetwise import cells, config
+from targetwise import cells
+from targetwise.cells.agreement import Agreement
 from targetwise.errors import UserError
-from targetwise.schema import read_yaml
+from targetwise.recipe import config
+from targetwise.recipe.schema import read_yaml
 from targetwise.versioning import dvc, restore, stages
-from targetwise.versioning.agreement import Agreement
 from targetwise.versioning.dvc import Cache
 from targetwise.versioning.stages import NotVersionedError
 
@@ -189,7 +190,7 @@ def test_exactly_what_decides_a_result_puts_its_stage_out_of_date(versioned, nam
 
 def test_the_protocol_numbers_are_watched(versioned):
     for _, _, _, watched in dvcs_stages(versioned).values():
-        assert watched[Path("src/targetwise/cells.py")] == {"PROTOCOL"}
+        assert watched[Path("src/targetwise/cells/specification.py")] == {"PROTOCOL"}
 
 
 ANY_STUDY = """

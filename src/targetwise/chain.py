@@ -10,19 +10,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from targetwise import cells, config, variants
+from targetwise import cells
 from targetwise.cells import Cell
+from targetwise.cells.agreement import ROW, SAMPLES, Agreement, Before, parts
+from targetwise.check.process import check_files
 from targetwise.data import store
 from targetwise.data.store import Images
-from targetwise.diffusion.check_process import check_files
-from targetwise.diffusion.sampling import sample
 from targetwise.errors import UserError
 from targetwise.files import read_json, write_json
 from targetwise.jobs import drivers
 from targetwise.jobs.kept import release
 from targetwise.metric import fid, inception, reference
-from targetwise.metric.rows import draw_key, read_row
+from targetwise.recipe import config, variants
 from targetwise.records import manifest
+from targetwise.sampling.stage import sample
 from targetwise.training.loop import train
 from targetwise.training.stopping import Stop
 
@@ -62,32 +63,30 @@ def run(study: Mapping[str, Any], cell: Cell, stop: Stop) -> list[dict[str, Any]
     folder = cell.folder
     specification = read_json(folder / "cell.json")
     variant, whole = folder.parents[1], folder.parents[2]
-    metric = read_json(whole / "metric.json")
     write_json(variant / "check.json", check_files(read_json(variant / "variant.json")))
-    _say(f"training {cell.name}")
-    outcome = train(
-        specification, images, folder, save_every_seconds=study["training"]["save_every_seconds"], stop=stop
-    )
-    rows, keys = [], cells.TrainingKeys(images.digest)
-    batches = {name: each["batch"] for name, each in variants.samplings(study, cell.parameterization).items()}
-    for draw in cells.draws(study, cell.parameterization):
-        options = read_json(cells.sampling_file(whole, cell.parameterization, draw.sampler))
-        samples = folder / "samples" / f"{draw.name}.npz"
-        facts = read_json(samples.with_suffix(".json")) if samples.with_suffix(".json").exists() else {}
-        if facts.get("key") != keys.of_samples(specification, outcome, options, draw.number):
-            _say(f"sampling {draw.name}")
-            sample(specification, options, images, folder, draw.number, samples, batch=batches[draw.sampler])
-            facts = read_json(samples.with_suffix(".json"))
-        path = folder / "fid" / f"{draw.name}.json"
-        key = draw_key(specification, facts, path.parent.name, metric, read_json(reference_path.with_suffix(".json")))
-        if not path.exists() or read_json(path).get("key") != key:
-            _say(f"measuring {draw.name}")
-            fid.write_draw(specification, metric, samples, reference_path, path)
-        rows.append(read_row(path))
+    agreement, before = Agreement(study), Before()
+    for part in parts(study, cell):
+        if part.draw is None:
+            # Always asked for: it knows its own result, and refuses to train over that of somebody's own rule.
+            _say(f"training {cell.name}")
+            every = study["training"]["save_every_seconds"]
+            train(specification, images, folder, save_every_seconds=every, stop=stop)
+        elif agreement.current(cell, part, before):
+            continue
+        elif part.kind == SAMPLES:
+            _say(f"sampling {part.draw.name}")
+            options = read_json(cells.sampling_file(whole, cell.parameterization, part.draw.sampler))
+            batch = variants.samplings(study, cell.parameterization)[part.draw.sampler]["batch"]
+            sample(specification, options, images, folder, part.draw.number, part.others[0], batch=batch)
+        else:
+            _say(f"measuring {part.draw.name}")
+            samples = folder / "samples" / f"{part.draw.name}.npz"
+            fid.write_draw(specification, read_json(whole / "metric.json"), samples, reference_path, part.facts)
+        agreement.require_part(cell, part, before)
     manifest.write(folder)
     release(folder)
     release(reference_path.parent, reference_path.stem)
-    return rows
+    return [facts for (kind, _), facts in before.items() if kind == ROW]
 
 
 def prepare(study: Mapping[str, Any]) -> tuple[Images, Path]:

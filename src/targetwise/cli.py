@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from targetwise import __version__, cells, config, errors, files
+from targetwise import __version__, cells, errors, files
+from targetwise.recipe import config
 from targetwise.text import counted
 
 Study = dict[str, Any]
@@ -89,7 +90,7 @@ def _main() -> None:
 @verb("validate the configuration and prove every parameterization of the grid sound")
 def check(study: Study) -> None:
     """Print what the grid is and how well each parameterization is conditioned."""
-    from targetwise.diffusion.check_process import check_files
+    from targetwise.check.process import check_files
 
     drawn = sum(len(cells.draws(study, cell.parameterization)) for cell in cells.grid(study))
     size = f"{counted(len(cells.grid(study)), 'cell')}, {counted(drawn, 'draw')}"
@@ -115,12 +116,13 @@ def table(study: Study, output: Path | None) -> None:
     from targetwise.report import statistics
 
     frame = statistics.table(study)
-    print(statistics.summary(frame).to_string(index=False))
+    said_twice = "setting" if frame["setting"].equals(frame["scale"]) else "scale"
+    print(statistics.summary(frame).drop(columns=said_twice).to_string(index=False))
     for row in frame[frame["status"] != "finished"].itertuples():
         print(f"{row.status}: {row.parameterization}-{row.scale}-{row.seed} draw {row.draw}: {row.reason}")
     pairs = statistics.pairs(frame)
     if len(pairs):
-        print(f"\na − b, seed by seed, with its 95 % interval:\n{pairs.to_string(index=False)}")
+        print(f"\na − b, seed by seed, with its 95 % interval:\n{pairs.drop(columns=said_twice).to_string(index=False)}")
     if output is not None:
         files.write_text(output, frame.to_csv(index=False))
         print(f"every cell's row: {output}")
@@ -159,9 +161,9 @@ def answer(study: Study) -> None:
 )
 def fid(study: Study, file: Path, reference: Path | None, output: Path | None) -> None:
     """Print the row of a file of samples: the same number, marks and digests as a cell's."""
+    from targetwise.cells.rows import check_row, write_row
     from targetwise.data import store
     from targetwise.metric import fid as measuring
-    from targetwise.metric.rows import check_row, write_row
 
     own = store.ROOT / study["data"]["dataset"] / "reference" / f"{cells.reference_name(study)}.npz"
     if reference is not None:

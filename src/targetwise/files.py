@@ -145,6 +145,15 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is damaged ({error}); {remedy(path)}") from None
 
 
+def read_whole(path: Path) -> dict[str, Any] | None:
+    """Return the content of a JSON file; None while it is not there or not whole."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return content
+
+
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """Read a JSON-lines file; a last line that a kill cut short is left out.
 

@@ -8,7 +8,7 @@ import pytest
 from helpers import copy_working_tree
 from mlflow_tools import from_nothing, look, targetwise, without_ids
 
-from targetwise import config as configuration
+from targetwise.recipe import config as configuration
 
 STUDY = ["--configfile", "config/digits.yaml", "tests/tiny.yaml"]
 

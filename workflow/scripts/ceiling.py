@@ -10,11 +10,11 @@ import argparse
 from pathlib import Path
 
 from targetwise import errors, files
+from targetwise.cells import row_key, sampling_files, source_digests, source_files
 from targetwise.compute.device import require_gpu
-from targetwise.config import sampling_files, source_digests, source_files
 from targetwise.data import store
 from targetwise.diffusion.randomness import golden_draw
-from targetwise.metric import bounds, rows
+from targetwise.metric import bounds, fid
 from targetwise.metric.reference import Selection, load_reference
 
 
@@ -35,10 +35,10 @@ def main() -> None:
     reference = load_reference(arguments.reference, Selection.asked(options))
     variant, network = specification["variant"], specification["network"]
     sources = source_digests([*source_files(variant, network), *sampling_files(variant, network, sampling)])
-    rows.write_row_once(
+    fid.write_row_once(
         arguments.output.parent,
         "ceiling",
-        rows.row_key(options, reference.facts, "ceiling", specification, sampling, sources, golden_draw()),
+        row_key(options, reference.facts, "ceiling", specification, sampling, sources, golden_draw()),
         arguments.output,
         lambda parts: bounds.ceiling(specification, sampling, images, reference, options["names"], parts),
     )

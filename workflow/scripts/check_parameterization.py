@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from targetwise import errors, files
-from targetwise.diffusion.check_process import check_files
+from targetwise.check.process import check_files
 
 
 def main() -> None:

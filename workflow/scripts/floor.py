@@ -8,9 +8,10 @@ import argparse
 from pathlib import Path
 
 from targetwise import errors, files
+from targetwise.cells import row_key
 from targetwise.compute.device import require_gpu
 from targetwise.data import store
-from targetwise.metric import bounds, rows
+from targetwise.metric import bounds, fid
 from targetwise.metric.reference import Selection, load_reference
 
 
@@ -27,10 +28,10 @@ def main() -> None:
     held_out = store.load(arguments.images.parent, "test")
     options = files.read_json(arguments.metric)
     reference = load_reference(arguments.reference, Selection.asked(options))
-    rows.write_row_once(
+    fid.write_row_once(
         arguments.output.parent,
         "floor",
-        rows.row_key(options, reference.facts, "floor", held_out.digest),
+        row_key(options, reference.facts, "floor", held_out.digest),
         arguments.output,
         lambda parts: bounds.floor(held_out, options["floor_images"], reference, options["names"], parts),
     )

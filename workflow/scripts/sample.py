@@ -13,7 +13,8 @@ from targetwise import errors, files
 from targetwise.compute.device import require_gpu
 from targetwise.compute.distributed import joined
 from targetwise.data import store
-from targetwise.diffusion.sampling import BATCH, sample
+from targetwise.sampling.denoiser import BATCH
+from targetwise.sampling.stage import sample
 
 
 def main() -> None:

@@ -9,8 +9,9 @@ import argparse
 from pathlib import Path
 
 from targetwise import cells, errors, files
+from targetwise.cells.agreement import Agreement
 from targetwise.jobs.kept import release
-from targetwise.versioning import agreement, dvc
+from targetwise.versioning import dvc
 
 
 def main() -> None:
@@ -24,7 +25,7 @@ def main() -> None:
     study = files.read_json(arguments.study)
     if arguments.check:
         cell = cells.find(study, arguments.check)
-        agreement.Agreement(study).require(cell)
+        Agreement(study).require(cell)
         release(cell.folder)
     else:
         record = dvc.commit(study, finished_only=arguments.finished)

@@ -11,7 +11,7 @@ from typing import Any
 
 from targetwise.cluster.slurm import ask, gpus_per_node
 from targetwise.errors import UserError, nearest
-from targetwise.schema import read_yaml
+from targetwise.recipe.schema import read_yaml
 
 #: The names under which Snakemake finds a profile's file in its folder, best first.
 PROFILE_FILES = ("config.v9+.yaml", "config.v8+.yaml", "config.yaml")

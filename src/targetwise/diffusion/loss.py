@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from targetwise import kinds
 from targetwise.diffusion.parameterization import Parameterization
 from targetwise.diffusion.schedule import at
 from targetwise.errors import UserError
+from targetwise.recipe import kinds
 
 #: A flat loss in the loss space, whatever weight in x0 space that amounts to; every other name has a file.
 FLAT = "constant"

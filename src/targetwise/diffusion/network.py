@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from targetwise import kinds
-from targetwise.config import network_name
+from targetwise.recipe import kinds
+from targetwise.recipe.config import network_name
 
 
 def build(scale: Mapping[str, Any], *, in_channels: int, out_channels: int, image_size: int, seed: int) -> nn.Module:

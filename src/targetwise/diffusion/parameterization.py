@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from targetwise import kinds
 from targetwise.errors import UserError
+from targetwise.recipe import kinds
 
 
 @dataclass(frozen=True)

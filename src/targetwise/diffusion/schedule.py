@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from targetwise import kinds
 from targetwise.errors import UserError
+from targetwise.recipe import kinds
 
 Schedule = dict[str, Tensor]
 

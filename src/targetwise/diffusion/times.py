@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from targetwise import kinds
 from targetwise.errors import UserError, in_one_line
+from targetwise.recipe import kinds
 
 #: From a generator and a number, so many time steps, (count,) int64 in 0 … T−1.
 DrawTimes = Callable[[np.random.Generator, int], np.ndarray]

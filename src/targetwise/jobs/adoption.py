@@ -16,7 +16,7 @@ from targetwise.jobs.kept import Kept
 from targetwise.text import counted
 
 if TYPE_CHECKING:
-    from targetwise.versioning.agreement import Agreement
+    from targetwise.cells.agreement import Agreement
 
 #: What a cell's jobs are called where they keep their results, by rule.
 JOBS = {"train": "train", "sample": "sample-{sampler}-draw{draw}", "fid": "fid-{sampler}-draw{draw}"}
@@ -43,7 +43,7 @@ def adopt(config: Mapping[str, Any], jobs: Iterable[Any]) -> int:
         return 0
     print(f"note: looking whether {counted(len(doomed), 'cell')} must really be made again", flush=True)
     # Imported here, because each job imports this module and none needs it.
-    from targetwise.versioning.agreement import Agreement
+    from targetwise.cells.agreement import Agreement
 
     kept = 0
     try:
@@ -86,22 +86,14 @@ def forget(study: str, jobs: Iterable[Any]) -> None:
 
 
 def _adopt_cell(agreement: "Agreement", cell: Cell, doomed: set[tuple[str, Draw | None]]) -> int:
-    from targetwise.versioning.agreement import ROW, SAMPLES, TRAINING, Before, parts, read_facts, require_whole
+    from targetwise.cells.agreement import ROW, SAMPLES, TRAINING, Before, parts
 
     rules = {TRAINING: "train", SAMPLES: "sample", ROW: "fid"}
     kept = 0
     before: Before = {}
     for part in parts(agreement.config, cell):
-        try:
-            require_whole(part)
-            facts = read_facts(part.facts, part.kind)
-        except UserError:
-            continue
-        if not agreement.holds(cell, part, facts, before):
-            continue
-        before[part.kind, part.draw] = facts
-        rule = rules[part.kind]
-        if (rule, part.draw) in doomed and "key" in facts:  # a training by somebody's own rule records none
+        facts, rule = agreement.current(cell, part, before), rules[part.kind]
+        if facts and (rule, part.draw) in doomed and "key" in facts:  # one's own rule for training records none
             of = {"sampler": part.draw.sampler, "draw": part.draw.number} if part.draw else {}
             job = JOBS[rule].format(**of)
             Kept(cell.folder / "kept" / job, facts["key"], [*part.others, part.facts]).adopt()

@@ -7,11 +7,12 @@ from typing import Any
 from targetwise.compute.device import choose
 from targetwise.data.store import Images
 from targetwise.diffusion import parameterization
-from targetwise.diffusion.sampling import NOT_FINITE, Denoiser, draw_images
 from targetwise.errors import UserError
 from targetwise.jobs.parts import Parts
 from targetwise.metric.fid import measure
 from targetwise.metric.reference import Reference
+from targetwise.sampling.denoiser import Denoiser, draw_images
+from targetwise.sampling.stage import NOT_FINITE
 
 
 def floor(

@@ -4,22 +4,25 @@ With Inception features the number is the FID (Heusel et al. 2017, arXiv:1706.08
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from targetwise.cells import draw_key
+from targetwise.cells.rows import read_row, write_row
 from targetwise.compute.device import choose
 from targetwise.data import image_files
 from targetwise.data.samples import load_samples
 from targetwise.errors import UserError
 from targetwise.files import read_json, sha256_of_array
+from targetwise.jobs.kept import Kept
+from targetwise.jobs.once import once
 from targetwise.jobs.parts import Parts
 from targetwise.metric import measures
 from targetwise.metric.extractors import Extractor
 from targetwise.metric.reference import Reference, Selection, describe, load_reference
-from targetwise.metric.rows import draw_key, read_row, write_row_once
 from targetwise.provenance import environment
 from targetwise.text import counted
 
@@ -144,6 +147,23 @@ def write_draw(
 
     write_row_once(samples.parents[2], f"fid-{sampler}-{samples.stem}", key, output, row)
     return read_row(output)
+
+
+def write_row_once(folder: Path, job: str, key: str, output: Path, row: Callable[[Parts], Mapping[str, Any]]) -> None:
+    """Write the row that ``row`` returns, or the one that an earlier run has finished; see :func:`once`.
+
+    Args:
+        folder: of the cell, or whatever else the row is of.
+        job: e.g. ``fid-ddim-50-draw0``.
+        key: of the row, which records it; see :func:`targetwise.cells.row_key`.
+        output: the row's path.
+        row: measures; the parts are those that an earlier run has left.
+    """
+
+    def make(kept: Kept, parts: Parts) -> None:
+        write_row(kept.path(output), {**row(parts), "key": key})
+
+    once(folder, job, key, [output], make)
 
 
 def measure_draw(

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from targetwise import kinds
 from targetwise.errors import UserError, in_one_line
+from targetwise.recipe import kinds
 
 if TYPE_CHECKING:  # PyTorch, which comes with it, takes seconds, and the report asks for titles only
     from targetwise.metric.reference import Reference

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from targetwise import variants
 from targetwise.data import store
 from targetwise.files import read_json
+from targetwise.recipe import variants
 
 #: Shapes (N, H, W, C) of the data sets that are known before they are prepared.
 SHAPES = {

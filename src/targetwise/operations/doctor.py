@@ -16,7 +16,7 @@ from targetwise.cluster import preflight
 from targetwise.errors import UserError, require
 from targetwise.files import sha256_of_file
 from targetwise.operations import disk
-from targetwise.schema import read_yaml
+from targetwise.recipe.schema import read_yaml
 
 #: File systems of one machine alone, which compute nodes do not see.
 LOCAL_FILE_SYSTEMS = ("ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "overlay", "zfs")

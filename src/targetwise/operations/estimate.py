@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from targetwise import cells, variants
+from targetwise import cells
 from targetwise.data import store
 from targetwise.errors import UserError
 from targetwise.operations import rates
 from targetwise.operations.disk import Disk, cells_of_a_scale, disk, image_shapes, reference_images
+from targetwise.recipe import variants
 from targetwise.text import aligned, counted
 
 #: Seconds until a job has imported PyTorch and diffusers: CPU time on the 2-core machine of the first record.

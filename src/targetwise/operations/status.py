@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from targetwise import cells
-from targetwise.cells import Cell
+from targetwise.cells import Cell, Draw
+from targetwise.cells.agreement import Agreement
+from targetwise.cells.outcome import find_outcome
 from targetwise.errors import UserError
-from targetwise.files import remedy
+from targetwise.files import read_whole, remedy
 from targetwise.operations.logs import Words
-from targetwise.outcome import find_outcome
-from targetwise.schema import read_yaml
+from targetwise.recipe.schema import read_yaml
 from targetwise.text import aligned, counted
 
 STATES = ("done", "running", "waiting", "failed", "diverged")
@@ -49,16 +50,8 @@ class Standing:
 
 def standings(config: Mapping[str, Any]) -> list[Standing]:
     """Return where each cell of the grid stands, in the grid's order; nothing but files is asked."""
-    specifications = cells.specifications(config)
-    keys = cells.TrainingKeys(_images_digest(config))
-    now = time.time()
-    draws = {name: [draw.name for draw in cells.draws(config, name)] for name in config["grid"]["parameterizations"]}
-    found = []
-    for cell in cells.grid(config):
-        specification = specifications[cell.folder / "cell.json"]
-        key = keys.of(specification)
-        found.append(replace(_standing(cell, specification, key, draws[cell.parameterization], now), key=key))
-    return found
+    agreement, now = Agreement(config), time.time()
+    return [replace(_standing(cell, agreement, now), key=agreement.training_key(cell)) for cell in cells.grid(config)]
 
 
 def can_move(found: Iterable[Standing]) -> bool:
@@ -111,28 +104,23 @@ def watch(config: Mapping[str, Any], every: float) -> None:
         time.sleep(every)
 
 
-def _images_digest(config: Mapping[str, Any]) -> str | None:
-    manifest = read_whole(Path("data") / config["data"]["dataset"] / "manifest.json")
-    return manifest["splits"]["train"]["sha256"] if manifest else None
-
-
-def _standing(cell: Cell, specification: Mapping[str, Any], key: str, draws: list[str], now: float) -> Standing:
+def _standing(cell: Cell, agreement: Agreement, now: float) -> Standing:
     try:
         outcome = find_outcome(cell.folder / "training.json")
     except UserError as error:
         return Standing(cell, "failed", str(error))
-    # A training by somebody's own rule may record no key.
-    if outcome is None or outcome.get("key", key) != key:
-        return _in_training(cell, specification["training"], now, trained_otherwise=outcome is not None)
+    if outcome is None or not agreement.is_trained(cell, outcome):
+        options = agreement.specifications[cell.folder / "cell.json"]["training"]
+        return _in_training(cell, options, now, trained_otherwise=outcome is not None)
     if outcome["status"] == "diverged":
         return Standing(cell, "diverged", outcome["reason"])
-    for draw in draws:
-        path = cell.folder / "fid" / f"{draw}.json"
+    for draw in cells.draws(agreement.config, cell.parameterization):
+        path = cell.folder / "fid" / f"{draw.name}.json"
         row = read_whole(path)
         if row is None and path.exists():
             return Standing(cell, "failed", f"{path} is damaged; {remedy(path)}")
-        if row is None or row.get("model_sha256") != outcome["model_sha256"]:
-            return _in_measuring(cell, draw.replace("/", "-"), now)
+        if row is None or not agreement.measures(cell, draw, row, outcome):
+            return _in_measuring(cell, draw, now)
     return Standing(cell, "done")
 
 
@@ -154,13 +142,13 @@ def _in_training(cell: Cell, options: Mapping[str, Any], now: float, *, trained_
     return Standing(cell, "waiting", saved)
 
 
-def _in_measuring(cell: Cell, draw: str, now: float) -> Standing:
+def _in_measuring(cell: Cell, draw: Draw, now: float) -> Standing:
     for stage in ("fid", "sample"):
-        log = cell.folder / f"log/{stage}-{draw}.log"
+        log = cell.folder / f"log/{stage}-{draw.name.replace('/', '-')}.log"
         words = _words(log, since=written(cell.folder / "training.json"))
         if words.progress and _age(log, now) < FRESH_SECONDS and not words.reason:
             return Standing(cell, "running", f"{stage}: {words.progress}")
-        finished = stage == "sample" and (cell.folder / f"samples/{draw.replace('-draw', '/draw')}.json").exists()
+        finished = stage == "sample" and (cell.folder / f"samples/{draw.name}.json").exists()
         why = words.remark or (f"ended without a reason in {log}" if words.is_cut_off else "")
         if why and not finished and not why.startswith(RESUMABLE):
             return Standing(cell, "failed", f"{stage}: {why}")
@@ -207,15 +195,6 @@ def tail(path: Path) -> str:
             return file.read().decode("utf-8", "replace")
     except OSError:
         return ""
-
-
-def read_whole(path: Path) -> dict[str, Any] | None:
-    """Return a file's content; None while it is not there or not whole."""
-    try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return content
 
 
 def written(path: Path) -> float:

@@ -113,7 +113,7 @@ def measured(manifest: Manifest) -> list[Any]:
     """Return what must be the same in two cells whose values are seeds of one distribution."""
     configuration = manifest["configuration"]
     specification = {**configuration["cell.json"], "cell": None}
-    return [{**configuration, "cell.json": specification}, manifest["code"]["parameterizations"], manifest["data"]]
+    return [{**configuration, "cell.json": specification}, manifest["code"]["sources"], manifest["data"]]
 
 
 def spread(recorded: Manifest, made: Manifest, seeds: Sequence[Manifest]) -> Spread:

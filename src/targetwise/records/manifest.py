@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from targetwise import cells
-from targetwise.cells import Draw
-from targetwise.config import source_digests, source_files
+from targetwise.cells import Cell, Draw, source_digests, source_files
+from targetwise.cells.agreement import SAMPLES, TRAINING, Agreement
+from targetwise.cells.rows import read_row
 from targetwise.data import store
 from targetwise.errors import UserError
 from targetwise.files import canonical_json, read_json, sha256_of_file, sha256_of_json, write_json
-from targetwise.metric.rows import read_row
-from targetwise.outcome import read_outcome
-from targetwise.schema import violations
+from targetwise.recipe.schema import violations
 
 NAME = "manifest.json"
 SCHEMA = Path("workflow/schemas/manifest.schema.yaml")
@@ -54,19 +53,17 @@ def gather(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: if a record is missing or damaged, or one does not belong to the others.
     """
-    study, variant = folder.parents[2], folder.parents[1]
-    draws = cells.draws(read_json(study / "study.json"), variant.name)
-    options = [
-        cells.sampling_file(study, variant.name, sampler) for sampler in dict.fromkeys(d.sampler for d in draws)
-    ]
+    variant, study = folder.parents[1], folder.parents[2]
+    agreement = Agreement(read_json(study / "study.json"))
+    cell = Cell(study.name, variant.name, folder.parent.name, int(folder.name.removeprefix("seed")))
+    found = agreement.require(cell)
+    draws = cells.draws(agreement.config, variant.name)
+    samplers = dict.fromkeys(draw.sampler for draw in draws)
+    options = [cells.sampling_file(study, variant.name, sampler) for sampler in samplers]
     paths = (folder / "cell.json", *options, study / "metric.json")
-    configuration = {path.name: read_json(path) for path in paths}
-    specification = configuration["cell.json"]
-    training = read_outcome(folder / "training.json")
-    sources = source_digests(source_files(specification["variant"], specification["network"]))
-    images = store.prepared_digest(specification["data"]["dataset"])
-    _require_trained_from(folder, training, specification, sources, images)
-    made = [_draw(folder, draw, configuration[f"sampling-{draw.sampler}.json"], training) for draw in draws]
+    configuration = {path.name: agreement.specifications[path] for path in paths}
+    specification, training = configuration["cell.json"], found[TRAINING, None]
+    made = [(found[SAMPLES, draw], read_row(folder / "fid" / f"{draw.name}.json")) for draw in draws]
     described = [_described(folder, draw, facts, row) for draw, (facts, row) in zip(draws, made, strict=True)]
     stages = [("train", training)]
     for label, (facts, row) in zip(labels(described), made, strict=True):
@@ -76,12 +73,12 @@ def gather(folder: Path) -> dict[str, Any]:
         "configuration": configuration,
         "configuration_sha256": {name: sha256_of_json(each) for name, each in configuration.items()},
         "code": {
-            "parameterizations": sources,
+            "sources": source_digests(source_files(specification["variant"], specification["network"])),
             "check_sha256": sha256_of_file(variant / "check.json"),
         },
         "data": {
             "dataset": specification["data"]["dataset"],
-            "train_sha256": images,
+            "train_sha256": store.prepared_digest(specification["data"]["dataset"]),
             **_reference(folder, [row for _, row in made]),
         },
         "training": {
@@ -104,38 +101,6 @@ def labels(draws: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return what to call each of a manifest's draws: ``draw 0``, after the sampler where there are several."""
     several = len({draw["sampler"] for draw in draws}) > 1
     return [f"{draw['sampler']} draw {draw['draw']}" if several else f"draw {draw['draw']}" for draw in draws]
-
-
-def _require_trained_from(
-    folder: Path,
-    training: Mapping[str, Any],
-    specification: Mapping[str, Any],
-    sources: Mapping[str, str],
-    images: str,
-) -> None:
-    """Make sure that the files which lie here now are those the cell was trained with: its key is made of them.
-
-    A training by somebody's own rule may record no key; the manifest then says so.
-    """
-    key = training.get("key")
-    if key is not None and key != cells.training_key(specification, sources, images):
-        raise UserError(
-            f"{folder / 'training.json'} records a training with another configuration, parameterization or data "
-            "set than what lies here now; run the cell again"
-        )
-
-
-def _draw(
-    folder: Path, draw: Draw, sampling: Mapping[str, Any], training: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the facts of a sample set and its row."""
-    samples, measured = (folder / stage / f"{draw.name}.json" for stage in ("samples", "fid"))
-    facts, row = read_json(samples), read_row(measured)
-    if facts["model_sha256"] != training["model_sha256"] or facts["sampling"] != sampling:
-        raise UserError(f"{samples} records another model or other sampling options; run the cell again")
-    if (row["samples_sha256"], row["model_sha256"]) != (facts["samples_sha256"], facts["model_sha256"]):
-        raise UserError(f"{measured} was measured on other samples than {samples} records; run the cell again")
-    return facts, row
 
 
 def _described(folder: Path, draw: Draw, facts: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,10 +16,10 @@ from typing import Any
 
 from targetwise import cells, chain, provenance
 from targetwise.cells import Cell
-from targetwise.config import Config
 from targetwise.data import store
 from targetwise.errors import UserError
 from targetwise.files import read_json, sha256_of_file, sha256_of_json, sha256_of_text, write_json
+from targetwise.recipe.config import Config
 from targetwise.records import comparison, manifest
 from targetwise.training.stopping import Stop
 
@@ -102,7 +102,7 @@ def _require_same_cell(study: Mapping[str, Any], cell: Cell, record: Mapping[str
                         f"the record of {name} is of another configuration: {path.name} now says {key} = {now}, "
                         f"recorded is {then}"
                     )
-    for path, digest in record["code"]["parameterizations"].items():
+    for path, digest in record["code"]["sources"].items():
         if not Path(path).exists() or sha256_of_file(Path(path)) != digest:
             raise UserError(f"{path} is not the file that {name} was trained with, SHA-256 {digest}")
     images = store.ROOT / record["data"]["dataset"] / "manifest.json"

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from targetwise import cells
+from targetwise.cells import rows
+from targetwise.cells.outcome import read_outcome
 from targetwise.files import read_json, sha256_of_json
-from targetwise.metric import rows
-from targetwise.outcome import read_outcome
 
 Record = tuple[str, dict[str, Any]]
 

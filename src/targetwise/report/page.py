@@ -11,12 +11,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from targetwise import cells
 from targetwise.cells import Cell
-from targetwise.config import variant
+from targetwise.cells.outcome import read_curve
 from targetwise.data import store
 from targetwise.data.samples import load_samples
 from targetwise.files import read_json
 from targetwise.metric.measures import title
-from targetwise.outcome import read_curve
+from targetwise.recipe.config import variant
 from targetwise.report import figures, published, statistics
 from targetwise.report.answer import CERTAINTY, answer, cell_states, listed, metric_of, number, records, signed
 from targetwise.report.origins import bounds, origins

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from targetwise import config as configuration
+from targetwise.recipe import config as configuration
 
 NUMBERS = Path("workflow/resources/published.csv")
 

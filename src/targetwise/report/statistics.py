@@ -13,12 +13,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from targetwise import cells, variants
-from targetwise.config import variant
+from targetwise import cells
+from targetwise.cells import rows
+from targetwise.cells.agreement import Agreement
+from targetwise.cells.outcome import marks, read_outcome
 from targetwise.errors import UserError
 from targetwise.files import remedy
-from targetwise.metric import rows
-from targetwise.outcome import marks, read_outcome
+from targetwise.recipe import variants
+from targetwise.recipe.config import variant
 
 CONFIDENCE = 0.95
 
@@ -65,7 +67,8 @@ def table(config: Mapping[str, Any]) -> pd.DataFrame:
     """
     points = [(cell, draw) for cell in cells.grid(config) for draw in cells.draws(config, cell.parameterization)]
     named = bool(config["grid"].get("samplings"))
-    records = [_record(cell, draw, named) for cell, draw in points]
+    agreement = Agreement(config)
+    records = [_record(agreement, cell, draw, named) for cell, draw in points]
     others = _further_numbers(config, [record.pop("values", {}) for record in records])
     frame = pd.DataFrame.from_records(records, columns=list(TABLE_COLUMNS)).astype(TABLE_COLUMNS)
     _require_comparable(frame)
@@ -109,7 +112,7 @@ def _flat(recipe: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield prefix + key, ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
-def _record(cell: cells.Cell, of: cells.Draw, named: bool) -> dict[str, Any]:
+def _record(agreement: Agreement, cell: cells.Cell, of: cells.Draw, named: bool) -> dict[str, Any]:
     draw = of.number
     record: dict[str, Any] = {
         "parameterization": cell.parameterization,
@@ -134,6 +137,8 @@ def _record(cell: cells.Cell, of: cells.Draw, named: bool) -> dict[str, Any]:
     if row["model_sha256"] != training["model_sha256"]:
         # A run that is under way, or was stopped, has trained the cell again and not yet measured it.
         return {**record, "reason": f"{path} was measured on an earlier model of this cell"}
+    if not (agreement.is_trained(cell, training) and agreement.measures(cell, of, row, training)):
+        return {**record, "reason": f"{path} is of another configuration than the present one"}
     record.update({key: row[key] for key in ("values", *TABLE_COLUMNS) if key in row and key not in record})
     return {
         **record,

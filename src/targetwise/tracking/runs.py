@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 
 from targetwise import cells
 from targetwise.cells import Cell, Draw
+from targetwise.cells.agreement import Agreement
+from targetwise.cells.outcome import check_outcome, find_outcome, read_curve
+from targetwise.cells.rows import check_row
 from targetwise.data.samples import load_samples
-from targetwise.files import read_json_lines, sha256_of_file, sha256_of_text
-from targetwise.metric.rows import check_row
-from targetwise.operations.status import Standing, read_whole, saved_step, written
-from targetwise.outcome import check_outcome, find_outcome, read_curve
+from targetwise.files import read_json_lines, read_whole, sha256_of_file, sha256_of_text
+from targetwise.operations.status import Standing, saved_step, written
 from targetwise.report.pictures import png, tile
 
 RUNNING, SCHEDULED, FINISHED, FAILED, KILLED = "RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"
@@ -111,7 +112,8 @@ class Runs:
         """Describe the cells of the whole configuration ``config``."""
         self._config = config
         self._study = cells.RESULTS / config["study"]
-        self._specifications = cells.specifications(config)
+        self._agreement = Agreement(config)
+        self._specifications = self._agreement.specifications
         self._dataset = _dataset(config["data"]["dataset"])
 
     def files(self, cell: Cell) -> list[Path]:
@@ -132,7 +134,7 @@ class Runs:
         saved, logged = saved_step(cell), _lines_in_training(cell)
         path = cell.folder / "training.json"
         outcome = find_outcome(path)
-        if outcome is None or outcome.get("key", standing.key) != standing.key:
+        if outcome is None or not self._agreement.is_trained(cell, outcome):
             outcome = None
             # What follows the last saved state is trained again after a kill.
             lines = [line for line in logged if line["step"] <= saved]
@@ -178,7 +180,7 @@ class Runs:
         for draw in self._draws(cell):
             path = cell.folder / "fid" / f"{draw.name}.json"
             row = read_whole(path)
-            if row is None or row.get("model_sha256") != outcome["model_sha256"]:
+            if row is None or not self._agreement.measures(cell, draw, row, outcome):
                 return
             check_row(row, str(path))
             yield row

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from targetwise.cells import TrainingKeys
+from targetwise.cells import source_digests, source_files, training_key
+from targetwise.cells.outcome import check_outcome, clipped_share, read_outcome
 from targetwise.compute.device import choose
 from targetwise.compute.distributed import ALONE, World
-from targetwise.config import source_digests, source_files
 from targetwise.data.store import Images
 from targetwise.diffusion import parameterization
 from targetwise.diffusion.randomness import StepDraw
@@ -34,7 +34,6 @@ from targetwise.files import (
     write_text,
 )
 from targetwise.jobs.kept import Kept
-from targetwise.outcome import check_outcome, clipped_share, read_outcome
 from targetwise.progress import Progress
 from targetwise.provenance import environment
 from targetwise.training.state import StateFolder
@@ -89,7 +88,7 @@ def train(
     sources = source_digests(source_files(specification["variant"], specification["network"]))
     target = parameterization.load(specification["variant"]["target"])
     loss_space = parameterization.load(specification["variant"]["loss_space"])
-    key = TrainingKeys(images.digest).of(specification)
+    key = training_key(specification, sources, images.digest)
     device = choose(specification["training"]["threads"], world, stop.__bool__)
     cell = specification["cell"]
     what = f"train {cell['parameterization']}-{cell['scale']}-{cell['seed']}"

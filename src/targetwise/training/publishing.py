@@ -12,13 +12,13 @@ from typing import Any
 import torch
 
 from targetwise.cells import Cell
+from targetwise.cells.outcome import check_curve, check_outcome, clipped_share
 from targetwise.data import store
 from targetwise.diffusion import parameterization
-from targetwise.diffusion.sampling import Denoiser
 from targetwise.errors import UserError
 from targetwise.files import atomic, canonical_json, read_json, sha256_of_file
-from targetwise.outcome import check_curve, check_outcome, clipped_share
 from targetwise.provenance import environment
+from targetwise.sampling.denoiser import Denoiser
 
 
 def publish(

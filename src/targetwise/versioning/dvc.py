@@ -14,9 +14,9 @@ from typing import Any
 import yaml
 
 from targetwise import cells
+from targetwise.cells.outcome import read_outcome
 from targetwise.errors import UserError
 from targetwise.files import link, read_json
-from targetwise.outcome import read_outcome
 from targetwise.text import counted
 from targetwise.versioning.stages import Group, NotVersionedError, Stage, group_of
 
@@ -54,7 +54,7 @@ def commit(study: Mapping[str, Any], *, finished_only: bool = False) -> dict[str
     Raises:
         UserError: if a file is missing or of another configuration, or DVC fails.
     """
-    from targetwise.versioning.agreement import Agreement
+    from targetwise.cells.agreement import Agreement
 
     grid = cells.grid(study)
     try:

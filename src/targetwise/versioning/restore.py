@@ -14,11 +14,11 @@ from typing import Any
 
 from targetwise import cells, errors
 from targetwise.cells import Cell
+from targetwise.cells.agreement import Agreement, Before, Facts, Part, parts, read_facts, require_whole
 from targetwise.errors import UserError
 from targetwise.jobs import drivers
 from targetwise.text import counted
 from targetwise.versioning import dvc, stages
-from targetwise.versioning.agreement import Agreement, Before, Facts, Part, parts, read_facts, require_whole
 from targetwise.versioning.dvc import Cache
 from targetwise.versioning.stages import Group
 

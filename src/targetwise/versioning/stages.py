@@ -12,11 +12,12 @@ from typing import Any
 
 import yaml
 
-from targetwise import cells, config, kinds, variants
+from targetwise import cells
 from targetwise.cells import Cell
 from targetwise.errors import UserError
 from targetwise.files import write_text
-from targetwise.schema import read_yaml
+from targetwise.recipe import config, kinds, variants
+from targetwise.recipe.schema import read_yaml
 
 PIPELINE = Path("dvc.yaml")
 
@@ -74,7 +75,7 @@ class Group:
 
     def stage_of(self, cell: Cell) -> Stage:
         """Return the stage of a cell of the study."""
-        from targetwise.versioning.agreement import parts
+        from targetwise.cells.agreement import parts
 
         files = frozenset(path for part in parts(self.config, cell) for path in part.files)
         return Stage(f"{self.name}@{cell.name}", files)
@@ -185,7 +186,7 @@ def definition(study: Mapping[str, Any], overlays: Sequence[Path]) -> dict[str, 
             "cmd": [f"snakemake --cores all{options} -- {' '.join([*kept, *rows])}", check],
             "deps": [f"${{item.source{i}}}" for i in range(most)],
             "params": [
-                {"src/targetwise/cells.py": ["PROTOCOL"]},
+                {"src/targetwise/cells/specification.py": ["PROTOCOL"]},
                 *(
                     {str(path): [f"${{item.variant{i}}}", f"${{item.scale{i}}}", *_watched(study, contents, path)]}
                     for i, path in enumerate(contents)
@@ -201,9 +202,9 @@ def _sources(study: Mapping[str, Any], cell: Cell) -> list[str]:
     """Return the files of ``workflow/`` that a cell's training, samples and rows are defined in."""
     resolved = config.variant(study, cell.parameterization)
     network = variants.network(study, cell.parameterization, cell.scale)
-    files = config.source_files(resolved, network)
+    files = cells.source_files(resolved, network)
     for sampling in variants.samplings(study, cell.parameterization).values():
-        files += config.sampling_files(resolved, network, sampling)
+        files += cells.sampling_files(resolved, network, sampling)
     files += [kinds.file_of("metrics", name) for name in study["metric"]["names"]]
     return list(dict.fromkeys(map(str, files)))
 

@@ -8,11 +8,10 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from targetwise import kinds, variants
 from targetwise.errors import UserError, nearest
-from targetwise.files import sha256_of_file
-from targetwise.schema import check_schema, read_yaml
-from targetwise.variants import merge
+from targetwise.recipe import kinds, variants
+from targetwise.recipe.schema import check_schema, read_yaml
+from targetwise.recipe.variants import merge
 
 BASE = Path("config.yaml")
 
@@ -102,38 +101,6 @@ def parameterization_file(target: str) -> Path:
 def network_name(scale: Mapping[str, Any]) -> str:
     """Return the name of a scale's file in ``workflow/networks/``."""
     return str(scale.get("network", "unet"))
-
-
-def source_files(resolved: Mapping[str, Any], scale: Mapping[str, Any] | None = None) -> list[Path]:
-    """Return the files that a training is defined in: target, loss space, path, weighting, network and times.
-
-    Args:
-        resolved: the variant.
-        scale: what the network is made from; without it, the files that the check of the variant depends on.
-    """
-    files = [parameterization_file(resolved["target"]), parameterization_file(resolved["loss_space"])]
-    files.append(kinds.file_of("paths", resolved["diffusion"]["schedule"]))
-    if resolved["weighting"] != "constant":  # it is flat in the loss space, and needs no file
-        files.append(kinds.file_of("weightings", resolved["weighting"]))
-    if scale is not None:
-        files.append(kinds.file_of("networks", network_name(scale)))
-        files.append(kinds.file_of("times", resolved["diffusion"]["times"]))
-    return files
-
-
-def sampling_files(resolved: Mapping[str, Any], scale: Mapping[str, Any], sampling: Mapping[str, Any]) -> list[Path]:
-    """Return the files that a trained variant is sampled by: target, network, path and sampler."""
-    return [
-        parameterization_file(resolved["target"]),
-        kinds.file_of("networks", network_name(scale)),
-        kinds.file_of("paths", resolved["diffusion"]["schedule"]),
-        kinds.file_of("samplers", sampling["sampler"]),
-    ]
-
-
-def source_digests(files: Iterable[Path]) -> dict[str, str]:
-    """Return the SHA-256 of each file, by its path."""
-    return {str(path): sha256_of_file(path) for path in files}
 
 
 def source_folders(dataset: Mapping[str, Any]) -> list[str]:

@@ -33,7 +33,7 @@ def check_files(specification: Mapping[str, Any], seconds: float = SECONDS) -> d
         seconds: the time limit, counted from when the libraries are imported.
 
     Returns:
-        What :func:`targetwise.diffusion.check.check` returns.
+        What :func:`targetwise.check.roundtrip.check` returns.
 
     Raises:
         UserError: as there; or if a file cannot be loaded, changes the process, ends it, or does not end in time.
@@ -78,7 +78,7 @@ def _main() -> None:
     def tell(**line: Any) -> None:
         print(json.dumps(line), file=answers, flush=True)
 
-    from targetwise.diffusion.check import check
+    from targetwise.check.roundtrip import check
 
     specification = json.load(sys.stdin)
     # The system ends the process, whatever it is doing, and also when the caller was killed.
@@ -93,7 +93,8 @@ def _main() -> None:
 
 def _load(name: str, tell: Callable[..., None]) -> "Parameterization":
     """Load a parameterization whose functions tell when they run."""
-    from targetwise.diffusion import parameterization, purity
+    from targetwise.check import purity
+    from targetwise.diffusion import parameterization
 
     loading = f"parameterization {name}: loading its file"
     tell(running=loading)

@@ -10,7 +10,7 @@ from itertools import product
 from typing import Any
 
 from targetwise.errors import UserError
-from targetwise.schema import effects
+from targetwise.recipe.schema import effects
 
 Config = dict[str, Any]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from targetwise.errors import UserError
 from targetwise.files import read_json, read_json_lines
-from targetwise.schema import fault, read_yaml
+from targetwise.recipe.schema import fault, read_yaml
 
 SCHEMA = Path("workflow/schemas/training.schema.yaml")
 CURVE_SCHEMA = Path("workflow/schemas/curve.schema.yaml")

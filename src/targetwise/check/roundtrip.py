@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from targetwise.check.purity import enforced
 from targetwise.diffusion.loss import weight_in_x0_space
 from targetwise.diffusion.parameterization import Parameterization, probe_output_channels
-from targetwise.diffusion.purity import enforced
 from targetwise.diffusion.schedule import Schedule, add_noise, make_schedule, preserves_variance
 from targetwise.errors import UserError
 
@@ -55,7 +55,7 @@ def check(
         variant and its files only: no time, no version.
 
     Raises:
-        UserError: if the functions break a rule of :mod:`targetwise.diffusion.purity`, do not fit together, or give
+        UserError: if the functions break a rule of :mod:`targetwise.check.purity`, do not fit together, or give
             values that are not finite.
     """
     target, loss_space = enforced(target), enforced(loss_space)

@@ -1,0 +1,46 @@
+"""The cells of a study: where their files lie, what decides them, and whether one is still current.
+
+Whoever asks such a question asks here: Snakemake's rules, the chain without Snakemake, DVC, `targetwise status`.
+"""
+
+from targetwise.cells.grid import RESULTS, Cell, Draw, draws, find, grid, reference_name, sampling_file, shared_jobs
+from targetwise.cells.keys import (
+    Keys,
+    draw_key,
+    row_key,
+    sampling_files,
+    sampling_key,
+    source_digests,
+    source_files,
+    training_key,
+)
+from targetwise.cells.specification import (
+    PROTOCOL,
+    require_specifications,
+    specifications,
+    write_specifications,
+)
+
+__all__ = [
+    "PROTOCOL",
+    "RESULTS",
+    "Cell",
+    "Draw",
+    "Keys",
+    "draw_key",
+    "draws",
+    "find",
+    "grid",
+    "reference_name",
+    "require_specifications",
+    "row_key",
+    "sampling_file",
+    "sampling_files",
+    "sampling_key",
+    "shared_jobs",
+    "source_digests",
+    "source_files",
+    "specifications",
+    "training_key",
+    "write_specifications",
+]

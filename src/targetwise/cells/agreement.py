@@ -1,0 +1,210 @@
+"""Whether files of a cell are results of its present configuration, told from the digests in them, never from dates.
+
+This is the one place that answers it. A cell's files come in parts, each made by one job: the training, and of every
+draw its samples and its row. A part's first file says what the part was made from.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from targetwise.cells.grid import RESULTS, Cell, Draw, draws, reference_name, sampling_file
+from targetwise.cells.keys import Keys, draw_key
+from targetwise.cells.outcome import read_curve, read_outcome
+from targetwise.cells.rows import read_row
+from targetwise.cells.specification import specifications
+from targetwise.data import store
+from targetwise.data.digests import declared
+from targetwise.data.samples import load_samples
+from targetwise.errors import UserError
+from targetwise.files import read_json, read_whole, remedy, sha256_of_file
+
+TRAINING, SAMPLES, ROW = "training", "samples", "row"
+
+#: What the first file of samples and of a row must say.
+SAYS = {
+    SAMPLES: ("model_sha256", "samples_sha256", "sampling"),
+    ROW: ("key", "model_sha256", "samples_sha256", "reference_sha256", "extractor_sha256"),
+}
+
+Facts = dict[str, Any]
+Before = dict[tuple[str, Draw | None], Facts]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Files that one job makes together.
+
+    Attributes:
+        kind: ``TRAINING``, ``SAMPLES`` or ``ROW``.
+        draw: of samples and row; None for the training.
+        facts: the JSON file that says what the part was made from.
+        others: the rest.
+    """
+
+    kind: str
+    draw: Draw | None
+    facts: Path
+    others: tuple[Path, ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Return all files of the part."""
+        return self.facts, *self.others
+
+
+def parts(config: Mapping[str, Any], cell: Cell) -> list[Part]:
+    """Return a cell's parts, each after those it is made from."""
+    folder = cell.folder
+    found = [Part(TRAINING, None, folder / "training.json", (folder / "model.safetensors", folder / "train.jsonl"))]
+    for draw in draws(config, cell.parameterization):
+        samples = folder / "samples" / f"{draw.name}.npz"
+        found.append(Part(SAMPLES, draw, samples.with_suffix(".json"), (samples,)))
+        found.append(Part(ROW, draw, folder / "fid" / f"{draw.name}.json"))
+    return found
+
+
+def read_facts(path: Path, kind: str) -> Facts:
+    """Read the first file of a part.
+
+    Raises:
+        UserError: if it is missing, damaged, or does not say what it must.
+    """
+    if kind == TRAINING:
+        return read_outcome(path)
+    facts = read_json(path)
+    missing = [name for name in SAYS[kind] if not isinstance(facts, dict) or name not in facts]
+    if missing:
+        raise UserError(f"{path} is damaged: it does not say {missing[0]}; {remedy(path)}")
+    return dict(facts)
+
+
+def require_whole(part: Part) -> None:
+    """Make sure that the files of a part are what they say of one another.
+
+    Raises:
+        UserError: if one is missing or damaged.
+    """
+    facts = read_facts(part.facts, part.kind)
+    if part.kind == TRAINING:
+        model, curve = part.others
+        if not model.exists() or sha256_of_file(model) != facts["model_sha256"]:
+            raise UserError(f"{model} is missing, or is not the file that {part.facts} records")
+        if not curve.exists():
+            raise UserError(f"{curve} does not exist")
+        read_curve(curve)
+    elif part.kind == SAMPLES:
+        load_samples(part.others[0])
+    else:
+        read_row(part.facts)
+
+
+class Agreement:
+    """Holds parts of a study's cells against its configuration, and against the parts that they were made from."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        """Prepare for the study of the whole configuration ``config``.
+
+        Where its data set has no declared digest and is not prepared, nothing agrees with it.
+        """
+        self.config = config
+        self.specifications = specifications(config)
+        self.study = RESULTS / config["study"]
+        self._keys = Keys(_images_digest(config))
+
+    def require(self, cell: Cell) -> Before:
+        """Return the facts of a cell's parts, and make sure that all agree, as far as their first files tell.
+
+        Raises:
+            UserError: naming the first file that does not, or cannot be read.
+        """
+        before: Before = {}
+        for part in parts(self.config, cell):
+            self.require_part(cell, part, before)
+        return before
+
+    def require_part(self, cell: Cell, part: Part, before: Before) -> None:
+        """Add a part's facts to ``before``, and make sure that they agree; see :meth:`require`."""
+        facts = read_facts(part.facts, part.kind)
+        if not self.holds(cell, part, facts, before):
+            raise UserError(
+                f"{part.facts} is of another configuration, parameterization, data set or model than the "
+                f"present one; {remedy(part.facts)}"
+            )
+        before[part.kind, part.draw] = facts
+
+    def current(self, cell: Cell, part: Part, before: Before) -> Facts | None:
+        """Return the facts of a part that lies here whole and agrees, and add them to ``before``; None otherwise."""
+        try:
+            require_whole(part)
+            facts = read_facts(part.facts, part.kind)
+        except UserError:
+            return None
+        if not self.holds(cell, part, facts, before):
+            return None
+        before[part.kind, part.draw] = facts
+        return facts
+
+    def is_trained(self, cell: Cell, training: Mapping[str, Any]) -> bool:
+        """Return whether a training is of the present configuration: its key says so.
+
+        A training by somebody's own rule may record none; then nothing can be said against it.
+        """
+        return training.get("key") in (None, self.training_key(cell))
+
+    def measures(self, cell: Cell, draw: Draw, row: Mapping[str, Any], training: Mapping[str, Any]) -> bool:
+        """Return whether a row is of the present configuration, and of this training of its cell.
+
+        The samples may be gone, or be in the making: then the row itself has to say what it was measured on.
+        """
+        _, *others = parts(self.config, cell)
+        of_samples, of_row = (part for part in others if part.draw == draw)
+        samples = read_whole(of_samples.facts)
+        before: Before = {(TRAINING, None): dict(training), (SAMPLES, draw): samples or dict(row)}
+        try:
+            return (samples is None or self.holds(cell, of_samples, samples, before)) and self.holds(
+                cell, of_row, row, before
+            )
+        except KeyError:  # it does not say what it must
+            return False
+
+    def training_key(self, cell: Cell) -> str:
+        """Return the digest of all that decides a cell's training now."""
+        return self._keys.of(self.specifications[cell.folder / "cell.json"])
+
+    def holds(self, cell: Cell, part: Part, facts: Mapping[str, Any], before: Before) -> bool:
+        """Return whether a part was made from the present configuration and from the parts ``before`` it.
+
+        Args:
+            cell: of the study's grid.
+            part: of the cell.
+            facts: the content of its first file.
+            before: the facts of the cell's other parts, by kind and draw; samples and rows need theirs.
+        """
+        if part.draw is None:
+            return self.is_trained(cell, facts)
+        training, samples = before.get((TRAINING, None)), before.get((SAMPLES, part.draw))
+        if training is None or facts["model_sha256"] != training["model_sha256"]:
+            return False
+        specification = self.specifications[cell.folder / "cell.json"]
+        if part.kind == SAMPLES:
+            options = self.specifications[sampling_file(self.study, cell.parameterization, part.draw.sampler)]
+            key = self._keys.of_samples(specification, training, options, part.draw.number)
+            return bool(facts["sampling"] == options and facts.get("key") in (None, key))
+        if samples is None or facts["samples_sha256"] != samples["samples_sha256"]:
+            return False
+        # Cells are restored without their reference; what the row says of it then cannot be contradicted.
+        path = store.ROOT / self.config["data"]["dataset"] / "reference" / f"{reference_name(self.config)}.json"
+        digests = {"images_sha256": facts["reference_sha256"], "extractor_sha256": facts["extractor_sha256"]}
+        reference = read_json(path) if path.exists() else digests
+        options = self.specifications[self.study / "metric.json"]
+        return bool(facts["key"] == draw_key(specification, samples, part.draw.sampler, options, reference))
+
+
+def _images_digest(config: Mapping[str, Any]) -> str | None:
+    """Return the digest of the training images: the declared one, or that of the prepared data set."""
+    name = config["data"]["dataset"]
+    known = declared(config["datasets"][name], "train")
+    is_prepared = (store.ROOT / name / "manifest.json").exists()
+    return store.prepared_digest(name) if known is None and is_prepared else known

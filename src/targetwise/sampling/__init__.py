@@ -1,0 +1,1 @@
+"""From a trained cell to images."""
