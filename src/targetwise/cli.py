@@ -122,7 +122,9 @@ def table(study: Study, output: Path | None) -> None:
         print(f"{row.status}: {row.parameterization}-{row.scale}-{row.seed} draw {row.draw}: {row.reason}")
     pairs = statistics.pairs(frame)
     if len(pairs):
-        print(f"\na − b, seed by seed, with its 95 % interval:\n{pairs.drop(columns=said_twice).to_string(index=False)}")
+        print(
+            f"\na − b, seed by seed, with its 95 % interval:\n{pairs.drop(columns=said_twice).to_string(index=False)}"
+        )
     if output is not None:
         files.write_text(output, frame.to_csv(index=False))
         print(f"every cell's row: {output}")
