@@ -24,7 +24,7 @@ from urllib.error import URLError
 from mlflow.tracking import MlflowClient
 
 from targetwise.files import sha256_of_file
-from targetwise.tracking import importer
+from targetwise.tracking import experiment, importer
 
 os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
 
@@ -86,7 +86,7 @@ def _all_of(client, run):
         "id": run_id,
         "status": info.status,
         "span": (info.start_time, info.end_time),
-        "tags": {key: value for key, value in data.tags.items() if key != importer.FOLDER_TAG},
+        "tags": {key: value for key, value in data.tags.items() if key != experiment.FOLDER_TAG},
         "parameters": data.params,
         "points": {key: sorted((m.step, m.value, m.timestamp) for m in curve) for key, curve in curves.items()},
         "datasets": [each.to_dictionary() for each in run.inputs.dataset_inputs],

@@ -126,7 +126,9 @@ def test_a_variant_of_two_files_names_both(tmp_path, monkeypatch):
     found = manifest.read(cell.folder)["code"]["sources"]
     assert {str(path): digest(path) for path in sources}.items() <= found.items() and len(found) == 5
     sources[0].write_text(f"# another comment\n{sources[0].read_text()}")
-    with pytest.raises(UserError, match="records a training with another configuration, parameterization or data"):
+    with pytest.raises(
+        UserError, match="training.json is of another configuration, parameterization, data set or model"
+    ):
         manifest.write(cell.folder)
 
 
@@ -148,16 +150,11 @@ OTHER = "0" * 64
 @pytest.mark.parametrize(
     ("path", "changes", "words"),
     [
-        ("cell.json", {"protocol": 0}, "training.json records a training with another configuration"),
-        ("training.json", {"key": OTHER}, "training.json records a training with another configuration"),
-        ("training.json", {"model_sha256": OTHER}, "draw0.json records another model"),
-        ("samples/ddim-4/draw1.json", {"sampling": {}}, "draw1.json records another model or other sampling"),
-        (
-            "samples/ddim-4/draw1.json",
-            {"samples_sha256": OTHER},
-            "fid/ddim-4/draw1.json was measured on other samples",
-        ),
-        ("fid/ddim-4/draw0.json", {"model_sha256": OTHER}, "fid/ddim-4/draw0.json was measured on other samples"),
+        ("training.json", {"key": OTHER}, "training.json is of another configuration"),
+        ("training.json", {"model_sha256": OTHER}, "samples/ddim-4/draw0.json is of another configuration"),
+        ("samples/ddim-4/draw1.json", {"sampling": {}}, "samples/ddim-4/draw1.json is of another configuration"),
+        ("samples/ddim-4/draw1.json", {"samples_sha256": OTHER}, "fid/ddim-4/draw1.json is of another configuration"),
+        ("fid/ddim-4/draw0.json", {"model_sha256": OTHER}, "fid/ddim-4/draw0.json is of another configuration"),
         ("fid/ddim-4/draw1.json", {"reference_n": 9}, "were measured against different references"),
         ("fid/ddim-4/draw1.json", {"n": "many"}, "not a whole row"),
     ],

@@ -7,7 +7,7 @@ from mlflow_tools import HERE, apart, configured, look_here, rows, targetwise, w
 from synthetic import Files
 
 from targetwise.operations import status
-from targetwise.tracking import importer, runs
+from targetwise.tracking import experiment, runs
 
 STEPS = [20, 40, 60]
 
@@ -43,22 +43,22 @@ def _killed_at_any_write(half, whole):
 
     for name in WRITES:
         setattr(client, name, counted(getattr(client, name)))
-    importer.BATCH = 20
+    experiment.BATCH = 20
     found = []
     while True:
         name = f"killed after {len(found)}"
         for part in (half, whole):
             calls, last = 0, len(found) if part is whole else 0
             try:
-                experiment = importer.Experiment(client, name, {})
+                opened = experiment.Experiment(client, name, {})
                 for run in part:
-                    experiment.write(run)
+                    opened.write(run)
             except Killed:
                 continue
         was_killed, calls, last = calls == last, 0, 0
-        experiment = importer.Experiment(client, name, {})
+        opened = experiment.Experiment(client, name, {})
         for run in whole:
-            experiment.write(run)
+            opened.write(run)
         found.append(without_ids(look_here(HERE, name)))
         if len(found) > 1 and not was_killed:
             return found

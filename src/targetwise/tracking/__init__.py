@@ -1,1 +1,1 @@
-"""MLflow: a view of the cells, made from their files."""
+"""MLflow: a view of the cells, made from their files. Only this package knows MLflow."""

@@ -1,4 +1,4 @@
-"""What the files of a study say of each cell, as the run of an experiment: plain values that know no tracker.
+"""What the files of a study say of each cell, as the run of an experiment.
 
 A run says what can be said of its cell at the time: while it trains, the curve up to the last saved state, which no
 kill takes back; then the whole curve, the measured values and the pictures. So it only grows.
@@ -8,19 +8,17 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from targetwise import cells
 from targetwise.cells import Cell, Draw
 from targetwise.cells.agreement import Agreement
 from targetwise.cells.outcome import check_outcome, find_outcome, read_curve
 from targetwise.cells.rows import check_row
-from targetwise.data.samples import load_samples
-from targetwise.files import read_json_lines, read_whole, sha256_of_file, sha256_of_text
+from targetwise.files import read_json_lines, read_whole, sha256_of_file
 from targetwise.operations.status import Standing, saved_step, written
-from targetwise.report.pictures import png, tile
+from targetwise.tracking.run import Artifact, Dataset, Point, Run, digest_of
 
 RUNNING, SCHEDULED, FINISHED, FAILED, KILLED = "RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"
 
@@ -32,77 +30,6 @@ CURVES = {
     "images_per_second": "system/images_per_second",
     "memory_peak_bytes": "system/memory_peak_bytes",
 }
-
-GRID_COLUMNS, GRID_IMAGES, GRID_WIDTH = 16, 64, 640
-
-
-class Point(NamedTuple):
-    """One value of a curve; ``time`` in milliseconds since 1970."""
-
-    name: str
-    value: float
-    time: int
-    step: int
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """The images a cell is trained on; ``sha256`` is that of their pixels."""
-
-    name: str
-    sha256: str
-    images: int
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """A file of a run; ``digest`` changes with its content."""
-
-    name: str
-    source: Path
-    digest: str
-
-    def content(self) -> bytes:
-        """Return the source's bytes; of a sample set the first images, as a picture."""
-        if self.source.suffix != ".npz":
-            return self.source.read_bytes()
-        images = load_samples(self.source)[:GRID_IMAGES]
-        zoom = max(1, GRID_WIDTH // (GRID_COLUMNS * images.shape[2]))
-        return png(tile(images, GRID_COLUMNS, zoom))
-
-
-@dataclass(frozen=True)
-class Run:
-    """One cell as the run of an experiment.
-
-    ``specification`` is the digest of all that decides the result: another one is another run. ``start`` and ``end``
-    are milliseconds since 1970; while the cell is worked on, ``end`` is its last sign of life. ``commit`` is that of
-    the code which trained it.
-    """
-
-    cell: Cell
-    specification: str
-    state: str
-    start: int
-    end: int
-    commit: str | None
-    tags: dict[str, str]
-    parameters: dict[str, str]
-    points: list[Point]
-    dataset: Dataset | None
-    artifacts: list[Artifact] = field(default_factory=list)
-
-    @property
-    def digest(self) -> str:
-        """Return the digest of everything that the run says."""
-        return digest_of(
-            [
-                *(self.specification, self.state, self.start, self.end, self.commit),
-                *(self.tags, self.parameters, self.points),
-                self.dataset and [self.dataset.name, self.dataset.sha256],
-                [[artifact.name, artifact.digest] for artifact in self.artifacts],
-            ]
-        )
 
 
 class Runs:
@@ -195,11 +122,6 @@ class Runs:
             facts = read_whole(path.with_suffix(".json"))
             if facts and facts["images"] and facts["model_sha256"] == outcome["model_sha256"]:
                 yield Artifact(f"samples/{draw.name.replace('/', '-')}.png", path, facts["samples_sha256"])
-
-
-def digest_of(content: Any) -> str:
-    """Return the SHA-256 of plain values, in hex; thousands of points take a millisecond."""
-    return sha256_of_text(json.dumps(content, sort_keys=True))
 
 
 def _dataset(name: str) -> Dataset | None:
