@@ -1,4 +1,4 @@
-# Two commands are all one needs: `make demo` and `make test`. Both set up .venv first, once.
+# Two commands are all you need: `make demo` and `make test`. Both set up .venv first, once.
 
 PYTHON ?= python3
 VENV := .venv

@@ -42,12 +42,12 @@ rule all:
 
 
 onstart:
-    # What is there already, and would only come out the same, is not made again, unless somebody forces it.
+    # What is there already, and would only come out the same, is not made again, unless it is forced.
     jobs = list(workflow.dag.needrun_jobs())
     forced = adoption.forced(workflow.dag, workflow.dag_settings, jobs)
     adoption.forget(STUDY["study"], forced)
     adoption.adopt(STUDY, [job for job in jobs if job not in forced])
-    # What the cluster does not have is said now, not by a job that waits for ever.
+    # What the cluster does not have is said now, not by a job that waits forever.
     if workflow.executor_plugin.name == "slurm":
         try:
             preflight.require_fit(preflight.profile_file(sys.argv, os.environ), STUDY["grid"]["scales"])

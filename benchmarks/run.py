@@ -1,7 +1,7 @@
 """Measure the project's loops against others on this machine, and write benchmarks/results/<device>.json.
 
     python benchmarks/run.py --device cpu                       everything, some twenty minutes on two cores
-    python benchmarks/run.py --device cuda --only train         one section anew; the record keeps the others
+    python benchmarks/run.py --device cuda --only train         one section again; the record keeps the others
     python benchmarks/run.py --pairs 1 --steps 2 --output /tmp  whether it works; the numbers mean nothing
 
 The sections are train, sample, metric and switches. Run it in the project's root, with nothing else on the machine.
@@ -82,7 +82,7 @@ def measure(plan: Plan, names: list[str], cores: int, folder: Path) -> Path:
         plan: sizes.
         names: of :data:`SECTIONS`.
         cores: that PyTorch uses.
-        folder: of the records; one of this device that lies there keeps its other sections.
+        folder: of the records; one of this device that is there keeps its other sections.
     """
     about = machine()
     name = about["gpu"] if plan.device.type == "cuda" else f"{about['cpu']}, {cores} cores"

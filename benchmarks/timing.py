@@ -11,7 +11,7 @@ import torch
 
 
 def torch_defaults() -> None:
-    """Set the kernels as PyTorch sets them where nobody asks for anything else."""
+    """Set the kernels as PyTorch sets them by default."""
     torch.use_deterministic_algorithms(False)
     torch.backends.cudnn.benchmark = False
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -48,7 +48,7 @@ def seconds(contestant: Contestant) -> float:
 
 
 def compare(ours: Contestant, theirs: Contestant, pairs: int) -> dict[str, Any]:
-    """Time both ``pairs`` times, after one run each that does not count; whoever began a pair ends the next.
+    """Time both ``pairs`` times, after one run each that does not count; the one that began a pair ends the next.
 
     Returns:
         Every rate in units per second, the pairs' ratio (above 1: ours is faster), and the seconds of the first runs.

@@ -181,7 +181,7 @@ def _endless(loader: Any) -> Iterator[Tensor]:
 
 
 def _forget_accelerators(device: torch.device) -> None:
-    """Let the next ``Accelerator`` choose device and number format anew; accelerate keeps both for the process."""
+    """Let the next ``Accelerator`` choose device and number format again; accelerate keeps both for the process."""
     from accelerate.state import AcceleratorState
 
     os.environ["ACCELERATE_USE_CPU"] = str(device.type == "cpu").lower()

@@ -25,7 +25,7 @@ configfile: "config.yaml"
 
 try:
     STUDY = validate(config)
-    # Only the driver writes what the cells are; its jobs make sure that nobody edited the configuration since. A dry
+    # Only the driver writes what the cells are; its jobs make sure that the configuration was not edited since. A dry
     # run, or a second driver that is about to be refused, must not change them under a run that is under way.
     if workflow.is_main_process:
         drivers.register(STUDY["study"])
@@ -66,7 +66,7 @@ def manifest_of(dataset):
 
 
 def weights_of(extractor):
-    """Return the files of an extractor whose weights are fetched; the digits' lie in the repository."""
+    """Return the files of an extractor whose weights are fetched; the digits' are in the repository."""
     return {"inception": ["data/weights/inception.json", ancient("data/weights/inception.pt")]}.get(extractor, [])
 
 

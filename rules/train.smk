@@ -1,9 +1,9 @@
-"""Training: prove that the parameterization is sound, then train the cell.
+"""Training: check that the parameterization is sound, then train the cell.
 
 variant.json + its files                                  -> <parameterization>/check.json
 cell.json + its files + check.json + dataset              -> <cell>/{model.safetensors, train.jsonl, training.json}
 
-The resumable state lies in <cell>/state, which is not an output: Snakemake deletes the outputs of a failed job.
+The resumable state is in <cell>/state, which is not an output: Snakemake deletes the outputs of a failed job.
 """
 
 

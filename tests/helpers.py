@@ -63,7 +63,7 @@ def skip_or_fail_in_ci(reason: str) -> NoReturn:
 
 
 def whole_outcome(**changes: Any) -> dict[str, Any]:
-    """Return a training.json that holds what it must and no more, as that of somebody's own procedure does."""
+    """Return a training.json that holds what it must and no more, as that of a user's own procedure does."""
     return {
         "status": "finished",
         "reason": None,

@@ -246,7 +246,7 @@ def test_page_without_marks_is_refused():
 
 
 def test_performance_page_repeats_the_committed_records():
-    """`python benchmarks/document.py` mends it."""
+    """`python benchmarks/document.py` repairs it."""
     records = document.load(rates.RECORDS)
     text = document.PAGE.read_text(encoding="utf-8")
     assert document.replaced(text, document.page(records)) == text

@@ -439,7 +439,7 @@ def test_lists_are_replaced_and_mappings_are_merged():
         (b"a: !!python/object:os.system {}\n", "config.yaml, line 1: not valid YAML: could not determine"),
         (b"a: &a\n  b: *a\n", "config.yaml, line 1: not valid YAML: found unconstructable recursive node"),
         (b"[" * 3000, "config.yaml is not valid YAML: it is nested too deeply"),
-        (b"b: 1\na: \xff\xfe\n", "config.yaml, line 2: not a text in UTF-8"),
+        (b"b: 1\na: \xff\xfe\n", "config.yaml, line 2: not UTF-8 text"),
         (b"b: 1\na: \x00\n", "config.yaml, line 2: not valid YAML: special characters are not allowed"),
         (b"a: 1\nb: 2\na: 3\n", "config.yaml, line 3: the key 'a' is on line 1 already"),
         (b"a: {c: 1, c: 1}\n", "config.yaml, line 1: the key 'c' is on line 1 already"),

@@ -78,8 +78,8 @@ def test_own_images_prepare_and_load(folder, tmp_path):
         (Image.new("L", (8, 8)), {}, r"bad.png is grey \(mode L\), but colour \(mode RGB\) is needed; convert it"),
         (Image.new("RGBA", (8, 8)), {}, r"bad.png is colour with alpha \(mode RGBA\)"),
         (Image.new("P", (8, 8)), {}, r"bad.png is a palette"),
-        (Image.new("RGB", (9, 9)), {"filter": None}, "is 12×10, but 8×8 is needed; say filter:"),
-        (Image.new("RGB", (9, 8)), {"crop": None}, "is 12×10 and not square; cut it, or say crop: center"),
+        (Image.new("RGB", (9, 9)), {"filter": None}, "is 12×10, but 8×8 is needed; set filter:"),
+        (Image.new("RGB", (9, 8)), {"crop": None}, "is 12×10 and not square; crop it, or set crop: center"),
     ],
 )
 def test_nothing_is_converted_cut_or_resized_unasked(folder, image, options, message):

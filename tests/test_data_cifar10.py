@@ -141,6 +141,6 @@ def test_wrong_source_is_told_and_the_next_is_tried(arrays, real_data, tmp_path,
     told = capsys.readouterr().out
     assert f"not from file {tmp_path}/wrong.npz: the train images have SHA-256" in told
     assert cifar10.DIGESTS["train"] in told and f"accepted from file {tmp_path}/right.npz" in told
-    with pytest.raises(UserError, match=r"(?s)could be had from none of its sources.*cifar-10-python.tar.gz"):
+    with pytest.raises(UserError, match=r"(?s)could not be had from any of its sources.*cifar-10-python.tar.gz"):
         store.prepare("cifar10", {"kind": "cifar10", "sources": sources[:1]}, tmp_path / "other")
     assert not (tmp_path / "other").exists()

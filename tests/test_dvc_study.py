@@ -261,7 +261,7 @@ def test_what_nobody_has_any_more_is_named_and_the_next_run_makes_it_again(proje
     run(project, "dvc", "remote", "remove", "shared")
     said = run(project, "targetwise", "restore", code=1)
     assert f"not in DVC's cache: {MODEL}, MD5 " in said and "DVC has no remote" in said
-    assert "error: 1 recorded file is lost; the next run makes again what is lost" in said
+    assert "error: 1 recorded file is lost; the next run makes what is lost again" in said
     assert "Traceback" not in said
     run(project, "snakemake", "--cores", "2", *STUDY, "--", "all")
     changed = {path for path, content in files.items() if (project / path).read_bytes() != content}

@@ -55,7 +55,7 @@ def test_what_must_be_deleted_first_is_said_in_the_last_line_too(folder, ended):
 
 def test_who_was_killed_has_no_words_of_its_own(folder, ended):
     _, words = ended(job(folder, "train v-tiny-1: 5/10 steps, 3.0 steps/s, 2 s left\n"))
-    assert words[0] == "failed: train digits v tiny 1 (train.log): ended without a word; was it killed?"
+    assert words[0] == "failed: train digits v tiny 1 (train.log): ended silently; was it killed?"
 
 
 def test_after_ctrl_c_nobody_waits_for_dvc(folder, ended):

@@ -264,7 +264,7 @@ def test_command_prints_hours_disk_wall_time_and_grounds(write, monkeypatch, cap
     call(monkeypatch, "--devices", 3)
     out = capsys.readouterr().out
     assert "study cifar10: 27 cells" in out
-    assert "GPU-hours; wall time" in out and "on 3 × a cuda, a cell on each; disk" in out
+    assert "GPU-hours; wall time" in out and "on 3 × a cuda, one cell on each; disk" in out
     assert f"- record: {path.relative_to(path.parents[2])}, a cuda, measured 2026-11-01" in out
     assert "- training: 1,000.00 images/s at scale small with bf16, channels_last, fused_optimizer, compile" in out
 
@@ -280,7 +280,7 @@ def test_hours_of_a_cpu_are_not_called_gpu_hours(write, monkeypatch, capsys):
     ("arguments", "words"),
     [
         ([], "no benchmark record in benchmarks/results; `make bench` measures this CPU, `make bench-gpu` a GPU"),
-        (["--devices", "0"], "--devices is 0; at least 1 must work"),
+        (["--devices", "0"], "--devices is 0; it must be at least 1"),
         (["--record", "gone.json"], "gone.json does not exist"),
     ],
 )

@@ -138,7 +138,7 @@ def test_wrong_weights_are_told_and_the_next_source_is_tried(weights, tmp_path, 
     told = capsys.readouterr().out
     assert "wrong.pt: the file has SHA-256" in told and "right.pt" in told
     with pytest.raises(
-        UserError, match=r"(?s)Inception weights could be had from none of its sources.*inception-2015"
+        UserError, match=r"(?s)Inception weights could not be had from any of its sources.*inception-2015"
     ):
         inception.prepare(sources[:1], tmp_path / "other/inception.pt")
     assert not (tmp_path / "other").exists()

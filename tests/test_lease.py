@@ -1,4 +1,4 @@
-"""Two processes never use one GPU; who finds none free waits, and whoever dies gives its own back."""
+"""Two processes never use one GPU; who finds none free waits, and one that dies gives its own back."""
 
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""training.json and train.jsonl as every stage reads them: what is wrong is one line, whoever wrote it."""
+"""training.json and train.jsonl as every stage reads them: what is wrong is one line, whatever wrote it."""
 
 import hashlib
 import json
@@ -187,7 +187,7 @@ def test_a_diverged_record_needs_its_reason_and_no_loss(tmp_path):
         ({"clipped_share": "half"}, "line 2: clipped_share is 'half'"),
         ({"clipped_shre": 0.5}, "line 2: unknown key 'clipped_shre'; did you mean 'clipped_share'"),
         ({"own": {"teacher": "v"}}, "line 2: own.teacher is 'v'; it must be a finite number or null"),
-        ({"step": 4}, "line 2: step is 4, and before it is 4; steps must increase"),
+        ({"step": 4}, "line 2: step is 4, after step 4; steps must increase"),
     ],
 )
 @pytest.mark.parametrize("reader", ["report", "restore"])

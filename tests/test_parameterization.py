@@ -164,10 +164,10 @@ def test_a_file_is_known_by_its_name_and_digest(name):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (GOOD, "must define compute_training_target and predict_x0; predict_x0 is not there"),
-        (GOOD_TOO, "compute_training_target is not there"),
-        (GOOD + "predict_x0 = 3\n", "predict_x0 is not there"),
-        ("", "is not there"),
+        (GOOD, "must define compute_training_target and predict_x0; predict_x0 is missing"),
+        (GOOD_TOO, "compute_training_target is missing"),
+        (GOOD + "predict_x0 = 3\n", "predict_x0 is missing"),
+        ("", "is missing"),
         ("def f(:\n", "does not run: SyntaxError"),
         ("import not_a_package\n", "does not run: ModuleNotFoundError: No module named 'not_a_package'"),
         ("1 / 0\n", "does not run: ZeroDivisionError"),

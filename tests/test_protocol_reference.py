@@ -224,7 +224,7 @@ def test_published_numbers_are_those_of_the_protocol(at_the_root):
     assert [(row["entry"], row["scale"], row["note"]) for row in failed] == [("deepseek-reasoner", "large", "failed")]
 
 
-# -- a submission of the reference task, as somebody hands it in
+# -- a submission of the reference task, as a user hands it in
 
 SUBMISSION = '''
 import math
@@ -260,7 +260,7 @@ def predict_x0(model_output, x_t, timesteps, schedule):
 
 @pytest.fixture
 def submission(tmp_path, monkeypatch):
-    """A project with one more parameterization, which is somebody's file as it is."""
+    """A project with one more parameterization, which is a user's file as it is."""
     (link_workflow(tmp_path) / "submitted.py").write_text(SUBMISSION)
     (tmp_path / "config.yaml").write_text((ROOT / "config.yaml").read_text())
     (tmp_path / "config").symlink_to(ROOT / "config")

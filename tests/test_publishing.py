@@ -160,7 +160,7 @@ def too_many(weights):
     [
         (lacks, f"it lacks the tensor {FIRST} (32×1×3×3); it holds e.g. module."),
         (other_shape, f"its tensor {FIRST} is 16×1×3×3, that of the network is 32×1×3×3"),
-        (too_many, "its tensor teacher.weight is none of the network's"),
+        (too_many, "its tensor teacher.weight is not one of the network's"),
     ],
 )
 def test_weights_of_another_network_are_refused_by_the_first_tensor(specification, made, weights, change, words):
@@ -179,9 +179,9 @@ def test_weights_that_cannot_be_read_are_named(specification, made, content):
     ("text", "words"),
     [
         (None, "mine.jsonl does not exist"),
-        ("", "mine.jsonl holds no line"),
-        ("{", "mine.jsonl, line 1 is no JSON"),
-        ('{"step": 1, "loss": 1.0, "time": 1}\nloss 0.5\n', "mine.jsonl, line 2 is no JSON"),
+        ("", "mine.jsonl has no lines"),
+        ("{", "mine.jsonl, line 1 is not JSON"),
+        ('{"step": 1, "loss": 1.0, "time": 1}\nloss 0.5\n', "mine.jsonl, line 2 is not JSON"),
         ("[4, 0.5]\n", "mine.jsonl, line 1: it holds a list; it must be a mapping of keys"),
         ('{"step": 1, "loss": 1.0}\n', "mine.jsonl, line 1: time is missing (When the line was written"),
         ('{"step": 1, "loss": NaN, "time": 1}\n', "mine.jsonl, line 1: loss is nan; it must be a finite number or"),
@@ -217,7 +217,7 @@ def test_an_outcome_that_makes_no_sense_is_refused(specification, made, options,
 @pytest.mark.parametrize("content", ["{}", "[]", '{"cell": {"seed": 1}}'])
 def test_a_file_that_is_no_specification_is_named(specification, made, content):
     specification.write_text(content)
-    refused(specification, made, f"{specification} is no cell.json of results/")
+    refused(specification, made, f"{specification} is not a cell.json of results/")
 
 
 def refused(specification, made, words, **options):
@@ -267,4 +267,4 @@ def test_the_script_says_what_is_wrong_in_one_line(specification, made, weights)
     assert load_file(specification.parent / "model.safetensors").keys() == weights.keys()
     made[1].write_text("")
     done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (1, "error: mine.jsonl holds no line\n")
+    assert (done.returncode, done.stderr) == (1, "error: mine.jsonl has no lines\n")

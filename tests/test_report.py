@@ -233,7 +233,7 @@ def test_one_seed_gives_no_interval(config):
     make_grid(config, {"epsilon": [60], "v": [40]})
     html = render(config)
     assert headline(html) == (
-        "Whether any difference is real cannot be said, because there is one seed. Lowest first, the FD (odd "
+        "Whether any difference is real cannot be said, because there is only one seed. Lowest first, the FD (odd "
         "features) is v (40.00) and epsilon (60.00)."
     )
     assert "epsilon − v = +20.00 (one seed in common, so no interval)" in Page(html).text
@@ -305,7 +305,7 @@ def test_nothing_done_is_a_page_too(config):
         (APART, "v gives the lowest FD (odd features) at each of the 2 scales, and its differences"),
         (
             {"epsilon": APART["v"], "v": APART["x0"], "x0": APART["epsilon"]},
-            "The scales do not all say the same: v gives the lowest FD (odd features) at tiny; "
+            "The scales do not all agree: v gives the lowest FD (odd features) at tiny; "
             "epsilon gives the lowest FD (odd features) at large.",
         ),
         (MIXED, "at large no parameterization is shown to be the lowest."),

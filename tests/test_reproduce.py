@@ -144,7 +144,7 @@ def test_a_record_that_does_not_hold_is_one_line_and_exit_code_1(folder, project
     said = capsys.readouterr()
     assert re.search(r"^model +identical$", said.out, re.MULTILINE)
     assert re.search(
-        r"^samples of draw 0 +off: how far cannot be told, because the recorded draw0.npz is not here; "
+        r"^samples of draw 0 +off: by how much is unknown, because the recorded draw0.npz is not here; "
         r"no recorded difference in the environment of sample draw 0 goes with it$",
         said.out,
         re.MULTILINE,
@@ -222,7 +222,7 @@ def test_without_the_recorded_weights_their_digest_is_compared_all_the_same(made
     if content:
         path.write_bytes(content)
     alter_weights(made, lambda weights: weights[sorted(weights)[0]].fill(0))
-    assert off(made)["model"].startswith("how far cannot be told, because the recorded model.safetensors is not here")
+    assert off(made)["model"].startswith("by how much is unknown, because the recorded model.safetensors is not here")
 
 
 def alter_samples(folder, change):
@@ -258,7 +258,7 @@ def test_pixels_that_differ_are_counted_and_measured(made):
 def test_without_the_recorded_samples_how_far_cannot_be_told(made):
     alter_samples(made, lambda images: np.full_like(images, 7))
     (cell_folder() / SAMPLES).unlink()
-    assert off(made)["samples of draw 0"].startswith("how far cannot be told, because the recorded draw0.npz")
+    assert off(made)["samples of draw 0"].startswith("by how much is unknown, because the recorded draw0.npz")
 
 
 def test_a_metric_that_differs_is_given_with_both_values(made):
@@ -398,7 +398,7 @@ def test_the_spread_is_told_in_numbers():
     assert found.within is True
     assert found.words == (
         f"43 lies within {42 - half:.6g} to {42 + half:.6g}, where 95 % of further seeds are expected; "
-        "the 3 recorded have 40 to 44; from its record it is 0.5 of their standard deviation away"
+        "the 3 recorded have 40 to 44; it is 0.5 of their standard deviation from its record"
     )
     (far,) = with_values(42 + half + 0.01)
     assert comparison.spread(recorded[1], far, recorded).within is False
@@ -413,7 +413,7 @@ def test_draws_are_averaged_within_a_seed():
 def test_one_seed_has_no_spread():
     (recorded,) = with_values(40.0)
     found = comparison.spread(recorded, recorded, [recorded])
-    assert (found.within, found.words) == (None, "there is one recorded seed, so how seeds scatter is not known")
+    assert (found.within, found.words) == (None, "there is one recorded seed, so the scatter of seeds is unknown")
 
 
 def test_only_comparable_seeds_are_counted(project, monkeypatch):
@@ -581,7 +581,7 @@ def test_a_folder_with_something_else_is_left_alone(project):
     kept = project.parent / "mine"
     kept.mkdir()
     (kept / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match="holds something else than a reproduction of this cell; name a new folder"):
+    with pytest.raises(UserError, match="holds something other than a reproduction of this cell; name a new folder"):
         again(keep=kept)
     assert (kept / "thesis.tex").read_text() == "years of work"
     with pytest.raises(UserError, match="is a file; a folder is needed"):
@@ -602,6 +602,6 @@ def test_a_temporary_folder_of_somebody_else_is_not_emptied(project, monkeypatch
     scratch = project.parent / "tmp" / reproduce._temporary(cells.Cell("short", "v", "tiny", 1)).name
     scratch.mkdir()
     (scratch / "theirs").touch()
-    with pytest.raises(UserError, match="belongs to somebody else; name a folder of your own with --keep"):
+    with pytest.raises(UserError, match="belongs to another user; name a folder of your own with --keep"):
         again()
     assert (scratch / "theirs").exists()

@@ -426,7 +426,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does_and_nothing_else_chan
     small.__class__ = Small
     assert np.array_equal(draw_images(small, options(images=7, batch=7), 0, "draw it"), whole)
     told = [line for line in capsys.readouterr().err.splitlines() if "memory" in line]
-    assert told == [f"draw it: out of memory; goes on with {batch} images at a time" for batch in (3, 1)]
+    assert told == [f"draw it: out of memory; going on with {batch} images at a time" for batch in (3, 1)]
 
 
 def test_a_single_image_that_does_not_fit_is_an_error():
@@ -548,7 +548,7 @@ def test_a_target_that_changed_since_the_training_is_refused(specification, imag
         sample(training, options(steps=1), images, folder, 1, folder / "draw1.npz")
     assert str(caught.value) == (
         "workflow/parameterizations/v.py is not the file that results/digits/v/tiny/seed0/training.json was trained "
-        "with; undo its change, or train again: `snakemake --cores all all --configfile results/digits/study.json`"
+        "with; undo the change, or train again: `snakemake --cores all all --configfile results/digits/study.json`"
     )
     assert not (folder / "draw1.npz").exists()
 

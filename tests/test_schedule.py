@@ -94,7 +94,7 @@ T5 = "torch.linspace(0.9, 0.1, 5, dtype=torch.float64)"
         ("None", r"coefficients must return a and b, two fp64 tensors of shape \(5,\)"),
         (f"{T5}, {T5}[:4]", r"coefficients must return a and b, two fp64 tensors of shape \(5,\)"),
         (f"{T5}.float(), {T5}", "coefficients must return a and b, two fp64"),
-        (f"{T5} - 0.5, {T5}.flip(0)", "a is -0.2 at t = 3; it must be a number from 0 up"),
+        (f"{T5} - 0.5, {T5}.flip(0)", "a is -0.2 at t = 3; it must be a number of at least 0"),
         (f"{T5}, {T5}.flip(0).log().sqrt()", "b is nan at t = 0; it must be"),
         (f"{T5}.flip(0), {T5}", "a/b does not fall from t = 0 to t = 1; noise must grow with t"),
     ],

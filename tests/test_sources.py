@@ -94,7 +94,7 @@ def test_if_all_fail_every_source_is_listed_with_its_reason_and_the_hint(tmp_pat
     with pytest.raises(UserError) as caught:
         sources.first_accepted("thing", definitions, whole, "put it there")
     lines = str(caught.value).splitlines()
-    assert lines[0] == "thing could be had from none of its sources:"
+    assert lines[0] == "thing could not be had from any of its sources:"
     assert lines[1].strip() == "1. file none: there is no such file"
     assert lines[2].strip().startswith("2. url http://127.0.0.1:1/file: not reachable (")
     assert lines[3].strip() == "3. npm thing@1.0.0: npm is not installed"

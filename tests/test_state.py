@@ -152,7 +152,7 @@ def test_states_of_another_specification_are_refused_and_removed(folder, capsys)
     folder.save(10, content(10))
     other = StateFolder(folder.path, "o" * 64)
     assert other.load() is None
-    assert capsys.readouterr().err.count("is of another specification; starting from nothing") == 2
+    assert capsys.readouterr().err.count("is of another specification; starting from scratch") == 2
     assert names(folder) == []
 
 

@@ -372,7 +372,7 @@ def test_a_row_of_another_draw_is_refused(finished):
 
 
 def test_a_row_of_an_earlier_model_counts_as_missing(finished):
-    """A cell that was trained anew and not measured since; its old number belongs to other weights."""
+    """A cell that was trained again and not measured since; its old number belongs to other weights."""
     write_row(finished, cells.find(finished, "v-tiny-0"), 0, model_sha256="b" * 64)
     found = table(finished)
     missing = only(found[found["status"] == "missing"])

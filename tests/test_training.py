@@ -169,8 +169,8 @@ def test_a_state_of_another_number_format_is_refused_and_kept(began, went_on, on
     with pytest.raises(UserError) as refused:
         run(formats[went_on], images, tmp_path)
     assert str(refused.value) == (
-        f"the state in {states} was saved on cpu ({began}), and this is cpu ({went_on}): the result would be "
-        f"neither's; continue it on cpu ({began}), or delete {states} to start again"
+        f"the state in {states} was saved on cpu ({began}), and this is cpu ({went_on}): the result would match "
+        f"neither; continue it on cpu ({began}), or delete {states} to start again"
     )
     assert not (tmp_path / "training.json").exists()
     assert run(formats[began], images, tmp_path)["continued"] == []

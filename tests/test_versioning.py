@@ -326,7 +326,7 @@ def test_nothing_is_recorded_before_the_first_run(versioned):
 def test_a_damaged_record_is_one_line(locked, damage):
     damaged = damage(Path("dvc.lock").read_text())
     Path("dvc.lock").write_bytes(damaged if isinstance(damaged, bytes) else damaged.encode())
-    with pytest.raises(UserError, match=r"^dvc.lock is damaged, or holds the marks of a merge"):
+    with pytest.raises(UserError, match=r"^dvc.lock is damaged, or holds merge markers"):
         dvc.recorded(group())
 
 

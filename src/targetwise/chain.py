@@ -67,7 +67,7 @@ def run(study: Mapping[str, Any], cell: Cell, stop: Stop) -> list[dict[str, Any]
     agreement, before = Agreement(study), Before()
     for part in parts(study, cell):
         if part.draw is None:
-            # Always asked for: it knows its own result, and refuses to train over that of somebody's own rule.
+            # Always asked for: it knows its own result, and refuses to train over that of a user's own rule.
             _say(f"training {cell.name}")
             every = study["training"]["save_every_seconds"]
             train(specification, images, folder, save_every_seconds=every, stop=stop)

@@ -1,4 +1,4 @@
-"""The command line: what one asks of a study outside its run."""
+"""The command line: what can be asked about a study outside its run."""
 
 import argparse
 import math
@@ -87,7 +87,7 @@ def _main() -> None:
     run(config.load(overlays), **arguments)
 
 
-@verb("validate the configuration and prove every parameterization of the grid sound")
+@verb("validate the configuration and check every parameterization of the grid")
 def check(study: Study) -> None:
     """Print what the grid is and how well each parameterization is conditioned."""
     from targetwise.check.process import check_files
@@ -130,7 +130,7 @@ def table(study: Study, output: Path | None) -> None:
         print(f"every cell's row: {output}")
 
 
-@verb("write the study's stages into dvc.yaml, so that DVC keeps its cells; others stay")
+@verb("write the study's stages into dvc.yaml, so that DVC keeps its cells; other stages stay")
 def stages(study: Study, overlays: list[Path]) -> None:
     """Write the group of the study's stages."""
     from targetwise.versioning import stages as writing
@@ -140,7 +140,7 @@ def stages(study: Study, overlays: list[Path]) -> None:
     print(f"{writing.PIPELINE}: {counted(len(grid), 'stage')} of study {study['study']}, from {name}@{grid[0].name}")
 
 
-@verb("say the answer of a finished study, and where its report is")
+@verb("print the answer of a finished study, and where its report is")
 def answer(study: Study) -> None:
     """Print the report's first sentence and its path."""
     from targetwise.report import statistics
@@ -156,7 +156,7 @@ def answer(study: Study) -> None:
 
 
 @verb(
-    "measure anybody's samples against the study's reference",
+    "measure any samples against the study's reference",
     argument("file", type=Path, help="npz with arr_0 (uint8, N×H×W×C), or a folder or zip of PNG files"),
     argument("--reference", type=Path, metavar="NPZ", help="by default the study's"),
     argument("--output", type=Path, metavar="JSON", help="also write the row there"),
@@ -196,8 +196,8 @@ def _require_reference(path: Path, own: Path) -> None:
 
 
 @verb(
-    "bring MLflow into agreement with the results, also while they are made",
-    argument("--follow", type=interval("--follow"), nargs="?", const=10.0, metavar="SECONDS", help="again and again"),
+    "bring MLflow into agreement with the results, also while they are being made",
+    argument("--follow", type=interval("--follow"), nargs="?", const=10.0, metavar="SECONDS", help="repeatedly"),
 )
 def track(study: Study, follow: float | None) -> None:
     """Import the cells into MLflow."""
@@ -212,7 +212,7 @@ def track(study: Study, follow: float | None) -> None:
 
 
 @verb(
-    "make a cell again from nothing and compare it with its record",
+    "make a cell again from scratch and compare it with its record",
     argument("cell", metavar="STUDY@CELL", help="e.g. digits@v-tiny-1; docs/reproduce.md says what the answers mean"),
     argument("--keep", type=Path, metavar="FOLDER", help="work there, and leave there what was made"),
 )
@@ -231,7 +231,7 @@ def reproduce(study: Study, cell: str, keep: Path | None) -> None:
 
 @verb("bring back what dvc.lock records, of every study or of --configfile's, and make Snakemake agree")
 def restore(study: Study) -> None:
-    """Print what was brought back; what nobody has any more makes the exit code 1."""
+    """Print what was brought back; what is lost makes the exit code 1."""
     from targetwise.versioning import restore as restoring
 
     lost = 0
@@ -241,14 +241,14 @@ def restore(study: Study) -> None:
         lost += len(outcome.lost)
     if lost:
         raise errors.UserError(
-            f"{counted(lost, 'recorded file', 'are')} lost; the next run makes again what is lost, or push it from "
+            f"{counted(lost, 'recorded file', 'are')} lost; the next run makes what is lost again, or push it from "
             "where it is"
         )
 
 
 @verb(
     "show where every cell stands; reads files only",
-    argument("--watch", type=interval("--watch"), nargs="?", const=10.0, metavar="SECONDS", help="again and again"),
+    argument("--watch", type=interval("--watch"), nargs="?", const=10.0, metavar="SECONDS", help="repeatedly"),
 )
 def status(study: Study, watch: float | None) -> None:
     """Print where every cell stands."""
@@ -266,7 +266,7 @@ def status(study: Study, watch: float | None) -> None:
 @verb(
     "say what the grid costs before it runs: hours and disk, from a benchmark record",
     argument("--record", type=Path, metavar="JSON", help="by default the newest of a GPU, or else of a CPU"),
-    argument("--devices", type=int, default=1, metavar="N", help="GPUs that work at a time, a cell on each"),
+    argument("--devices", type=int, default=1, metavar="N", help="GPUs that work at once, one cell on each"),
 )
 def estimate(study: Study, record: Path | None, devices: int) -> None:
     """Print hours and disk per scale and in all, and what they rest on."""
@@ -274,7 +274,7 @@ def estimate(study: Study, record: Path | None, devices: int) -> None:
     from targetwise.operations import rates
 
     if devices < 1:
-        raise errors.UserError(f"--devices is {devices}; at least 1 must work")
+        raise errors.UserError(f"--devices is {devices}; it must be at least 1")
     print(estimating.render(estimating.estimate(study, record or rates.newest_record(), devices)))
 
 

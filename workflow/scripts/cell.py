@@ -2,7 +2,7 @@
 
     python workflow/scripts/cell.py reference@epsilon-small-42
 
-Needs torch, diffusers, numpy, scipy, safetensors and clean-fid only. Cut off, it goes on where it was.
+Needs torch, diffusers, numpy, scipy, safetensors and clean-fid only. If cut off, it goes on where it was.
 """
 
 import argparse
@@ -14,7 +14,9 @@ from targetwise.training.stopping import Stop
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cell", metavar="STUDY@CELL", help="config/STUDY.yaml over config.yaml, and one of its cells")
-    parser.add_argument("--time-budget", type=float, metavar="SECONDS", help="stop in time, saved, with exit code 75")
+    parser.add_argument(
+        "--time-budget", type=float, metavar="SECONDS", help="save and stop in time, with exit code 75"
+    )
     parser.add_argument("--margin", type=float, default=30.0, metavar="SECONDS", help="kept free for saving")
     arguments = parser.parse_args()
     stop = Stop(arguments.time_budget, arguments.margin).listen()

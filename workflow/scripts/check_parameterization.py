@@ -1,4 +1,4 @@
-"""Prove that a variant's functions fit together.
+"""Check that a variant's functions fit together.
 
     python workflow/scripts/check_parameterization.py --specification results/digits/v/variant.json \
         --output results/digits/v/check.json

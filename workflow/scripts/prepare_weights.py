@@ -14,7 +14,7 @@ from targetwise.metric import inception
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sources", required=True, type=json.loads, help="tried in their order, as JSON")
+    parser.add_argument("--sources", required=True, type=json.loads, help="tried in this order, as JSON")
     parser.add_argument("--output", required=True, type=Path)
     arguments = parser.parse_args()
     inception.prepare(arguments.sources, arguments.output)

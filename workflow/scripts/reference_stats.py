@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--extractor", required=True)
     parser.add_argument("--implementation", required=True, choices=extractors.IMPLEMENTATIONS)
     parser.add_argument("--split", required=True, choices=store.SPLITS)
-    parser.add_argument("--first", type=int, help="only so many of the split's first images")
+    parser.add_argument("--first", type=int, help="only this many of the split's first images")
     parser.add_argument("--output", required=True, type=Path, help="the .npz to write; facts go beside it as .json")
     parser.add_argument("--processes", type=int, default=1, help="on this machine's CPU, of one thread each")
     parser.add_argument("--shard", type=_shard, metavar="K/N", help="extract a part and publish nothing")

@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--specification", required=True, type=Path, help="cell.json")
     parser.add_argument("--save-every-seconds", type=float, default=300.0, help="how much work a kill may cost")
     parser.add_argument(
-        "--time-budget", type=float, metavar="SECONDS", help="of the job; stop in time, saved, with code 75"
+        "--time-budget", type=float, metavar="SECONDS", help="of the job; save and stop in time, with code 75"
     )
     parser.add_argument("--margin", type=float, default=120.0, metavar="SECONDS", help="kept free for saving")
     parser.add_argument("--wait", action="store_true", help="wait while another trainer has the cell")

@@ -1,6 +1,6 @@
-"""The cells of a study: where their files lie, what decides them, and whether one is still current.
+"""The cells of a study: where their files are, what decides them, and whether they are current.
 
-Whoever asks such a question asks here: Snakemake's rules, the chain without Snakemake, DVC, `targetwise status`.
+Everything that needs to know asks here: Snakemake's rules, the chain without Snakemake, DVC, `targetwise status`.
 """
 
 from targetwise.cells.grid import RESULTS, Cell, Draw, draws, find, grid, reference_name, sampling_file, shared_jobs

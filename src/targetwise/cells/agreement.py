@@ -1,4 +1,4 @@
-"""Whether files of a cell are results of its present configuration, told from the digests in them, never from dates.
+"""Whether files of a cell are results of its present configuration, judged by the digests in them, never by dates.
 
 This is the one place that answers it. A cell's files come in parts, each made by one job: the training, and of every
 draw its samples and its row. A part's first file says what the part was made from.
@@ -135,7 +135,7 @@ class Agreement:
         before[part.kind, part.draw] = facts
 
     def current(self, cell: Cell, part: Part, before: Before) -> Facts | None:
-        """Return the facts of a part that lies here whole and agrees, and add them to ``before``; None otherwise."""
+        """Return the facts of a part that is here, whole, and agrees, and add them to ``before``; None otherwise."""
         try:
             require_whole(part)
             facts = read_facts(part.facts, part.kind)
@@ -149,7 +149,7 @@ class Agreement:
     def is_trained(self, cell: Cell, training: Mapping[str, Any]) -> bool:
         """Return whether a training is of the present configuration: its key says so.
 
-        A training by somebody's own rule may record none; then nothing can be said against it.
+        A training by a user's own rule may record none, and is then accepted.
         """
         return training.get("key") in (None, self.training_key(cell))
 

@@ -67,7 +67,7 @@ class Draw:
 
     @property
     def name(self) -> str:
-        """Return where it lies below ``samples`` and ``fid``, e.g. ``ddim-50/draw0``."""
+        """Return where it is below ``samples`` and ``fid``, e.g. ``ddim-50/draw0``."""
         return f"{self.sampler}/draw{self.number}"
 
 

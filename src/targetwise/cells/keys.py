@@ -1,4 +1,4 @@
-"""What results are told apart by: digests of all that decides a training, a draw of samples, or a row.
+"""What identifies a result: digests of all that decides a training, a draw of samples, or a row.
 
 A key is made of a specification, of the files of ``workflow/`` that it names, and of what the result is made from;
 never of a date.

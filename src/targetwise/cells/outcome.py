@@ -1,6 +1,6 @@
-"""How a cell's training ended: ``training.json`` and ``train.jsonl``, whoever trained it.
+"""How a cell's training ended: ``training.json`` and ``train.jsonl``, whatever trained it.
 
-The pipeline's own training writes them, and so may a rule of somebody's own (docs/extending.md). Every stage reads
+The pipeline's own training writes them, and so may a user's own rule (docs/extending.md). Every stage reads
 them here, so what is wrong in one is said in one line, by whichever stage comes first.
 """
 
@@ -17,7 +17,7 @@ from targetwise.recipe.schema import fault, read_yaml
 SCHEMA = Path("workflow/schemas/training.schema.yaml")
 CURVE_SCHEMA = Path("workflow/schemas/curve.schema.yaml")
 
-REMEDY = "workflow/scripts/publish.py writes it right (docs/extending.md)"
+REMEDY = "workflow/scripts/publish.py writes it correctly (docs/extending.md)"
 
 
 def read_outcome(path: Path) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def read_outcome(path: Path) -> dict[str, Any]:
 
 
 def find_outcome(path: Path) -> dict[str, Any] | None:
-    """Read a ``training.json`` that may not be there yet, among thousands: it is only asked for what it must hold.
+    """Read a ``training.json`` that may not exist yet. There are thousands, so only what it must hold is checked.
 
     Returns:
         Its content; None while it is not there or not whole.
@@ -118,7 +118,7 @@ def check_curve(lines: Iterable[Any], path: Path, *, every_value: bool = False) 
             seen.add(shape)
         if line["step"] <= before:
             raise UserError(
-                f"{path}, line {number}: step is {line['step']}, and before it is {before}; steps must increase"
+                f"{path}, line {number}: step is {line['step']}, after step {before}; steps must increase"
             )
         before = line["step"]
 

@@ -1,1 +1,1 @@
-"""The check before any training: are the two functions of a parameterization pure, and inverse to each other?"""
+"""The check before any training: are the two functions of a parameterization pure, and inverses of each other?"""

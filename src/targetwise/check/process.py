@@ -39,7 +39,7 @@ def check_files(specification: Mapping[str, Any], seconds: float = SECONDS) -> d
         UserError: as there; or if a file cannot be loaded, changes the process, ends it, or does not end in time.
     """
     # A new process and not a fork, which can hang where torch's threads run; in a session of its own, so that Ctrl-C
-    # reaches only the caller, which ends it. -P: no other stage can import what lies in the working directory.
+    # reaches only the caller, which ends it. -P: no other stage can import what is in the working directory.
     done = subprocess.run(
         [sys.executable, "-P", "-m", __name__, str(seconds)],
         input=json.dumps(specification),

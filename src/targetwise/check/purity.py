@@ -1,7 +1,7 @@
-"""Hold a parameterization's two functions to being pure: a tensor comes out, and nothing else happens.
+"""Require a parameterization's two functions to be pure: a tensor comes out, and nothing else happens.
 
 Training and sampling rely on it in each of their steps: a run that was resumed, shared by other processes or compiled
-has the bits of one that was not only if the functions neither keep a state nor change that of the process.
+has the bits of one that was not, but only if the functions neither keep a state nor change that of the process.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Prove that a parameterization's two functions are inverse to each other, before any training is paid for.
+"""Check that a parameterization's two functions are inverses of each other, before any training is paid for.
 
 Over the whole grid of time steps: predict_x0(compute_training_target(x_0, ε, t), x_t, t) = x_0. The verdict is
 taken in fp64. Lower precisions are reported and not judged, because a sound parameterization may be

@@ -1,1 +1,1 @@
-"""SLURM: what a job is started with, and what is asked of the cluster before anything is submitted."""
+"""SLURM: what a job is started with, and what the cluster is asked before anything is submitted."""

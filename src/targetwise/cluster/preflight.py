@@ -54,7 +54,7 @@ def partitions() -> dict[str, Partition]:
 
 
 def profile_file(arguments: Sequence[str], environment: Mapping[str, str]) -> Path | None:
-    """Return the file of the profile that a Snakemake command line names; None if it lies outside the project."""
+    """Return the file of the profile that a Snakemake command line names; None if it is outside the project."""
     name = environment.get("SNAKEMAKE_PROFILE", "")
     for index, argument in enumerate(arguments):
         if argument.startswith("--profile="):

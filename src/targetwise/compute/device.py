@@ -109,7 +109,7 @@ def compile_network(
         options: the ``training`` section. What was compiled is kept in the user's cache, so that cells of one scale,
             and a resumed one, compile once.
         graphs: whether a GPU may replay the network's kernels as one graph, which spares the host launching each.
-            An output then lies where the next call writes its own, and so do gradients.
+            The next call then overwrites an output, and gradients too.
     """
     if options["compile"][device.type]:
         keep_compiled_in(cache() / "compiled")

@@ -32,7 +32,7 @@ def take(names: Sequence[str], stop: Callable[[], bool] = lambda: False, *, wait
         wait: whether to wait until one is free.
 
     Returns:
-        The index in ``names`` of the first one that nobody else has.
+        The index in ``names`` of the first one that is free.
 
     Raises:
         StoppedEarlyError: if ``stop`` said so while waiting.

@@ -1,4 +1,4 @@
-"""Read image files strictly: nothing is converted, cut or resized unless somebody asked for it by name."""
+"""Read image files strictly: nothing is converted, cut or resized unless it was asked for by name."""
 
 import io
 import math
@@ -50,7 +50,7 @@ def list_images(folder: Path, endings: tuple[str, ...] = ENDINGS) -> list[Path]:
     """Return a folder's image files, subfolders included, sorted by their path's text, hidden ones left out.
 
     Raises:
-        UserError: if it is no folder or holds none.
+        UserError: if it is not a folder or holds none.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")
@@ -122,7 +122,7 @@ def fit(image: Image.Image, name: str, size: int, resampling: str | None, crop: 
     """
     width, height = image.size
     if width != height and crop is None:
-        raise UserError(f"{name} is {width}×{height} and not square; cut it, or say crop: center")
+        raise UserError(f"{name} is {width}×{height} and not square; crop it, or set crop: center")
     if width != height:
         side = min(width, height)
         left, top = (width - side) // 2, (height - side) // 2
@@ -130,7 +130,7 @@ def fit(image: Image.Image, name: str, size: int, resampling: str | None, crop: 
     if image.size != (size, size):
         if resampling is None:
             raise UserError(
-                f"{name} is {width}×{height}, but {size}×{size} is needed; say filter: to have it resized"
+                f"{name} is {width}×{height}, but {size}×{size} is needed; set filter: to have it resized"
             )
         image = image.resize((size, size), FILTERS[resampling])
     array = np.asarray(image)
@@ -189,7 +189,7 @@ def _from_npz(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
     if found is None:
         raise UserError(f"{path} has no arr_0 (it has: {', '.join(names) or 'nothing'})")
     if dtype != np.uint8:
-        raise UserError(f"{path}: arr_0 is {dtype}, but uint8 in 0 … 255 is needed; how to round is yours to choose")
+        raise UserError(f"{path}: arr_0 is {dtype}, but uint8 in 0 … 255 is needed; the rounding is yours to choose")
     if len(found) != 4 or found[1:] != shape:
         wanted = ", ".join(map(str, shape))
         raise UserError(f"{path}: arr_0 has shape {found}, but (N, {wanted}) is needed, channels last")

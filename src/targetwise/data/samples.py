@@ -1,4 +1,4 @@
-"""Read a draw of samples; without PyTorch, because whoever reads samples mostly needs nothing else of it."""
+"""Read a draw of samples; without PyTorch, which most readers of samples do not need."""
 
 from pathlib import Path
 

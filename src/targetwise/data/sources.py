@@ -65,7 +65,7 @@ def first_accepted(
         print(f"{what}: accepted from {name}", flush=True)
         return accepted
     listed = "".join(f"\n  {number}. {reason}" for number, reason in enumerate(reasons, 1))
-    raise UserError(f"{what} could be had from none of its sources:{listed}\n  {hint}")
+    raise UserError(f"{what} could not be had from any of its sources:{listed}\n  {hint}")
 
 
 def describe(source: Mapping[str, Any]) -> str:

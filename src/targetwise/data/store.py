@@ -97,7 +97,7 @@ def training_images(specification: Mapping[str, Any], root: Path = ROOT) -> Imag
 
     Args:
         specification: the content of ``cell.json``.
-        root: where data sets lie.
+        root: the folder of data sets.
 
     Raises:
         UserError: if they are missing or damaged, or not the ones that the specification declares.

@@ -23,7 +23,7 @@ def named_weight(weighting: str, schedule: Mapping[str, Tensor]) -> Tensor:
     """Return the weight in x0 space that ``workflow/weightings/<weighting>.py`` defines, shape (T,), in fp64.
 
     Raises:
-        UserError: if there is no such file, or it fails, or gives something else than T values from 0 up.
+        UserError: if there is no such file, or it fails, or gives something other than T values from 0 up.
     """
     double = {name: value.double() for name, value in schedule.items()}
     weight = kinds.load("weightings", weighting).call("weight", double)

@@ -37,7 +37,7 @@ def build(scale: Mapping[str, Any], *, in_channels: int, out_channels: int, imag
 
 
 def misfit(weights: Mapping[str, Tensor], network: nn.Module) -> str | None:
-    """Return in words the first tensor by which ``weights`` are not of ``network``; None if they fit."""
+    """Describe the first tensor by which ``weights`` do not fit ``network``; None if they fit."""
     wanted = network.state_dict()
     for name, tensor in wanted.items():
         if name not in weights:
@@ -46,7 +46,7 @@ def misfit(weights: Mapping[str, Tensor], network: nn.Module) -> str | None:
         if weights[name].shape != tensor.shape:
             return f"its tensor {name} is {_shape(weights[name])}, that of the network is {_shape(tensor)}"
     foreign = next((name for name in weights if name not in wanted), None)
-    return f"its tensor {foreign} is none of the network's" if foreign else None
+    return f"its tensor {foreign} is not one of the network's" if foreign else None
 
 
 def _shape(tensor: Tensor) -> str:

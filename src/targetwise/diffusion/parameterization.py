@@ -1,4 +1,4 @@
-"""Load a parameterization file: two pure tensor functions, and nothing else is asked of it.
+"""Load a parameterization file: two pure tensor functions, and nothing else is needed.
 
 The signature is that of the reference task, so a file written for it runs here unchanged::
 

@@ -71,7 +71,7 @@ def _coefficients(diffusion: Mapping[str, Any], parameters: Mapping[str, float])
         wrong = (~values.isfinite() | (values < 0)).nonzero()
         if len(wrong):
             t = int(wrong[0, 0])
-            raise UserError(f"{file}: {letter} is {values[t].item():g} at t = {t}; it must be a number from 0 up")
+            raise UserError(f"{file}: {letter} is {values[t].item():g} at t = {t}; it must be a number of at least 0")
     # a/b falls, written without a quotient, because b may be 0 at the first step.
     rising = (a[1:] * b[:-1] >= a[:-1] * b[1:]).nonzero()
     if len(rising):

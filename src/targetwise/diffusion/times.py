@@ -40,7 +40,7 @@ def draws_of(name: str, schedule: Mapping[str, Tensor]) -> DrawTimes:
         schedule: what the file's functions receive; on the CPU, so that no draw waits for a GPU.
 
     Raises:
-        UserError: as :func:`probabilities`; and, while drawing, if its ``draw`` gives something else than time steps.
+        UserError: as :func:`probabilities`; and, while drawing, if its ``draw`` does not give time steps.
     """
     cumulative = np.cumsum(probabilities(name, schedule))
     cumulative /= cumulative[-1]  # exactly 1 at the end, so that no number below 1 is beyond it

@@ -1,7 +1,7 @@
-"""What a run is about to make again although it is there, and would come out the same: it is kept, and put back.
+"""Results that a run is about to make again although they would come out the same: they are kept, and put back.
 
 Snakemake makes everything again that comes after a file which is missing. The file may be a check that takes seconds,
-a data set that has its digest, or a reference; what comes after it are trainings of days. Snakemake deletes their
+a data set that has its digest, or a reference; what comes after it may be trainings of days. Snakemake deletes their
 results before it starts their jobs, so the driver keeps them first; the jobs find them.
 """
 
@@ -27,7 +27,7 @@ def adopt(config: Mapping[str, Any], jobs: Iterable[Any]) -> int:
 
     Args:
         config: the whole configuration.
-        jobs: Snakemake's jobs that are going to run, without those that somebody forced.
+        jobs: Snakemake's jobs that are going to run, without those that are forced.
 
     Returns:
         How many results are kept.
@@ -41,7 +41,7 @@ def adopt(config: Mapping[str, Any], jobs: Iterable[Any]) -> int:
             doomed.setdefault(cell, set()).add((job.rule.name, draw))
     if not doomed:
         return 0
-    print(f"note: looking whether {counted(len(doomed), 'cell')} must really be made again", flush=True)
+    print(f"note: checking whether {counted(len(doomed), 'cell')} must really be made again", flush=True)
     # Imported here, because each job imports this module and none needs it.
     from targetwise.cells.agreement import Agreement
 
@@ -58,10 +58,10 @@ def adopt(config: Mapping[str, Any], jobs: Iterable[Any]) -> int:
 
 
 def forced(dag: Any, settings: Any, jobs: Iterable[Any]) -> list[Any]:
-    """Return the jobs that somebody wants done again whatever is there: with --forcerun, --force or --forceall.
+    """Return the jobs that the user wants done again whatever is there: with --forcerun, --force or --forceall.
 
-    Snakemake itself calls forced also what was at work when a driver was killed: its outputs may be incomplete. That
-    is nobody's wish, and such a job may have finished since.
+    Snakemake also calls forced what was running when a driver was killed: its outputs may be incomplete. No user
+    asked for that, and such a job may have finished since.
 
     Args:
         dag: Snakemake's, for what was asked for.
@@ -75,7 +75,7 @@ def forced(dag: Any, settings: Any, jobs: Iterable[Any]) -> list[Any]:
 
 
 def forget(study: str, jobs: Iterable[Any]) -> None:
-    """Remove the kept results of jobs that somebody forced: they are to be made again."""
+    """Remove the kept results of jobs that the user forced: they are to be made again."""
     for job in jobs:
         if job.rule.name in JOBS:
             wildcards = job.wildcards

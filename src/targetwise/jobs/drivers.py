@@ -86,11 +86,11 @@ def remove_stale_locks() -> None:
         if is_dead or _age(path) > FORGOTTEN_SECONDS:
             path.unlink(missing_ok=True)
         if locks:
-            print(f"note: an earlier run was killed ({driver}); this one goes on where it was", file=sys.stderr)
+            print(f"note: an earlier run was killed ({driver}); this one goes on from there", file=sys.stderr)
 
 
 def is_locked() -> bool:
-    """Return whether a run is under way here, or was killed and nobody can tell."""
+    """Return whether a run is under way here, or was killed and that cannot be told."""
     return any(LOCKS.glob("*.lock"))
 
 
@@ -114,7 +114,7 @@ def _others() -> Iterator[tuple[Path, Driver, bool]]:
 
 
 def _is_free(file: TextIO, process: int) -> bool:
-    """Return whether nobody holds a file that a process of this host has locked."""
+    """Return whether a file that a process of this host has locked is free again."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

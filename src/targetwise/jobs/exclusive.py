@@ -35,7 +35,7 @@ class InUseError(UserError):
 
 
 class ExclusiveFolder:
-    """The folder of one computation; whoever computes it holds the folder meanwhile."""
+    """The folder of one computation; the process that computes it holds the folder meanwhile."""
 
     def __init__(self, path: Path) -> None:
         """Use ``path``, which is created when it is first held."""
@@ -125,7 +125,7 @@ class ExclusiveFolder:
             os.close(descriptor)
 
     def _is_of(self, descriptor: int) -> bool:
-        """Return whether an open lock file is the one that now lies in the folder."""
+        """Return whether an open lock file is the one that is now in the folder."""
         try:
             return os.path.samestat(os.fstat(descriptor), (self.path / "lock").stat())
         except FileNotFoundError:

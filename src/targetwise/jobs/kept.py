@@ -1,7 +1,7 @@
 """Finished results, kept under second names until a later stage has them.
 
 Snakemake deletes the outputs of a job that failed, and those of every job that was at work when its driver was
-killed, even if the job has finished since. So a job makes its result in a folder that is no output, and what
+killed, even if the job has finished since. So a job makes its result in a folder that is not an output, and what
 Snakemake sees are hard links to it. The next start of the job puts them back.
 """
 
@@ -42,7 +42,7 @@ class Kept:
         self._put_in_place()
 
     def adopt(self) -> None:
-        """Keep what lies in its place already, as if it had just been finished."""
+        """Keep what is in its place already, as if it had just been finished."""
         for output in self.outputs:
             link(output, self.path(output))
         self.finish()

@@ -21,7 +21,7 @@ def once(
     """Bring a job's outputs to their places: those that an earlier run has finished, or else by making them.
 
     Args:
-        folder: whose results they are; ``state/<job>`` and ``kept/<job>`` lie in it meanwhile.
+        folder: whose results they are; ``state/<job>`` and ``kept/<job>`` are in it meanwhile.
         job: its name, e.g. ``sample-ddim-50-draw0``.
         key: a digest of everything that decides the outputs.
         outputs: the files; the one that says what they are comes last.

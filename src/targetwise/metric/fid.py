@@ -56,7 +56,7 @@ def measure(
         draw: of the sample set.
         sampler: that made it, e.g. ``ddim-50``.
         model_sha256: of the weights that made it.
-        file: the images were read from, if somebody brought them.
+        file: that the images were read from, if they are a user's.
         reason: why there is no value.
         began: ``time.monotonic()`` when the work began.
 
@@ -211,7 +211,7 @@ def measure_draw(
 
 
 def measure_file(file: Path, reference_path: Path, names: Sequence[str], *, threads: int = 1) -> dict[str, Any]:
-    """Return the row of anybody's images.
+    """Return the row of a user's images.
 
     Args:
         file: an .npz with ``arr_0`` (N, H, W, C) uint8, or a folder or .zip of PNG files.

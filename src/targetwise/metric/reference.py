@@ -1,7 +1,7 @@
 """What samples are compared with: the features of real images, their mean and their covariance.
 
 Made once for each data set, split, extractor and implementation, and shared by all cells and studies. Features are
-extracted in chunks that lie as parts beside the result until it is whole, so a run that was killed goes on, and
+extracted in chunks that are kept as parts beside the result until it is whole, so a run that was killed goes on, and
 several processes, or several machines that see the same folder, can share the work.
 """
 
@@ -101,7 +101,7 @@ def load_reference(path: Path, asked: Selection | None = None) -> Reference:
     """Load reference statistics.
 
     Args:
-        path: of the ``.npz``; its facts lie beside it.
+        path: of the ``.npz``; its facts are beside it.
         asked: which reference it must be.
 
     Raises:
@@ -127,7 +127,7 @@ def load_reference(path: Path, asked: Selection | None = None) -> Reference:
 
 
 def is_current(selection: Selection, path: Path, root: Path = store.ROOT) -> bool:
-    """Return whether the reference of ``selection`` lies at ``path``, of the present images, weights and protocol."""
+    """Return whether ``path`` is the reference of ``selection``, of the present images, weights and protocol."""
     facts = path.with_suffix(".json")
     if not (path.exists() and facts.exists()):
         return False
@@ -147,7 +147,7 @@ def make(
 
     Args:
         selection: what it is of.
-        output: parts lie in ``state/<name>`` beside it meanwhile.
+        output: parts are in ``state/<name>`` beside it meanwhile.
         processes: on this machine, of one thread each; a GPU is fed by one.
         shard: (k, n) extracts only the parts whose number leaves k when divided by n, and publishes nothing: for n
             machines at once, before a last call without it.

@@ -80,7 +80,7 @@ def _slurm(config: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
     for problem in problems:
         yield Finding("wrong", "profile", f"{path}: {problem}")
     if not problems:
-        yield Finding("ok", "profile", f"{path}: partition, GPUs, memory and time are there for every rule and scale")
+        yield Finding("ok", "profile", f"{path}: partition, GPUs, memory and time fit for every rule and scale")
 
 
 def _status_command(profile: Mapping[str, Any], path: Path) -> Finding:
@@ -96,7 +96,7 @@ def _status_command(profile: Mapping[str, Any], path: Path) -> Finding:
         )
     if has_accounting and chosen == "squeue":
         return Finding(
-            "ok", "accounting", f"there is some; slurm-status-command: sacct in {path} is surer, squeue does"
+            "ok", "accounting", f"there is some; slurm-status-command: sacct in {path} is safer, squeue will do"
         )
     if not has_accounting and age and int(age[0]) < LEAST_JOB_AGE:
         return Finding(
@@ -123,7 +123,7 @@ def _folder() -> Iterator[Finding]:
         yield Finding(
             "note",
             "folder",
-            f"{here} can be written, but lies on {kind}, which other machines seldom see; the jobs need a folder "
+            f"{here} can be written, but is on {kind}, which other machines rarely see; the jobs need a folder "
             "that the compute nodes share",
         )
     else:
@@ -133,11 +133,11 @@ def _folder() -> Iterator[Finding]:
 def _disk(config: Mapping[str, Any]) -> Iterator[Finding]:
     shapes = disk.image_shapes(config)
     if shapes is None:
-        yield Finding("note", "disk", "the need is known once the data set is there")
+        yield Finding("note", "disk", "the need is known once the data set is prepared")
         return
     need, free = disk.disk(config, shapes).total, shutil.disk_usage(Path.cwd()).free
     words = f"the grid needs about {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
-    yield Finding("ok", "disk", words) if need < free else Finding("wrong", "disk", f"{words}; clear some, or move")
+    yield Finding("ok", "disk", words) if need < free else Finding("wrong", "disk", f"{words}; free some, or move")
 
 
 def _mlflow(config: Mapping[str, Any]) -> Iterator[Finding]:
@@ -148,7 +148,7 @@ def _mlflow(config: Mapping[str, Any]) -> Iterator[Finding]:
             yield Finding(
                 "note",
                 "MLflow",
-                f"mlflow.db would lie on {kind}, where two writers can damage SQLite; one run at a time, or "
+                f"mlflow.db would be on {kind}, where two writers can damage SQLite; one run at a time, or "
                 "set tracking.uri to a server (it can be made again: targetwise track)",
             )
         else:
@@ -171,7 +171,7 @@ def _mlflow(config: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _dvc() -> Iterator[Finding]:
     if not Path(".dvc").is_dir():
-        yield Finding("note", "DVC", "this folder is no DVC repository; results are not versioned")
+        yield Finding("note", "DVC", "this folder is not a DVC repository; results are not versioned")
         return
     require("dvc")
     try:
@@ -205,7 +205,7 @@ def _data(config: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _weights(config: Mapping[str, Any]) -> Iterator[Finding]:
     if config["metric"]["extractor"] not in config["weights"]:
-        yield Finding("ok", "weights", f"the extractor {config['metric']['extractor']} lies in the repository")
+        yield Finding("ok", "weights", f"the extractor {config['metric']['extractor']} is in the repository")
         return
     from targetwise.metric import inception
 
@@ -214,7 +214,7 @@ def _weights(config: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding("note", "weights", f"{inception.WEIGHTS} is not there yet; {make}")
     elif sha256_of_file(inception.WEIGHTS) not in inception.FILES:
         yield Finding(
-            "wrong", "weights", f"{inception.WEIGHTS} has an unknown digest; delete it, it is fetched again"
+            "wrong", "weights", f"{inception.WEIGHTS} has an unknown digest; delete it; it is then fetched again"
         )
     else:
         yield Finding("ok", "weights", f"{inception.WEIGHTS} has a declared digest")
@@ -233,7 +233,7 @@ def _torch() -> Iterator[Finding]:
         yield Finding(
             "wrong",
             "torch",
-            f"{built}, but it cannot use the driver {driver}; take a torch for an older CUDA, or a newer driver",
+            f"{built}, but it cannot use the driver {driver}; use a torch for an older CUDA, or a newer driver",
         )
     else:
         yield Finding(
@@ -251,7 +251,7 @@ def _driver_version() -> str:
 
 
 def _file_system(path: Path) -> str:
-    """Return the type of the file system that ``path`` lies on; empty where it cannot be known."""
+    """Return the type of the file system that ``path`` is on; empty where it cannot be known."""
     best, kind = "", ""
     try:
         mounts = Path("/proc/mounts").read_text().splitlines()

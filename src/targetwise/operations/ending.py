@@ -39,7 +39,7 @@ def reason_of(job: Any) -> tuple[str, str] | None:
     if all(Path(output).exists() for output in job.output):
         return None  # of a group, in which another one failed
     logs = [Path(log) for log in job.log if Path(log).exists()]
-    words = next(filter(None, (Words.of(tail(log)).remark for log in logs)), "ended without a word; was it killed?")
+    words = next(filter(None, (Words.of(tail(log)).remark for log in logs)), "ended silently; was it killed?")
     name = " ".join([job.rule.name, *map(str, job.wildcards)])
     return f"{name} ({logs[0]})" if logs else name, words.removeprefix("error: ")
 

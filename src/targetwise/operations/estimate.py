@@ -91,7 +91,7 @@ def estimate(config: Mapping[str, Any], path: Path, devices: int = 1) -> Estimat
     shapes = image_shapes(config)
     if shapes is None:
         images = store.ROOT / config["data"]["dataset"] / "dataset.npz"
-        raise UserError(f"how many images there are is known once `snakemake --cores 1 -- {images}` has run")
+        raise UserError(f"the number of images is known once `snakemake --cores 1 -- {images}` has run")
     record = rates.read_record(path)
     training = rates.training_rate(record, config["training"])
     sampling = rates.sampling_rate(record, config["training"])
@@ -158,7 +158,7 @@ def render(found: Estimate) -> str:
     missing = any(None in (scale.sampling, scale.measuring) for scale in found.scales)
     on_gpu = found.kind == "cuda"
     unit = "GPU-hours" if on_gpu else f"hours of this kind of CPU, {found.threads} of its {found.cores} threads each"
-    places = "a cell on each" if found.at_once == 1 else f"{found.at_once} cells at a time on each"
+    places = "one cell on each" if found.at_once == 1 else f"{found.at_once} cells at a time on each"
     lines = [
         f"study {found.study}: {counted(sum(scale.cells for scale in found.scales), 'cell')}",
         *aligned(rows, str.rjust),
@@ -167,13 +167,13 @@ def render(found: Estimate) -> str:
         f"{_hours(found.wall)} h on {found.devices} × {found.device}, {places}; "
         f"disk {found.disk.total / 1e9:.2f} GB",
         "",
-        "It rests on:",
+        "Based on:",
         *(f"- {ground}" for ground in found.grounds),
         f"- work: {_flop(trained)} of training, {_flop(sampled)} of sampling",
     ]
     if not on_gpu:
         lines.append(
-            "- this is no record of a GPU, so these are no GPU-hours: `make bench-gpu` on a GPU makes one; until "
+            "- this is not a GPU record, so these are not GPU-hours: `make bench-gpu` on a GPU makes one; until "
             "then, divide the work by the FLOP/s that you expect of it"
         )
     return "\n".join(lines)

@@ -94,7 +94,7 @@ def _configuration(study: str) -> Path:
 
 
 def watch(config: Mapping[str, Any], every: float) -> None:
-    """Print the table again and again, until no cell can move any more."""
+    """Print the table repeatedly, until no cell can change state any more."""
     while True:
         found = standings(config)
         clear = "\x1b[H\x1b[2J" if sys.stdout.isatty() else ""

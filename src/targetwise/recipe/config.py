@@ -20,7 +20,7 @@ Config = dict[str, Any]
 #: What both functions find in ``schedule``; a variant's own constants must not hide them.
 SCHEDULE_NAMES = frozenset({"alphas_cumprod", "sqrt_alpha", "sqrt_one_minus_alpha"})
 
-#: A variant's folder lies beside these, and `snakemake NAME` must not mean a rule; tests hold the list complete.
+#: A variant's folder is beside these, and `snakemake NAME` must not mean a rule; tests hold the list complete.
 RESERVED_NAMES = frozenset(
     {"all", "prepare_data", "prepare_weights", "reference_stats", "check_parameterization", "train", "sample"}
     | {"fid", "floor", "ceiling", "manifest"}
@@ -66,10 +66,10 @@ def validate(config: Mapping[str, Any]) -> Config:
 
 
 def require_readable(overlays: Iterable[Path | str] = (), base: Path = BASE) -> None:
-    """Refuse configuration files that Snakemake would refuse in words of its own, or silently read by half.
+    """Refuse configuration files that Snakemake would refuse with its own message, or silently read in part.
 
-    Of a key that is there twice, it keeps the last. A file of ``--configfile`` that is no YAML it refuses before
-    it reads any of our code; `targetwise check` says on which line.
+    Of a key that is there twice, it keeps the last. It refuses a ``--configfile`` that is not YAML before it reads
+    any of our code; `targetwise check` says on which line.
 
     Raises:
         UserError: with file and line.

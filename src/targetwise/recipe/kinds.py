@@ -15,7 +15,7 @@ from targetwise.files import sha256_of_file
 
 WORKFLOW = Path("workflow")
 
-#: The functions that a file must define, by the folder that it lies in.
+#: The functions that a file must define, by the folder that it is in.
 KINDS: dict[str, tuple[str, ...]] = {
     "parameterizations": ("compute_training_target", "predict_x0"),
     "paths": ("coefficients",),
@@ -105,6 +105,6 @@ def load_file(kind: str, path: Path) -> Source:
         raise UserError(f"{path} does not run: {in_one_line(error)}") from error
     for function in KINDS[kind]:
         if not callable(getattr(module, function, None)):
-            raise UserError(f"{path} must define {' and '.join(KINDS[kind])}; {function} is not there")
+            raise UserError(f"{path} must define {' and '.join(KINDS[kind])}; {function} is missing")
     found = {name: each for name, each in vars(module).items() if callable(each) and not name.startswith("_")}
     return Source(kind, path.stem, sha256_of_file(path), found)

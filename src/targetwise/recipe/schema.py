@@ -67,7 +67,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}, line {line}: not a text in UTF-8") from None
+        raise UserError(f"{path}, line {line}: not UTF-8 text") from None
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = ", ".join(" ".join(each.split()) for each in (error.context, error.problem) if each)
@@ -119,8 +119,8 @@ def fault(content: Any, schema: Path) -> str | None:
 def violations(content: Mapping[str, Any], schema: Path) -> list[Any]:
     """Return jsonschema's errors in ``content``.
 
-    A machine that was lent for one cell may lack jsonschema; then nothing is checked, which is said once, and whoever
-    reads the results with the whole project checks them.
+    A machine that was lent for one cell may lack jsonschema; then nothing is checked, which is said once. The results
+    are checked when they are read with the whole project.
     """
     validator = _validator(schema.resolve())
     return [] if validator is None else list(validator.iter_errors(dict(content)))
@@ -177,7 +177,7 @@ def _explain(error: Any) -> str:
             return f"{where} is {value!r}; {nearest(value, map(str, error.validator_value))}"
         case "uniqueItems":
             twice = next(item for item in value if value.count(item) > 1)
-            return f"{where} names {twice!r} twice; each may stand there once"
+            return f"{where} names {twice!r} twice; each may appear once"
         case "pattern" | "maxLength":
             meaning = error.schema.get("description")
             return f"{where} is {value!r}; {f'it must be {meaning}' if meaning else NAME_RULE}"
@@ -204,7 +204,7 @@ def _wanted(kind: str | list[str], value: Any) -> str:
     kinds = [kind] if isinstance(kind, str) else kind
     wanted = " or ".join(TYPE_WORDS[kind] for kind in kinds)
     if isinstance(value, str) and {"number", "integer"} & set(kinds) and _reads_as_number(value):
-        return f"{wanted}, but YAML reads this as a text; write it without quotes and like 1.0e-4 or 1.0e+4"
+        return f"{wanted}, but YAML reads this as text; write it without quotes, like 1.0e-4 or 1.0e+4"
     if "string" in kinds and isinstance(value, bool):
         return f"{wanted}; YAML reads yes, no, on and off as true or false, so put it in quotes"
     return wanted

@@ -41,7 +41,7 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Spread:
-    """Where a value lies among the recorded seeds; ``within`` is None where that cannot be told."""
+    """Where a value lies among the recorded seeds; ``within`` is None where that is unknown."""
 
     within: bool | None
     words: str
@@ -89,7 +89,7 @@ def compare(recorded: Side, made: Side, seeds: Sequence[Manifest]) -> Comparison
     """Compare a cell with its record.
 
     Args:
-        recorded: its files may be missing: their digests are compared all the same.
+        recorded: its files may be missing: their digests are still compared.
         made: the same cell, made again.
         seeds: the manifests of all recorded seeds that are comparable, the recorded one among them.
     """
@@ -127,7 +127,7 @@ def spread(recorded: Manifest, made: Manifest, seeds: Sequence[Manifest]) -> Spr
     if value is None or own is None:
         return Spread(None, "there is no value, because the cell diverged")
     if len(values) < 2:
-        return Spread(None, "there is one recorded seed, so how seeds scatter is not known")
+        return Spread(None, "there is one recorded seed, so the scatter of seeds is unknown")
     count, mean, deviation = len(values), float(np.mean(values)), float(np.std(values, ddof=1))
     half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, count - 1)) * deviation * math.sqrt(1 + 1 / count)
     low, high = min(values), max(values)
@@ -137,7 +137,7 @@ def spread(recorded: Manifest, made: Manifest, seeds: Sequence[Manifest]) -> Spr
         f"{100 * CONFIDENCE:g} % of further seeds are expected; the {count} recorded have {low:.6g} to {high:.6g}"
     )
     if deviation and value != own:
-        words += f"; from its record it is {abs(value - own) / deviation:.2g} of their standard deviation away"
+        words += f"; it is {abs(value - own) / deviation:.2g} of their standard deviation from its record"
     return Spread(within, words)
 
 
@@ -157,7 +157,7 @@ def _model_off(recorded: Side, made: Side) -> str:
         return "it diverged as recorded, with other weights"
     path = recorded.folder / "model.safetensors"
     if not path.exists() or sha256_of_file(path) != there["model_sha256"]:
-        return "how far cannot be told, because the recorded model.safetensors is not here"
+        return "by how much is unknown, because the recorded model.safetensors is not here"
     return _weights_off(load_file(path), load_file(made.folder / "model.safetensors"))
 
 
@@ -187,7 +187,7 @@ def _samples_off(recorded: Side, made: Side, there: Mapping[str, Any], here: Map
     path = Path("samples") / there["sampler"] / f"draw{there['draw']}.npz"
     before = _images(recorded.folder / path, there["samples_sha256"])
     if before is None:
-        return f"how far cannot be told, because the recorded {path.name} is not here"
+        return f"by how much is unknown, because the recorded {path.name} is not here"
     difference = np.abs(before.astype(np.int16) - load_samples(made.folder / path))
     share = 100 * float((difference > 0).any(-1).mean())
     return (

@@ -23,7 +23,7 @@ SCHEMA = Path("workflow/schemas/manifest.schema.yaml")
 
 
 def write(folder: Path) -> None:
-    """Write ``manifest.json`` of the cell that lies finished in ``folder``.
+    """Write ``manifest.json`` of the finished cell in ``folder``.
 
     Raises:
         UserError: if a record is missing or damaged, or one does not belong to the others.

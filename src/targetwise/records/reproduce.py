@@ -1,4 +1,4 @@
-"""Make a cell again, from nothing and beside the results, and say how it compares with its record.
+"""Make a cell again, from scratch and beside the results, and say how it compares with its record.
 
 The record is the cell's manifest. The cell is made in a scratch folder that holds a copy of ``workflow/`` and a link
 to ``data/``, whose files are accepted by digest only. A run that is cut off goes on there when it is started again.
@@ -62,7 +62,7 @@ def reproduce(study: Config, cell: Cell, stop: Stop, keep: Path | None = None) -
 
     Raises:
         StoppedEarlyError: if the training was asked to stop; the same call goes on.
-        UserError: if there is no record, or the record is of something else than would be made now.
+        UserError: if there is no record, or the record is of something other than what would be made now.
     """
     if not (cell.folder / manifest.NAME).exists():
         raise UserError(f"{cell.folder / manifest.NAME} does not exist; only a finished cell can be reproduced")
@@ -141,7 +141,7 @@ def _scratch(cell: Cell, record: Mapping[str, Any], keep: Path | None) -> Iterat
         raise UserError(f"{folder} is a file; a folder is needed")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if keep is None and folder.lstat().st_uid != os.getuid():  # others may write there, and it is emptied
-        raise UserError(f"{folder} belongs to somebody else; name a folder of your own with --keep")
+        raise UserError(f"{folder} belongs to another user; name a folder of your own with --keep")
     with _alone(folder):
         purpose = {
             "cell": str(cell.folder.resolve()),
@@ -157,7 +157,7 @@ def _scratch(cell: Cell, record: Mapping[str, Any], keep: Path | None) -> Iterat
             store.ROOT.mkdir(exist_ok=True)
             (folder / store.ROOT).symlink_to(store.ROOT.resolve(), target_is_directory=True)
             write_json(marker, purpose)
-            print(f"working in {folder}; cut off, the same command goes on there", file=sys.stderr, flush=True)
+            print(f"working in {folder}; if cut off, the same command goes on there", file=sys.stderr, flush=True)
         yield folder
         if keep is None:
             shutil.rmtree(folder)
@@ -187,7 +187,7 @@ def _alone(folder: Path) -> Iterator[None]:
 def _empty(folder: Path, *, is_ours: bool) -> None:
     left = [path for path in folder.iterdir() if path.name != LOCK]
     if left and not is_ours:
-        raise UserError(f"{folder} holds something else than a reproduction of this cell; name a new folder")
+        raise UserError(f"{folder} holds something other than a reproduction of this cell; name a new folder")
     for path in left:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -168,7 +168,7 @@ def _sentence(
         return text + "."
     verdicts = set(pairs["verdict"])
     if verdicts == {"too few seeds"}:
-        only = "there is one seed" if measured["seeds"].max() == 1 else "no two share two finished seeds"
+        only = "there is only one seed" if measured["seeds"].max() == 1 else "no two share two finished seeds"
         return (
             f"Whether any difference is real cannot be said, because {only}. Lowest first, the {metric} is {ranking}."
         )
@@ -189,7 +189,7 @@ def _over_settings(scales: Sequence[ScaleAnswer], metric: str, kind: str) -> str
         if scale.winner:
             won.setdefault(scale.winner, []).append(scale.scale)
     if not won:
-        return f"At none of the {len(scales)} {kind} is one parameterization shown to have the lowest {metric}."
+        return f"No parameterization is shown to have the lowest {metric} at any of the {len(scales)} {kind}."
     if len(won) == 1 and all(scale.winner for scale in scales):
         return (
             f"{next(iter(won))} gives the lowest {metric} at each of the {len(scales)} {kind}, and its differences "
@@ -199,7 +199,7 @@ def _over_settings(scales: Sequence[ScaleAnswer], metric: str, kind: str) -> str
     undecided = [scale.scale for scale in scales if not scale.winner]
     if undecided:
         parts.append(f"at {listed(undecided)} no parameterization is shown to be the lowest")
-    return f"The {kind} do not all say the same: {'; '.join(parts)}."
+    return f"The {kind} do not all agree: {'; '.join(parts)}."
 
 
 def _lower(pair: Any) -> str:

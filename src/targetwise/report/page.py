@@ -31,7 +31,7 @@ def render(config: Mapping[str, Any], folder: Path) -> str:
 
     Args:
         config: the content of ``study.json``.
-        folder: where the page will lie; its links to the study's files are relative to it.
+        folder: where the page will be; its links to the study's files are relative to it.
 
     Returns:
         HTML that loads nothing. The same files give the same text.

@@ -1,6 +1,6 @@
 """From measured rows to the answer: the table of all cells, and paired differences between parameterizations.
 
-The table is built from the grid in the configuration, never from what happens to lie on disk, so a cell that was not
+The table is built from the grid in the configuration, never from what happens to be on disk, so a cell that was not
 made is named as missing.
 """
 

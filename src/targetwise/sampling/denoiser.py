@@ -30,7 +30,7 @@ from targetwise.jobs.parts import Parts
 from targetwise.progress import Progress
 from targetwise.recipe import kinds
 
-#: Images at a time where nobody says how many.
+#: Images at a time where no number is given.
 BATCH = 500
 
 
@@ -162,7 +162,7 @@ def draw_images(
                 if batch == 1:
                     raise
                 batch = max(1, batch // 2)
-                print(f"{what}: out of memory; goes on with {batch} images at a time", file=sys.stderr, flush=True)
+                print(f"{what}: out of memory; going on with {batch} images at a time", file=sys.stderr, flush=True)
                 continue
             first += count
             if not images.isfinite().all():  # as uint8 it would look like an image

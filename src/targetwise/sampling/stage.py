@@ -104,6 +104,6 @@ def _require_trained_with(files: Mapping[str, str], training: Mapping[str, Any],
     for path, digest in files.items():
         if training.get("sources", {}).get(path, digest) != digest:
             raise UserError(
-                f"{path} is not the file that {folder / 'training.json'} was trained with; undo its change, or train "
+                f"{path} is not the file that {folder / 'training.json'} was trained with; undo the change, or train "
                 f"again: `snakemake --cores all all --configfile {folder.parents[2] / 'study.json'}`"
             )

@@ -53,7 +53,7 @@ def differences(before: Mapping[str, str], now: Mapping[str, str], states: Path)
     if any(before[name] != now[name] for name in REFUSED):
         was, is_now = (f"{each['device']} ({each['format']})" for each in (before, now))
         raise UserError(
-            f"the state in {states} was saved on {was}, and this is {is_now}: the result would be neither's; "
+            f"the state in {states} was saved on {was}, and this is {is_now}: the result would match neither; "
             f"continue it on {was}, or delete {states} to start again"
         )
     return [f"{name} {now[name]} instead of {before[name]}" for name in now if now[name] != before[name]]

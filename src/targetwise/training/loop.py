@@ -71,7 +71,7 @@ def train(
         specification: the content of ``cell.json``.
         images: the training split.
         folder: the cell's; receives ``model.safetensors`` (the EMA weights), ``train.jsonl`` and, last,
-            ``training.json``. ``state/train`` lies in it until then, and ``kept/train`` from then on (kept.py).
+            ``training.json``. ``state/train`` is in it until then, and ``kept/train`` from then on (kept.py).
         save_every_seconds: between two saved states.
         stop: says when to stop early.
         world: the processes that train the cell together.
@@ -114,10 +114,10 @@ def train(
 
 
 def _is_published(folder: Path, key: str) -> bool:
-    """Return whether the result of the very same cell lies whole in the folder.
+    """Return whether the result of the very same cell is whole in the folder.
 
     Raises:
-        UserError: if what lies there was not trained by this loop; nobody has said that it may go.
+        UserError: if what is there was not trained by this loop, so that it must not be replaced.
     """
     model, curve, facts = (folder / name for name in OUTPUTS)
     if not (facts.exists() and model.exists() and curve.exists()):
@@ -137,7 +137,7 @@ def _resume(trainer: Trainer, log: "TrainingLog", states: StateFolder, world: Wo
     if saved is not None:
         trainer.restore(saved, states.path)
     if world.any(world.sum(torch.tensor(float(trainer.step))).item() != trainer.step * world.size):
-        raise UserError(f"the processes see different states in {states.path}; it must lie on a shared file system")
+        raise UserError(f"the processes see different states in {states.path}; it must be on a shared file system")
     if world.is_main:
         log.cut(trainer.step)
 

@@ -1,4 +1,4 @@
-"""Publish what a procedure of somebody's own trained, as the result of a cell.
+"""Publish what a user's own procedure trained, as the result of a cell.
 
 The stages after the training then treat the cell like any other; docs/extending.md shows how.
 """
@@ -90,7 +90,7 @@ def _read_specification(path: Path) -> dict[str, Any]:
             return dict(content)
     except (KeyError, TypeError, ValueError):
         pass
-    raise UserError(f"{path} is no cell.json of results/<study>/<parameterization>/<scale>/seed<n>/")
+    raise UserError(f"{path} is not a cell.json of results/<study>/<parameterization>/<scale>/seed<n>/")
 
 
 def _read_lines(path: Path) -> list[Mapping[str, Any]]:
@@ -105,8 +105,8 @@ def _read_lines(path: Path) -> list[Mapping[str, Any]]:
         try:
             lines.append(json.loads(text))
         except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number} is no JSON ({error})") from None
+            raise UserError(f"{path}, line {number} is not JSON ({error})") from None
     if not lines:
-        raise UserError(f"{path} holds no line")
+        raise UserError(f"{path} has no lines")
     check_curve(lines, path, every_value=True)
     return lines

@@ -51,7 +51,7 @@ class StateFolder(ExclusiveFolder):
                 continue
             content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             if content["key"] != self.key:
-                print(f"{path} is of another specification; starting from nothing", file=sys.stderr)
+                print(f"{path} is of another specification; starting from scratch", file=sys.stderr)
                 self._remove(path)
                 continue
             return content

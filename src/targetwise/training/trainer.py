@@ -231,7 +231,7 @@ class Trainer:
         network: torch.nn.Module = self.model
         if self.world.size > 1:
             network = DistributedDataParallel(network, [self.device] if self.device.type == "cuda" else None)
-        # Gradients that add up over micro-batches, or are exchanged, must not lie where a graph writes the next ones.
+        # Gradients that add up over micro-batches, or are exchanged, must not be where a graph writes the next ones.
         graphs = self.world.size == 1 and self.micro_batch >= self.count
         compile_network(network, self.device, self.options, graphs=graphs)
         return network

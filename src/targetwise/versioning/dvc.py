@@ -115,7 +115,7 @@ def recorded(group: Group) -> dict[str, dict[Path, str]]:
             if stage.name in entries
         }
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
-        raise UserError(f"{LOCK} is damaged, or holds the marks of a merge; take one side of it with git") from None
+        raise UserError(f"{LOCK} is damaged, or holds merge markers; take one side of it with git") from None
 
 
 def has_remote() -> bool:
@@ -137,7 +137,7 @@ def fetch(stages: Iterable[str]) -> str:
 
 
 class Cache:
-    """DVC's cache: files under their digests. What is asked of it is told from the bytes, whatever a date says."""
+    """DVC's cache: files under their digests. It answers by the bytes, whatever a date says."""
 
     def __init__(self) -> None:
         """Find the cache of the project in the working directory."""
@@ -179,7 +179,7 @@ class Cache:
         link(path, self.path(md5))
 
     def put_in_place(self, path: Path, md5: str) -> None:
-        """Put the file with this digest where the results have it, in place of what lies there."""
+        """Put the file with this digest where the results have it, in place of what is there."""
         link(self.path(md5), path)
 
 

@@ -1,7 +1,7 @@
 """Bring back what dvc.lock records, from DVC's cache or its remote, and make Snakemake agree.
 
 A file counts by its bytes and by what it says it was made from, never by its date. What is damaged, lost, or of
-another configuration is named, and left to be made again. What lies here whole and newer than the record stays.
+another configuration is named, and left to be made again. What is here, whole and newer than the record, stays.
 """
 
 import os
@@ -32,7 +32,7 @@ class Outcome:
         whole: cells of which everything is there.
         outdated: cells of which something recorded is of another configuration than the present one.
         unrecorded: cells of which something is not recorded.
-        lost: recorded files that nobody has any more, or not undamaged.
+        lost: recorded files of which no undamaged copy is left.
         placed: how many files were put in place.
         notes: what was repaired on the way, and what could not be.
     """
@@ -100,7 +100,7 @@ def restore(study: Mapping[str, Any]) -> Outcome:
         up_to_date += _restore_cell(cell, recorded.get(cell.name, {}), agreement, cache, outcome)
     # Dates and records of all that is up to date are made again, each job's after those of the jobs before it.
     _snakemake(group, up_to_date, "--touch", "--forceall", "--cores", "1")
-    # dvc.lock may lack what lies here. And where a file is missing, Snakemake makes it only for a job that has to run
+    # dvc.lock may lack what is here. And where a file is missing, Snakemake makes it only for a job that has to run
     # and needs it: this one's needs them all.
     (cells.RESULTS / study["study"] / "versioned.json").unlink(missing_ok=True)
     if len(outcome.whole) == len(cells.grid(study)):
@@ -109,7 +109,7 @@ def restore(study: Mapping[str, Any]) -> Outcome:
 
 
 def _repair(group: Group, recorded: Mapping[str, Mapping[Path, str]], cache: Cache, outcome: Outcome) -> None:
-    """Make DVC's cache whole, with what lies in the results or in the remote."""
+    """Make DVC's cache whole, with what is in the results or in the remote."""
     lacking: dict[Path, tuple[str, str]] = {}
     for cell, files in recorded.items():
         for path, md5 in files.items():
@@ -188,7 +188,7 @@ def _restore_cell(
 
 
 def _lying_here(part: Part, recorded: Mapping[Path, str], cache: Cache) -> Facts:
-    """Return the facts of a part as it lies in the results.
+    """Return the facts of a part as it is in the results.
 
     Raises:
         UserError: if a file of it is missing or damaged.
