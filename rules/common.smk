@@ -94,6 +94,16 @@ def specifications_of_samplings(wildcards):
     return list(dict.fromkeys(str(cells.sampling_file(study, name, draw.sampler)) for draw in DRAWS[name]))
 
 
-def sampling_of(wildcards):
-    """Return the options of one of a parameterization's samplings."""
-    return variants.samplings(STUDY, wildcards.parameterization)[wildcards.sampler]
+def samplings_of(wildcards):
+    """Return the options of a parameterization's samplings, by name."""
+    return variants.samplings(STUDY, wildcards.parameterization)
+
+
+def sampler_file(sampling):
+    """Return the file of the sampler that options name."""
+    return str(kinds.file_of("samplers", sampling["sampler"]))
+
+
+def training_of(wildcards):
+    """Return the section `training` that holds for a parameterization."""
+    return variants.settings(STUDY, wildcards.parameterization)["training"]

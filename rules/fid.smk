@@ -24,7 +24,7 @@ rule fid:
         "results/{study}/{parameterization}/{scale}/seed{seed}/benchmark/fid-{sampler}-draw{draw}.tsv"
     conda:
         "../environment.yml"
-    threads: STUDY["training"]["threads"]
+    threads: lambda wildcards: training_of(wildcards)["threads"]
     params:
         gpu=lambda wildcards, resources: slurm.gpu_demand(resources),
     shell:
@@ -65,7 +65,7 @@ rule ceiling:
         sampling=lambda wildcards: specifications_of_samplings(wildcards)[0],
         specification=f"results/{{study}}/{{parameterization}}/{{scale}}/seed{CELLS[0].seed}/cell.json",
         files=parameterization_files,
-        sampler=f"workflow/samplers/{STUDY['sampling']['sampler']}.py",
+        sampler=lambda wildcards: sampler_file(next(iter(samplings_of(wildcards).values()))),
         manifest=manifest_of(STUDY["data"]["dataset"]),
         images=ancient(f"{DATASET}/dataset.npz"),
         reference=f"{REFERENCE}.json",
@@ -79,7 +79,7 @@ rule ceiling:
         "results/{study}/{parameterization}/{scale}/benchmark/ceiling.tsv"
     conda:
         "../environment.yml"
-    threads: STUDY["training"]["threads"]
+    threads: lambda wildcards: training_of(wildcards)["threads"]
     params:
         gpu=lambda wildcards, resources: slurm.gpu_demand(resources),
     shell:

@@ -7,7 +7,7 @@ sampling-<sampler>.json + model.safetensors + training.json -> <cell>/samples/<s
 rule sample:
     input:
         options="results/{study}/{parameterization}/sampling-{sampler}.json",
-        sampler=lambda wildcards: str(kinds.file_of("samplers", sampling_of(wildcards)["sampler"])),
+        sampler=lambda wildcards: sampler_file(samplings_of(wildcards)[wildcards.sampler]),
         specification="results/{study}/{parameterization}/{scale}/seed{seed}/cell.json",
         facts="results/{study}/{parameterization}/{scale}/seed{seed}/training.json",
         model=ancient("results/{study}/{parameterization}/{scale}/seed{seed}/model.safetensors"),
@@ -21,11 +21,11 @@ rule sample:
         "results/{study}/{parameterization}/{scale}/seed{seed}/benchmark/sample-{sampler}-draw{draw}.tsv"
     conda:
         "../environment.yml"
-    threads: STUDY["training"]["threads"]
+    threads: lambda wildcards: training_of(wildcards)["threads"]
     params:
         launch=lambda wildcards, resources: slurm.launcher(resources),
         # A function of the resources makes no samples out of date when its value changes, as nothing here should.
-        batch=lambda wildcards, resources: sampling_of(wildcards)["batch"],
+        batch=lambda wildcards, resources: samplings_of(wildcards)[wildcards.sampler]["batch"],
         gpu=lambda wildcards, resources: slurm.gpu_demand(resources),
     shell:
         "{params.launch} workflow/scripts/sample.py --specification {input.specification:q} --options {input.options:q}"

@@ -46,13 +46,13 @@ rule train:
         "results/{study}/{parameterization}/{scale}/seed{seed}/benchmark/train.tsv"
     conda:
         "../environment.yml"
-    threads: STUDY["training"]["threads"]
+    threads: lambda wildcards: training_of(wildcards)["threads"]
     # A function of the resources makes no cell out of date when its value changes, as nothing here should.
     params:
         launch=lambda wildcards, resources: slurm.launcher(resources),
         gpu=lambda wildcards, resources: slurm.gpu_demand(resources),
         budget=lambda wildcards, resources: slurm.time_budget(resources),
-        save_every=lambda wildcards, resources: STUDY["training"]["save_every_seconds"],
+        save_every=lambda wildcards, resources: training_of(wildcards)["save_every_seconds"],
     shell:
         "{params.launch} workflow/scripts/train.py --specification {input.specification:q}"
         " --save-every-seconds {params.save_every} --wait {params.gpu} {params.budget}"

@@ -19,8 +19,9 @@ from targetwise.check.roundtrip import check
 from targetwise.diffusion.parameterization import Parameterization, load
 from targetwise.diffusion.schedule import at
 from targetwise.errors import UserError
-from targetwise.files import sha256_of_array, write_json
+from targetwise.files import read_whole, sha256_of_array, write_json
 from targetwise.recipe import config as configuration
+from targetwise.sampling import denoiser as sampling
 
 ROOT = Path(__file__).parent.parent
 
@@ -81,18 +82,38 @@ def whole_outcome(**changes: Any) -> dict[str, Any]:
     }
 
 
-def sampling_options(study: Mapping[str, Any], cell: Cell, sampler: str) -> dict[str, Any]:
-    """Return what the facts beside a cell's samples must say of how they were sampled."""
-    folder = cell.folder.parents[2]
-    return cells.specifications(study)[cells.sampling_file(folder, cell.parameterization, sampler)]
+def denoise(denoiser: Any, noise: Tensor, options: Mapping[str, Any]) -> Tensor:
+    """Run the sampler that ``options`` name, for a denoiser with a ``variant``."""
+    return sampling.denoise(denoiser, noise, sampling.Sampler(denoiser.variant, options))
+
+
+def of_one_cell(study: Mapping[str, Any], cell: Cell) -> dict[Path, dict[str, Any]]:
+    """Return the specifications of a study that has no other cell."""
+    grid = {"parameterizations": [cell.parameterization], "scales": [cell.scale], "seeds": [cell.seed]}
+    return cells.specifications({**study, "grid": {**study["grid"], **grid}})
+
+
+def sampled_facts(study: Mapping[str, Any], cell: Cell, sampler: str, training: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the facts beside samples say of how they were made, if they were made under ``study``."""
+    specifications = of_one_cell(study, cell)
+    options = specifications[cells.sampling_file(cell.folder.parents[2], cell.parameterization, sampler)]
+    key = cells.Keys(None).of_samples(specifications[cell.folder / "cell.json"], training, options, training["draw"])
+    return {"key": key, "sampling": options}
 
 
 def as_measured(study: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row of a cell with the key that it has if it was measured under the configuration of ``study``."""
-    specifications, cell = cells.specifications(study), Cell(**row["cell"])
+    """Return a row of a cell with the key that it has if it was sampled and measured under ``study``.
+
+    Its training is the one that is there, or else one that finished.
+    """
+    cell, sampler = Cell(**row["cell"]), row["sampler"]
+    status = (read_whole(cell.folder / "training.json") or {"status": "finished"})["status"]
+    training = {"model_sha256": row["model_sha256"], "status": status, "draw": row["draw"]}
+    samples = {**row, "key": sampled_facts(study, cell, sampler, training)["key"]}
     reference = {"images_sha256": row["reference_sha256"], "extractor_sha256": row["extractor_sha256"]}
+    specifications = of_one_cell(study, cell)
     metric = specifications[cell.folder.parents[2] / "metric.json"]
-    key = cells.draw_key(specifications[cell.folder / "cell.json"], row, row["sampler"], metric, reference)
+    key = cells.draw_key(specifications[cell.folder / "cell.json"], samples, sampler, metric, reference)
     return {**row, "key": key}
 
 

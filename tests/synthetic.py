@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from helpers import as_measured, sampling_options
+from helpers import as_measured, sampled_facts
 from sklearn.datasets import load_digits
 
 from targetwise import cells
@@ -124,8 +124,9 @@ class Files:
             "seconds": 1.0,
             "environment": ENVIRONMENT,
         }
-        options = sampling_options(self.config, cell, sampler)
-        write_json(samples.with_suffix(".json"), {"images": len(images), "sampling": options, **common})
+        status = json.loads((cell.folder / "training.json").read_text())["status"]
+        made = sampled_facts(self.config, cell, sampler, {"model_sha256": DIGEST, "status": status, "draw": draw})
+        write_json(samples.with_suffix(".json"), {"images": len(images), **made, **common})
         value = None if reason else 40.0 + self.cells.index(cell) + draw
         row = {
             "what": "cell",

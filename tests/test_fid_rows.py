@@ -174,7 +174,7 @@ def test_samples_that_are_not_finite_give_a_diverged_row_and_no_number(digits, t
     """As uint8 they would look like images."""
 
     class Denoiser:
-        image_shape, device, seed, load = (1, 8, 8), CPU, 0, staticmethod(lambda path: None)
+        image_shape, device, seed, load, variant = (1, 8, 8), CPU, 0, staticmethod(lambda path: None), {}
 
     def denoise(_, noise, options):
         images = torch.zeros_like(noise)
@@ -183,6 +183,7 @@ def test_samples_that_are_not_finite_give_a_diverged_row_and_no_number(digits, t
 
     monkeypatch.setattr(stage, "Denoiser", lambda *arguments: Denoiser())
     monkeypatch.setattr(denoiser, "denoise", denoise)
+    monkeypatch.setattr(denoiser, "Sampler", lambda variant, options: None)
     (tmp_path / "model.safetensors").write_bytes(b"")
     digest = sha256_of_file(tmp_path / "model.safetensors")
     write_json(tmp_path / "training.json", whole_outcome(model_sha256=digest))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
-from helpers import diffusers_options, link_workflow
+from helpers import denoise, diffusers_options, link_workflow
 
 from targetwise import cells
 from targetwise.check import roundtrip as check
@@ -20,7 +20,7 @@ from targetwise.diffusion.network import build
 from targetwise.diffusion.schedule import make_schedule
 from targetwise.files import sha256_of_array
 from targetwise.recipe import config
-from targetwise.sampling.denoiser import Denoiser, denoise, to_uint8
+from targetwise.sampling.denoiser import Denoiser, to_uint8
 from targetwise.training import loop
 from targetwise.training.stopping import Stop
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import as_measured, sampling_options
+from helpers import as_measured, sampled_facts
 from markupsafe import Markup
 from PIL import Image
 
@@ -118,7 +118,8 @@ def make_cell(config, name, seed, value, *, scale="tiny", reason=None, marks=())
     samples = cell.folder / "samples/ddim-50/draw0.npz"
     samples.parent.mkdir(parents=True)
     np.savez(samples, images)
-    options, digest = sampling_options(config, cell, "ddim-50"), sha256_of_array(images)
+    digest = sha256_of_array(images)
+    made = sampled_facts(config, cell, "ddim-50", {"model_sha256": DIGEST, "status": status, "draw": 0})
     facts = {"status": status, "reason": reason, "seconds": 30.0, "environment": ENVIRONMENT}
     write_json(
         samples.with_suffix(".json"),
@@ -128,7 +129,7 @@ def make_cell(config, name, seed, value, *, scale="tiny", reason=None, marks=())
             "images": len(images),
             "samples_sha256": digest,
             "model_sha256": DIGEST,
-            "sampling": options,
+            **made,
         },
     )
     write_json(

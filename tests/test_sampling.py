@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
-from helpers import DIFFUSERS_PATHS, EXAMPLE, LINEAR, ROOT, TARGETS, diffusers_options, some_images, whole_outcome
+from helpers import (
+    DIFFUSERS_PATHS,
+    EXAMPLE,
+    LINEAR,
+    ROOT,
+    TARGETS,
+    denoise,
+    diffusers_options,
+    some_images,
+    whole_outcome,
+)
 from safetensors.torch import save_file
 
 from targetwise import cells
@@ -21,7 +31,7 @@ from targetwise.diffusion.schedule import at, make_schedule
 from targetwise.errors import UserError
 from targetwise.files import read_json, sha256_of_file, write_json
 from targetwise.metric import bounds
-from targetwise.sampling.denoiser import Denoiser, denoise, draw_images, to_uint8
+from targetwise.sampling.denoiser import Denoiser, draw_images, to_uint8
 from targetwise.sampling.stage import sample
 from targetwise.training import loop
 from targetwise.training.stopping import Stop
@@ -496,7 +506,7 @@ def test_a_network_samples_with_the_kernels_of_its_training(
         else:
             reference = SimpleNamespace(extractor=lambda device: SimpleNamespace(features=features))
             with pytest.raises(KeyboardInterrupt):
-                bounds.ceiling(specification, options(steps=1), images, reference, ["frechet"])
+                bounds.ceiling(specification, options(steps=1), images, reference, ["frechet"], sampler="ddim-1")
             assert seen.pop() == "features"
     assert set(seen) == {(deterministic, tf32, tf32, not deterministic)}
     assert switches() == before

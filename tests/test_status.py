@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import as_measured, sampling_options, whole_outcome
+from helpers import as_measured, whole_outcome
 
 from targetwise import cells, cli, errors, files
 from targetwise.data.digests import declared
@@ -229,13 +229,9 @@ def test_a_row_that_was_measured_otherwise_is_not_done(study, folder, change):
 
 
 def test_a_row_of_samples_that_were_sampled_otherwise_is_not_done(study, folder):
+    """Also where the samples are gone, as they are while they are made again."""
     publish(study, folder)
     measure(study, folder)
-    (cell,) = cells.grid(study)
-    facts = {"draw": 0, "status": "finished", "reason": None, "model_sha256": "m", "samples_sha256": "1" * 64}
-    sampling = sampling_options(study, cell, "ddim-50")
-    write_json(folder / "samples/ddim-50/draw0.json", {**facts, "sampling": sampling})
-    assert standing(study) == ("done", "")
     study["sampling"]["clip"] = not study["sampling"]["clip"]
     assert standing(study) == ("waiting", "trained, not yet measured")
 

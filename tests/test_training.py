@@ -20,6 +20,7 @@ from safetensors.numpy import load_file
 from targetwise.cells import grid, specifications
 from targetwise.cells.outcome import marks
 from targetwise.compute import device as device_module
+from targetwise.compute.conditions import conditions
 from targetwise.compute.distributed import World
 from targetwise.data.store import Images
 from targetwise.diffusion import parameterization
@@ -30,7 +31,6 @@ from targetwise.sampling.denoiser import Denoiser, draw_images, to_uint8
 from targetwise.sampling.stage import sample
 from targetwise.training import loop
 from targetwise.training import trainer as trainer_module
-from targetwise.training.conditions import conditions
 from targetwise.training.state import StateFolder
 from targetwise.training.stopping import Stop
 from targetwise.training.trainer import Trainer

@@ -17,7 +17,7 @@ from targetwise.check.process import check_files
 from targetwise.data import store
 from targetwise.data.store import Images
 from targetwise.errors import UserError
-from targetwise.files import read_json, write_json
+from targetwise.files import read_json, write_json_if_changed
 from targetwise.jobs import drivers
 from targetwise.jobs.kept import release
 from targetwise.metric import fid, inception, reference
@@ -63,13 +63,13 @@ def run(study: Mapping[str, Any], cell: Cell, stop: Stop) -> list[dict[str, Any]
     folder = cell.folder
     specification = read_json(folder / "cell.json")
     variant, whole = folder.parents[1], folder.parents[2]
-    write_json(variant / "check.json", check_files(read_json(variant / "variant.json")))
+    write_json_if_changed(variant / "check.json", check_files(read_json(variant / "variant.json")))
     agreement, before = Agreement(study), Before()
     for part in parts(study, cell):
         if part.draw is None:
             # Always asked for: it knows its own result, and refuses to train over that of a user's own rule.
             _say(f"training {cell.name}")
-            every = study["training"]["save_every_seconds"]
+            every = variants.settings(study, cell.parameterization)["training"]["save_every_seconds"]
             train(specification, images, folder, save_every_seconds=every, stop=stop)
         elif agreement.current(cell, part, before):
             continue

@@ -119,7 +119,8 @@ def table(study: Study, output: Path | None) -> None:
     said_twice = "setting" if frame["setting"].equals(frame["scale"]) else "scale"
     print(statistics.summary(frame).drop(columns=said_twice).to_string(index=False))
     for row in frame[frame["status"] != "finished"].itertuples():
-        print(f"{row.status}: {row.parameterization}-{row.scale}-{row.seed} draw {row.draw}: {row.reason}")
+        draw = f"{row.sampling} draw {row.draw}" if study["grid"].get("samplings") else f"draw {row.draw}"
+        print(f"{row.status}: {row.parameterization}-{row.scale}-{row.seed} {draw}: {row.reason}")
     pairs = statistics.pairs(frame)
     if len(pairs):
         print(

@@ -148,10 +148,10 @@ def read_json(path: Path) -> Any:
 def read_whole(path: Path) -> dict[str, Any] | None:
     """Return the content of a JSON file; None while it is not there or not whole."""
     try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return None
-    return content
+    return content if isinstance(content, dict) else None
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:

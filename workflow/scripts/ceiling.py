@@ -34,13 +34,16 @@ def main() -> None:
     images = store.training_images(specification)
     reference = load_reference(arguments.reference, Selection.asked(options))
     variant, network = specification["variant"], specification["network"]
+    sampler = arguments.sampling.stem.removeprefix("sampling-")
     sources = source_digests([*source_files(variant, network), *sampling_files(variant, network, sampling)])
     fid.write_row_once(
         arguments.output.parent,
         "ceiling",
-        row_key(options, reference.facts, "ceiling", specification, sampling, sources, golden_draw()),
+        row_key(options, reference.facts, "ceiling", specification, sampler, sampling, sources, golden_draw()),
         arguments.output,
-        lambda parts: bounds.ceiling(specification, sampling, images, reference, options["names"], parts),
+        lambda parts: bounds.ceiling(
+            specification, sampling, images, reference, options["names"], parts, sampler=sampler
+        ),
     )
 
 

@@ -7,6 +7,7 @@ from targetwise.cells.grid import RESULTS, Cell, Draw, draws, find, grid, refere
 from targetwise.cells.keys import (
     Keys,
     draw_key,
+    model_files,
     row_key,
     sampling_files,
     sampling_key,
@@ -31,6 +32,7 @@ __all__ = [
     "draws",
     "find",
     "grid",
+    "model_files",
     "reference_name",
     "require_specifications",
     "row_key",

@@ -6,6 +6,7 @@ draw its samples and its row. A part's first file says what the part was made fr
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,11 @@ TRAINING, SAMPLES, ROW = "training", "samples", "row"
 
 #: What the first file of samples and of a row must say.
 SAYS = {
-    SAMPLES: ("model_sha256", "samples_sha256", "sampling"),
-    ROW: ("key", "model_sha256", "samples_sha256", "reference_sha256", "extractor_sha256"),
+    SAMPLES: ("key", "draw", "status", "reason", "model_sha256", "samples_sha256"),
+    ROW: (
+        *("key", "draw", "status", "reason", "model_sha256", "samples_sha256"),
+        *("reference_sha256", "extractor_sha256"),
+    ),
 }
 
 Facts = dict[str, Any]
@@ -112,6 +116,7 @@ class Agreement:
         self.specifications = specifications(config)
         self.study = RESULTS / config["study"]
         self._keys = Keys(_images_digest(config))
+        self._training_keys: dict[Cell, str] = {}
 
     def require(self, cell: Cell) -> Before:
         """Return the facts of a cell's parts, and make sure that all agree, as far as their first files tell.
@@ -134,17 +139,31 @@ class Agreement:
             )
         before[part.kind, part.draw] = facts
 
-    def current(self, cell: Cell, part: Part, before: Before) -> Facts | None:
-        """Return the facts of a part that is here, whole, and agrees, and add them to ``before``; None otherwise."""
+    def current(self, cell: Cell, part: Part, before: Before, *, whole: bool = True) -> Facts | None:
+        """Return the facts of a part that is here and agrees, and add them to ``before``; None otherwise.
+
+        Args:
+            cell: of the study's grid.
+            part: of the cell.
+            before: the facts of the parts that it is made from.
+            whole: whether its files must also be what they say, which reads them all.
+        """
         try:
-            require_whole(part)
             facts = read_facts(part.facts, part.kind)
+            if not self.holds(cell, part, facts, before):
+                return None
+            if whole:
+                require_whole(part)
         except UserError:
-            return None
-        if not self.holds(cell, part, facts, before):
             return None
         before[part.kind, part.draw] = facts
         return facts
+
+    def training_key(self, cell: Cell) -> str:
+        """Return the digest of all that decides a cell's training now."""
+        if cell not in self._training_keys:
+            self._training_keys[cell] = self._keys.of(self.specifications[cell.folder / "cell.json"])
+        return self._training_keys[cell]
 
     def is_trained(self, cell: Cell, training: Mapping[str, Any]) -> bool:
         """Return whether a training is of the present configuration: its key says so.
@@ -153,25 +172,26 @@ class Agreement:
         """
         return training.get("key") in (None, self.training_key(cell))
 
-    def measures(self, cell: Cell, draw: Draw, row: Mapping[str, Any], training: Mapping[str, Any]) -> bool:
-        """Return whether a row is of the present configuration, and of this training of its cell.
+    def is_sampled(self, cell: Cell, draw: Draw, samples: Mapping[str, Any], training: Mapping[str, Any]) -> bool:
+        """Return whether samples, as the facts beside them say, are of the present configuration and training."""
+        return (samples.get("key"), samples.get("model_sha256")) == (
+            self._samples_key(cell, draw, training),
+            training["model_sha256"],
+        )
 
-        The samples may be gone, or be in the making: then the row itself has to say what it was measured on.
+    def is_measured(self, cell: Cell, draw: Draw, row: Mapping[str, Any], training: Mapping[str, Any]) -> bool:
+        """Return whether a row is of the present configuration, and of samples of it and of this training.
+
+        The samples themselves are not asked, because they may be gone: the row's key is made of theirs.
         """
-        _, *others = parts(self.config, cell)
-        of_samples, of_row = (part for part in others if part.draw == draw)
-        samples = read_whole(of_samples.facts)
-        before: Before = {(TRAINING, None): dict(training), (SAMPLES, draw): samples or dict(row)}
-        try:
-            return (samples is None or self.holds(cell, of_samples, samples, before)) and self.holds(
-                cell, of_row, row, before
-            )
-        except KeyError:  # it does not say what it must
+        if any(name not in row for name in SAYS[ROW]) or row["model_sha256"] != training["model_sha256"]:
             return False
-
-    def training_key(self, cell: Cell) -> str:
-        """Return the digest of all that decides a cell's training now."""
-        return self._keys.of(self.specifications[cell.folder / "cell.json"])
+        # Cells are restored without their reference; what the row says of it then cannot be contradicted.
+        digests = {"images_sha256": row["reference_sha256"], "extractor_sha256": row["extractor_sha256"]}
+        samples = {**row, "key": self._samples_key(cell, draw, training)}
+        specification = self.specifications[cell.folder / "cell.json"]
+        metric = self.specifications[self.study / "metric.json"]
+        return bool(row["key"] == draw_key(specification, samples, draw.sampler, metric, self._reference or digests))
 
     def holds(self, cell: Cell, part: Part, facts: Mapping[str, Any], before: Before) -> bool:
         """Return whether a part was made from the present configuration and from the parts ``before`` it.
@@ -185,21 +205,24 @@ class Agreement:
         if part.draw is None:
             return self.is_trained(cell, facts)
         training, samples = before.get((TRAINING, None)), before.get((SAMPLES, part.draw))
-        if training is None or facts["model_sha256"] != training["model_sha256"]:
+        if training is None:
             return False
-        specification = self.specifications[cell.folder / "cell.json"]
         if part.kind == SAMPLES:
-            options = self.specifications[sampling_file(self.study, cell.parameterization, part.draw.sampler)]
-            key = self._keys.of_samples(specification, training, options, part.draw.number)
-            return bool(facts["sampling"] == options and facts.get("key") in (None, key))
+            return self.is_sampled(cell, part.draw, facts, training)
         if samples is None or facts["samples_sha256"] != samples["samples_sha256"]:
             return False
-        # Cells are restored without their reference; what the row says of it then cannot be contradicted.
-        path = store.ROOT / self.config["data"]["dataset"] / "reference" / f"{reference_name(self.config)}.json"
-        digests = {"images_sha256": facts["reference_sha256"], "extractor_sha256": facts["extractor_sha256"]}
-        reference = read_json(path) if path.exists() else digests
-        options = self.specifications[self.study / "metric.json"]
-        return bool(facts["key"] == draw_key(specification, samples, part.draw.sampler, options, reference))
+        return self.is_measured(cell, part.draw, facts, training)
+
+    def _samples_key(self, cell: Cell, draw: Draw, training: Mapping[str, Any]) -> str:
+        options = self.specifications[sampling_file(self.study, cell.parameterization, draw.sampler)]
+        return self._keys.of_samples(self.specifications[cell.folder / "cell.json"], training, options, draw.number)
+
+    @cached_property
+    def _reference(self) -> Facts | None:
+        """The facts of the reference that is here, if they say what rows are measured against."""
+        folder = store.ROOT / self.config["data"]["dataset"] / "reference"
+        facts = read_whole(folder / f"{reference_name(self.config)}.json")
+        return facts if facts and {"images_sha256", "extractor_sha256"} <= facts.keys() else None
 
 
 def _images_digest(config: Mapping[str, Any]) -> str | None:

@@ -31,14 +31,18 @@ def source_files(resolved: Mapping[str, Any], scale: Mapping[str, Any] | None = 
     return files
 
 
-def sampling_files(resolved: Mapping[str, Any], scale: Mapping[str, Any], sampling: Mapping[str, Any]) -> list[Path]:
-    """Return the files that a trained variant is sampled by: target, network, path and sampler."""
+def model_files(resolved: Mapping[str, Any], scale: Mapping[str, Any]) -> list[Path]:
+    """Return the files that a trained network is read by, whoever trained it: target, network and path."""
     return [
         parameterization_file(resolved["target"]),
         kinds.file_of("networks", network_name(scale)),
         kinds.file_of("paths", resolved["diffusion"]["schedule"]),
-        kinds.file_of("samplers", sampling["sampler"]),
     ]
+
+
+def sampling_files(resolved: Mapping[str, Any], scale: Mapping[str, Any], sampling: Mapping[str, Any]) -> list[Path]:
+    """Return the files that a trained variant is sampled by: :func:`model_files` and the sampler."""
+    return [*model_files(resolved, scale), kinds.file_of("samplers", sampling["sampler"])]
 
 
 def source_digests(files: Iterable[Path]) -> dict[str, str]:
@@ -78,7 +82,7 @@ def sampling_key(
 
 
 class Keys:
-    """The keys that trainings of a study have now; each parameterization's file is read once."""
+    """The keys that trainings and samples of a study have now; each file of ``workflow/`` is read once."""
 
     def __init__(self, images: str | None) -> None:
         """Prepare for trainings on the images with the SHA-256 ``images``; None where they are not known."""
@@ -130,6 +134,6 @@ def draw_key(
         options: the content of ``metric.json``.
         reference: its facts.
     """
-    made = [samples[name] for name in ("draw", "status", "reason", "samples_sha256", "model_sha256")]
+    made = [samples[name] for name in ("key", "draw", "status", "reason", "samples_sha256", "model_sha256")]
     threads = specification["training"]["threads"]  # their number can change the last bit of a feature
     return row_key(options, reference, specification["cell"], threads, sampler, *made)

@@ -49,9 +49,7 @@ def specifications(config: Mapping[str, Any]) -> dict[Path, dict[str, Any]]:
             files[sampling_file(study, name, sampler)] = {"protocol": PROTOCOL["sampling"], **decisive}
     for cell in grid(config):
         own = settings[cell.parameterization]
-        scale = variants.merge(config["scales"][cell.scale], own["network"])
-        training = variants.decisive("training", own["training"])
-        training["global_batch"] = scale.pop("global_batch", training["global_batch"])
+        training = variants.training(config, cell.parameterization, cell.scale)
         files[cell.folder / "cell.json"] = {
             "protocol": PROTOCOL["training"],
             "cell": {
@@ -61,9 +59,9 @@ def specifications(config: Mapping[str, Any]) -> dict[Path, dict[str, Any]]:
                 "seed": cell.seed,
             },
             "variant": resolved[cell.parameterization],
-            "network": scale,
+            "network": variants.network(config, cell.parameterization, cell.scale),
             "data": {**own["data"], "train_sha256": declared(dataset, "train")},
-            "training": training,
+            "training": variants.decisive("training", training),
         }
     return files
 

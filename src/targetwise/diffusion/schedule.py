@@ -37,8 +37,9 @@ def make_schedule(
     """
     a, b = _coefficients(diffusion, parameters or {})
     alphas_cumprod = (a**2).to(device, dtype)
-    if preserves_variance(a, b):
-        # As diffusers computes them, in the type that was asked for: on its own paths we share every bit with it.
+    if preserves_variance(a, b) and _is_of_fp32(a**2):
+        # As diffusers computes them, in the type that was asked for: on its own paths we share every bit with it. Of
+        # others this would lose what is smaller than the rounding of 1 − a².
         a, b = alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt()
     schedule = {
         "alphas_cumprod": alphas_cumprod,
@@ -55,6 +56,11 @@ def make_schedule(
 def preserves_variance(a: Tensor, b: Tensor) -> bool:
     """Return whether a² + b² = 1 at every time step, in fp64."""
     return bool(((a**2 + b**2 - 1).abs() < 1e-12).all())
+
+
+def _is_of_fp32(values: Tensor) -> bool:
+    """Return whether fp64 numbers are fp32 ones, but for the last bits of fp64."""
+    return torch.allclose(values.float().double(), values, rtol=1e-14, atol=0)
 
 
 def _coefficients(diffusion: Mapping[str, Any], parameters: Mapping[str, float]) -> tuple[Tensor, Tensor]:

@@ -45,13 +45,12 @@ def adopt(config: Mapping[str, Any], jobs: Iterable[Any]) -> int:
     # Imported here, because each job imports this module and none needs it.
     from targetwise.cells.agreement import Agreement
 
-    kept = 0
-    try:
-        agreement = Agreement(config)
-        for cell, parts in doomed.items():
+    kept, agreement = 0, Agreement(config)
+    for cell, parts in doomed.items():
+        try:
             kept += _adopt_cell(agreement, cell, parts)
-    except (UserError, OSError) as error:
-        print(f"note: finished results are not kept: {error}", flush=True)
+        except (UserError, OSError) as error:
+            print(f"note: finished results of {cell.name} are not kept: {error}", flush=True)
     if kept:
         print(f"note: {counted(kept, 'finished result', 'are')} up to date; put back, not made again", flush=True)
     return kept
@@ -92,8 +91,9 @@ def _adopt_cell(agreement: "Agreement", cell: Cell, doomed: set[tuple[str, Draw 
     kept = 0
     before: Before = {}
     for part in parts(agreement.config, cell):
-        facts, rule = agreement.current(cell, part, before), rules[part.kind]
-        if facts and (rule, part.draw) in doomed and "key" in facts:  # one's own rule for training records none
+        is_doomed = (rules[part.kind], part.draw) in doomed
+        facts, rule = agreement.current(cell, part, before, whole=is_doomed), rules[part.kind]
+        if facts and is_doomed and "key" in facts:  # one's own rule for training records none
             of = {"sampler": part.draw.sampler, "draw": part.draw.number} if part.draw else {}
             job = JOBS[rule].format(**of)
             Kept(cell.folder / "kept" / job, facts["key"], [*part.others, part.facts]).adopt()

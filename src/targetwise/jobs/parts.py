@@ -1,11 +1,12 @@
 """Unfinished work: arrays that are made one after the other, so that a kill costs the last one only."""
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from targetwise.files import atomic, write_text
+from targetwise.files import atomic, canonical_json, write_text
 
 
 class Parts:
@@ -19,6 +20,14 @@ class Parts:
             for old in folder.glob("*.npz"):
                 old.unlink()
             write_text(marker, key)
+
+    def keep_only(self, kind: str, conditions: Mapping[str, str]) -> None:
+        """Remove the arrays ``<kind>-…`` that were made under other conditions: a result is not of two kinds."""
+        marker, now = self.folder / f"{kind}.json", canonical_json(conditions)
+        if not marker.exists() or marker.read_bytes() != now.encode():
+            for old in self.folder.glob(f"{kind}-*.npz"):
+                old.unlink()
+            write_text(marker, now)
 
     def read(self, name: str) -> np.ndarray | None:
         """Return an array, or None if it is not there; one that is damaged is removed."""

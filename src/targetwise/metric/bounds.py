@@ -43,6 +43,8 @@ def ceiling(
     reference: Reference,
     names: Sequence[str],
     finished: Parts | None = None,
+    *,
+    sampler: str,
 ) -> dict[str, Any]:
     """Measure the samples of a cell's network with its initial weights.
 
@@ -53,6 +55,7 @@ def ceiling(
         reference: to compare with.
         names: of the metrics.
         finished: images and features that an earlier run has made, and that this one adds to.
+        sampler: the name of these options, e.g. ``ddim-50``.
     """
     began = time.monotonic()
     device = choose(specification["training"]["threads"])
@@ -70,7 +73,7 @@ def ceiling(
         what="ceiling",
         cell=specification["cell"],
         draw=0,
-        sampler=f"{options['sampler']}-{options['steps']}",
+        sampler=sampler,
         reason=None if finite else NOT_FINITE,
         began=began,
     )

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from targetwise.compute.conditions import conditions
 from targetwise.errors import UserError
 from targetwise.files import sha256_of_file
 from targetwise.jobs.parts import Parts
@@ -29,6 +30,9 @@ DIGESTS = {"digits": DIGITS_WEIGHTS_SHA256, "inception": inception.LAYERS_SHA256
 #: Images at a time: what a core's cache and a card's memory like. Changes speed only.
 INCEPTION_BATCH = {"cpu": 16, "cuda": 256}
 
+
+#: How features are computed on any device, in the terms of the ``training`` section.
+FP32 = {"precision": {"cpu": "fp32", "cuda": "fp32"}, "tf32": False}
 
 #: Images of which the features are saved together, about, while a metric is computed: half a minute of one CPU core.
 PART = 256
@@ -69,6 +73,8 @@ class Extractor:
             finished: features that an earlier run has extracted, and that this one adds to.
         """
         chunk = self.batch * max(1, PART // self.batch)
+        if finished:
+            finished.keep_only("features", conditions(device, FP32))
         chunks = []
         with Progress(what, len(images), "image", silent=not what) as progress:
             for first in range(0, len(images), chunk):

@@ -193,9 +193,9 @@ def _scale(
     order = config["grid"]["parameterizations"]
     training_flops, sampling_flops, measuring, bounds = 0, 0, 0.0, 0.0
     for variant in order:
-        own, network = variants.settings(config, variant)["training"], variants.network(config, variant, name)
+        own, network = variants.training(config, variant, name), variants.network(config, variant, name)
         found = cost(network, channels, size)
-        training_flops += own["steps"] * network.get("global_batch", own["global_batch"]) * found.training
+        training_flops += own["steps"] * own["global_batch"] * found.training
         for index, options in enumerate(variants.samplings(config, variant).values()):
             draw_flops = options["images"] * options["steps"] * found.forward
             sample = draw_flops / sampling.flops_per_second if sampling else 0.0

@@ -119,7 +119,7 @@ def _standing(cell: Cell, agreement: Agreement, now: float) -> Standing:
         row = read_whole(path)
         if row is None and path.exists():
             return Standing(cell, "failed", f"{path} is damaged; {remedy(path)}")
-        if row is None or not agreement.measures(cell, draw, row, outcome):
+        if row is None or not agreement.is_measured(cell, draw, row, outcome):
             return _in_measuring(cell, draw, now)
     return Standing(cell, "done")
 

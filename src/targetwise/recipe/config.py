@@ -100,7 +100,7 @@ def parameterization_file(target: str) -> Path:
 
 def network_name(scale: Mapping[str, Any]) -> str:
     """Return the name of a scale's file in ``workflow/networks/``."""
-    return str(scale.get("network", "unet"))
+    return str(scale.get("network", variants.NETWORK))
 
 
 def source_folders(dataset: Mapping[str, Any]) -> list[str]:
@@ -166,10 +166,31 @@ def _check_parameterizations(config: Config) -> None:
         kinds.require_known("weightings", resolved["weighting"], f"parameterizations.{name}.weighting", "constant")
         kinds.require_known("paths", resolved["diffusion"]["schedule"], f"parameterizations.{name}.schedule")
         for parameter in resolved["parameters"]:
-            if parameter in SCHEDULE_NAMES:
+            if parameter in SCHEDULE_NAMES or parameter in resolved["diffusion"]:
+                owner = "the schedule's" if parameter in SCHEDULE_NAMES else "a field of diffusion's"
                 raise UserError(
                     f"configuration: parameterizations.{name}.parameters holds the name '{parameter}', which "
-                    "is the schedule's own; take another name"
+                    f"is {owner} own; take another name"
+                )
+        _check_one_owner(config, name)
+
+
+def _check_one_owner(config: Config, name: str) -> None:
+    """Refuse a field that a variant sets and something else overrides: its name would promise what is not so."""
+    own = config["parameterizations"][name] or {}
+    if "schedule" in own and "schedule" in (own.get("diffusion") or {}):
+        raise UserError(f"configuration: parameterizations.{name} sets diffusion.schedule twice; leave one out")
+    for scale in config["grid"]["scales"]:
+        if "global_batch" in (own.get("training") or {}) and "global_batch" in (config["scales"].get(scale) or {}):
+            raise UserError(
+                f"configuration: parameterizations.{name} and scales.{scale} both set the global batch; leave one out"
+            )
+    for sampling in config["grid"].get("samplings", []):
+        for field in own.get("sampling") or {}:
+            if field in (config.get("samplings", {}).get(sampling) or {}):
+                raise UserError(
+                    f"configuration: parameterizations.{name} and samplings.{sampling} both set sampling.{field}; "
+                    "leave one out"
                 )
 
 

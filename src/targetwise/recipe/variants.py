@@ -17,6 +17,9 @@ Config = dict[str, Any]
 #: Sections of the configuration that a variant may be laid over; ``network`` is laid over each scale.
 SECTIONS = ("data", "diffusion", "training", "sampling")
 
+#: The file of ``workflow/networks/`` where a scale names none.
+NETWORK = "unet"
+
 #: How a value is written in the name of a variant.
 IN_NAMES = str.maketrans({"-": "m", "+": None, ".": "p"})
 
@@ -63,7 +66,8 @@ def swept(config: Mapping[str, Any]) -> Config:
     for name, definition in config["parameterizations"].items():
         variants = dict(_spell_out(name, definition))
         for variant in variants:
-            if variant in found["parameterizations"]:
+            # The same definition is no other variant: study.json, laid over its configuration, holds both.
+            if found["parameterizations"].get(variant, variants[variant]) != variants[variant]:
                 raise UserError(f"configuration: parameterizations.{name} gives the name '{variant}' a second time")
         found["parameterizations"].update(variants)
         names[name] = list(variants)
@@ -83,8 +87,17 @@ def settings(config: Mapping[str, Any], name: str) -> Config:
 
 
 def network(config: Mapping[str, Any], name: str, scale: str) -> Config:
-    """Return the options of a variant's network at a scale."""
-    return merge(config["scales"][scale], settings(config, name)["network"])
+    """Return the options of a variant's network at a scale; another network than the scale's has no option of it."""
+    below = {key: value for key, value in config["scales"][scale].items() if key != "global_batch"}
+    own = settings(config, name)["network"]
+    file = below.get("network", NETWORK)
+    return merge(below if own.get("network", file) == file else {}, own)
+
+
+def training(config: Mapping[str, Any], name: str, scale: str) -> Config:
+    """Return the section ``training`` that holds for a variant at a scale, which may have a batch of its own."""
+    options: Config = settings(config, name)["training"]
+    return {**options, "global_batch": config["scales"][scale].get("global_batch", options["global_batch"])}
 
 
 def decisive(section: str, options: Mapping[str, Any]) -> Config:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from targetwise import cells
-from targetwise.cells import Cell, Draw, source_digests, source_files
+from targetwise.cells import Cell, Draw, source_digests
 from targetwise.cells.agreement import SAMPLES, TRAINING, Agreement
 from targetwise.cells.rows import read_row
 from targetwise.data import store
 from targetwise.errors import UserError
 from targetwise.files import canonical_json, read_json, sha256_of_file, sha256_of_json, write_json
+from targetwise.recipe import kinds
 from targetwise.recipe.schema import violations
 
 NAME = "manifest.json"
@@ -73,7 +74,7 @@ def gather(folder: Path) -> dict[str, Any]:
         "configuration": configuration,
         "configuration_sha256": {name: sha256_of_json(each) for name, each in configuration.items()},
         "code": {
-            "sources": source_digests(source_files(specification["variant"], specification["network"])),
+            "sources": _sources(agreement.config, training, [facts for facts, _ in made]),
             "check_sha256": sha256_of_file(variant / "check.json"),
         },
         "data": {
@@ -88,6 +89,7 @@ def gather(folder: Path) -> dict[str, Any]:
             },
             "finished_at": datetime.fromtimestamp(training["finished_at"], UTC).isoformat(timespec="seconds"),
             "key": training.get("key"),
+            "continued": training.get("continued", []),
             "model_sha256": training["model_sha256"],
             "log_sha256": sha256_of_file(folder / "train.jsonl"),
         },
@@ -95,6 +97,15 @@ def gather(folder: Path) -> dict[str, Any]:
         "seconds": {stage: record["seconds"] for stage, record in stages},
         "environments": _environments(stages),
     }
+
+
+def _sources(
+    config: Mapping[str, Any], training: Mapping[str, Any], samples: Iterable[Mapping[str, Any]]
+) -> dict[str, str]:
+    """Return the SHA-256 of each file of ``workflow/`` that training, samples and rows are defined in."""
+    metrics = source_digests(kinds.file_of("metrics", name) for name in config["metric"]["names"])
+    recorded = [training.get("sources", {}), *(facts["sources"] for facts in samples)]
+    return {path: digest for sources in (*recorded, metrics) for path, digest in sources.items()}
 
 
 def labels(draws: Sequence[Mapping[str, Any]]) -> list[str]:

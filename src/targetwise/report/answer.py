@@ -46,9 +46,9 @@ def answer(
 
     Args:
         states: of :func:`cell_states`.
-        summary: of :func:`targetwise.statistics.summary`.
-        pairs: of :func:`targetwise.statistics.pairs`.
-        frame: of :func:`targetwise.statistics.table`.
+        summary: of :func:`targetwise.report.statistics.summary`.
+        pairs: of :func:`targetwise.report.statistics.pairs`.
+        frame: of :func:`targetwise.report.statistics.table`.
         metric: what the rows measure.
     """
     scales = [

@@ -10,12 +10,14 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from targetwise import cells
-from targetwise.cells import Cell
+from targetwise.cells import Cell, Draw
+from targetwise.cells.agreement import Agreement
 from targetwise.cells.outcome import read_curve
 from targetwise.data import store
 from targetwise.data.samples import load_samples
-from targetwise.files import read_json
+from targetwise.files import read_json, read_whole
 from targetwise.metric.measures import title
+from targetwise.recipe import variants
 from targetwise.recipe.config import variant
 from targetwise.report import figures, published, statistics
 from targetwise.report.answer import CERTAINTY, answer, cell_states, listed, metric_of, number, records, signed
@@ -81,10 +83,13 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "certainty": CERTAINTY,
         "order": config["grid"]["parameterizations"],
         "answer": answer(states, summary, pairs, frame, metric),
-        "batches": _batches(config),
+        "budget": _budget(config),
         "finished": int((states["status"] == "finished").sum()),
         "cells": _cells(config, frame, folder),
-        "others": {name: title(name, config["metric"]["extractor"]) for name in config["metric"]["names"][1:]},
+        "others": {
+            statistics.column_of(name): title(name, config["metric"]["extractor"])
+            for name in config["metric"]["names"][1:]
+        },
         "floor": limits[None]["value"] if None in limits else None,
         "ceilings": [row["value"] for key, row in limits.items() if key],
         "scales": [
@@ -112,8 +117,12 @@ def _setting(
     here = frame[frame["setting"] == setting]
     scale, rows = here["scale"].iloc[0], here[here["status"] == "finished"]
     comparisons = pairs[(pairs["setting"] == setting) & (pairs["seeds"] > 0)]
-    ceilings = {key[0]: row["value"] for key, row in limits.items() if key and key[1] == scale}
-    floor = limits[None]["value"] if None in limits else None
+    # Only what was measured with as many images, and of networks that were sampled in the same way.
+    samplers = set(here["sampling"])
+    ceilings = {
+        key[0]: row["value"] for key, row in limits.items() if key and key[1] == scale and row["sampler"] in samplers
+    }
+    floor = limits[None]["value"] if None in limits and set(rows["n"]) <= {limits[None]["n"]} else None
     logs = {name: {cell.seed: read_curve(path) for cell, path in _logs(config, name, scale)} for name in order}
     losses = {
         name: {seed: [(line["step"], line["loss"]) for line in lines] for seed, lines in by_seed.items() if lines}
@@ -140,13 +149,41 @@ def _setting(
     }
 
 
-def _batches(config: Mapping[str, Any]) -> str:
-    """Return the images per step, by scale where they differ."""
-    common = config["training"]["global_batch"]
-    own = {scale: config["scales"][scale].get("global_batch", common) for scale in config["grid"]["scales"]}
-    if len(set(own.values())) == 1:
-        return f"{next(iter(own.values())):,}"
-    return listed([f"{batch:,} ({scale})" for scale, batch in own.items()])
+def _budget(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return in words what every cell was given; where variants, scales or samplings differ, each is named."""
+    axes = config["grid"]
+    trainings = {
+        (name, scale): variants.training(config, name, scale)
+        for name in axes["parameterizations"]
+        for scale in axes["scales"]
+    }
+    samplings = {
+        (name, each): options
+        for name in axes["parameterizations"]
+        for each, options in variants.samplings(config, name).items()
+    }
+    return {
+        "steps": _varied({key: f"{options['steps']:,}" for key, options in trainings.items()}),
+        "batches": _varied({key: f"{options['global_batch']:,}" for key, options in trainings.items()}),
+        "sampling": _varied(
+            {
+                key: f"{options['sampler'].upper()} with {options['steps']} steps, "
+                f"{counted(options['draws'], 'draw')} of {counted(options['images'], 'image')}"
+                for key, options in samplings.items()
+            }
+        ),
+    }
+
+
+def _varied(values: Mapping[tuple[str, str], str]) -> str:
+    """Return a value, or where it differs each value with the names that it belongs to."""
+    for labels in ({key: key[1] for key in values}, {key: key[0] for key in values}):
+        found = {label: {values[key] for key in values if labels[key] == label} for label in labels.values()}
+        if len(set(values.values())) == 1:
+            return next(iter(values.values()))
+        if all(len(each) == 1 for each in found.values()):
+            return listed([f"{next(iter(each))} ({label})" for label, each in found.items()])
+    return listed([f"{value} ({name}, {other})" for (name, other), value in values.items()])
 
 
 def _marks(rows: pd.DataFrame) -> list[str]:
@@ -169,11 +206,14 @@ def _mean_clipped(runs: list[list[dict[str, Any]]]) -> tuple[list[int], list[flo
 def _sample_sheets(config: Mapping[str, Any], frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Show each parameterization's first draw in a setting, of a seed that all have if there is one."""
     archives: dict[str, dict[int, Path]] = {name: {} for name in config["grid"]["parameterizations"]}
+    agreement = Agreement(config)
     for row in records(frame[frame["draw"] == 0]):
-        cell = Cell(config["study"], row.parameterization, row.scale, row.seed)
-        path = cell.folder / "samples" / row.sampling / "draw0.npz"
-        facts = path.with_suffix(".json")
-        if path.exists() and facts.exists() and read_json(facts)["images"]:
+        cell, draw = Cell(config["study"], row.parameterization, row.scale, row.seed), Draw(row.sampling, 0)
+        path = cell.folder / "samples" / f"{draw.name}.npz"
+        facts, training = read_whole(path.with_suffix(".json")), read_whole(cell.folder / "training.json")
+        if not (facts and training and path.exists() and facts["images"]):
+            continue
+        if agreement.is_trained(cell, training) and agreement.is_sampled(cell, draw, facts, training):
             archives[cell.parameterization][cell.seed] = path
     having = [set(found) for found in archives.values() if found]
     common = sorted(set.intersection(*having)) if having else []

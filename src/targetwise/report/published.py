@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from targetwise.recipe import config as configuration
+from targetwise.recipe import variants
 
 NUMBERS = Path("workflow/resources/published.csv")
 
@@ -27,6 +28,10 @@ INDIFFERENT = frozenset(
 )
 
 
+#: A variant that sets one of these follows another protocol than the study, and stands beside nothing published.
+OTHER_PROTOCOL = frozenset({"network", *variants.SECTIONS})
+
+
 def beside(study: Mapping[str, Any], summary: pd.DataFrame) -> dict[str, Any] | None:
     """Return the published numbers and ours at the scales that are the same networks.
 
@@ -37,9 +42,11 @@ def beside(study: Mapping[str, Any], summary: pd.DataFrame) -> dict[str, Any] | 
     Returns:
         ``scales``; ``ours`` and ``published``, a row each with ``values`` by scale (None where there is none);
         ``differences``, the options in which the protocols differ; ``sources``. None if the study measures something
-        else: other data, another extractor or another reference set.
+        else: other data, another extractor or another reference set; or if it names samplings.
     """
     preset = configuration.load([PRESET])
+    if study["grid"].get("samplings"):  # which of them to compare is nobody's choice
+        return None
     if (study["data"]["dataset"], study["metric"]["extractor"], study["metric"]["reference"]) != (
         preset["data"]["dataset"],
         preset["metric"]["extractor"],
@@ -57,6 +64,7 @@ def beside(study: Mapping[str, Any], summary: pd.DataFrame) -> dict[str, Any] | 
     ours = [
         {"entry": name, "seeds": max(rows["seeds"], default=0), "values": _values(rows, "mean", scales)}
         for name in study["grid"]["parameterizations"]
+        if not set(study["parameterizations"].get(name) or {}) & OTHER_PROTOCOL
         for rows in [summary[summary["parameterization"] == name]]
     ]
     published = []

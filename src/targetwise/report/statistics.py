@@ -18,7 +18,7 @@ from targetwise.cells import rows
 from targetwise.cells.agreement import Agreement
 from targetwise.cells.outcome import marks, read_outcome
 from targetwise.errors import UserError
-from targetwise.files import remedy
+from targetwise.files import read_json, remedy
 from targetwise.recipe import variants
 from targetwise.recipe.config import variant
 
@@ -68,18 +68,26 @@ def table(config: Mapping[str, Any]) -> pd.DataFrame:
     points = [(cell, draw) for cell in cells.grid(config) for draw in cells.draws(config, cell.parameterization)]
     named = bool(config["grid"].get("samplings"))
     agreement = Agreement(config)
-    records = [_record(agreement, cell, draw, named) for cell, draw in points]
+    trainings = {cell: _training(cell) for cell in cells.grid(config)}
+    records = [_record(agreement, cell, draw, trainings[cell], named) for cell, draw in points]
     others = _further_numbers(config, [record.pop("values", {}) for record in records])
     frame = pd.DataFrame.from_records(records, columns=list(TABLE_COLUMNS)).astype(TABLE_COLUMNS)
     _require_comparable(frame)
     return frame.join(others).join(_differing(config, points))
 
 
+def column_of(name: str) -> str:
+    """Return the column of a further number of the metrics: its name, unless the table has such a column already."""
+    return f"metric.{name}" if name in TABLE_COLUMNS else name
+
+
 def _further_numbers(config: Mapping[str, Any], values: list[Mapping[str, float]]) -> pd.DataFrame:
     """Return what the metrics measured beside the first one's number, a column each; NaN where there is no number."""
     first, *others = config["metric"]["names"]
     names = [name for name in dict.fromkeys([*others, *(name for each in values for name in each)]) if name != first]
-    return pd.DataFrame([{name: each.get(name) for name in names} for each in values], columns=names, dtype="float64")
+    numbers = [{name: each.get(name) for name in names} for each in values]
+    frame = pd.DataFrame(numbers, columns=names, dtype="float64")
+    return frame.rename(columns=column_of)
 
 
 def _differing(config: Mapping[str, Any], points: list[tuple[cells.Cell, cells.Draw]]) -> pd.DataFrame:
@@ -98,7 +106,8 @@ def _recipe(config: Mapping[str, Any], name: str, scale: str, sampler: str) -> d
     own = variants.settings(config, name)
     return {
         **{key: value for key, value in variant(config, name).items() if key != "diffusion"},
-        **{section: variants.decisive(section, own[section]) for section in ("data", "diffusion", "training")},
+        **{section: variants.decisive(section, own[section]) for section in ("data", "diffusion")},
+        "training": variants.decisive("training", variants.training(config, name, scale)),
         "network": variants.network(config, name, scale),
         "sampling": variants.decisive("sampling", variants.samplings(config, name)[sampler]),
     }
@@ -112,7 +121,17 @@ def _flat(recipe: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield prefix + key, ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
-def _record(agreement: Agreement, cell: cells.Cell, of: cells.Draw, named: bool) -> dict[str, Any]:
+def _training(cell: cells.Cell) -> Mapping[str, Any] | UserError:
+    """Return how a cell's training ended, or why nobody knows."""
+    try:
+        return read_outcome(cell.folder / "training.json")
+    except UserError as error:
+        return error
+
+
+def _record(
+    agreement: Agreement, cell: cells.Cell, of: cells.Draw, training: Mapping[str, Any] | UserError, named: bool
+) -> dict[str, Any]:
     draw = of.number
     record: dict[str, Any] = {
         "parameterization": cell.parameterization,
@@ -126,19 +145,18 @@ def _record(agreement: Agreement, cell: cells.Cell, of: cells.Draw, named: bool)
     path = cell.folder / "fid" / f"{of.name}.json"
     if not path.exists():
         return {**record, "reason": f"{path} was not made"}
-    row = rows.read_row(path)
-    if (row["cell"], row["sampler"], row["draw"]) != (asdict(cell), of.sampler, draw):
-        found = f"{row['cell']}, {row['sampler']}, draw {row['draw']}"
+    row = read_json(path)
+    if [row.get(name) for name in ("cell", "sampler", "draw")] != [asdict(cell), of.sampler, draw]:
+        found = f"{row.get('cell')}, {row.get('sampler')}, draw {row.get('draw')}"
         raise UserError(f"{path} is of another cell or draw ({found}); {remedy(path)}")
-    try:
-        training = read_outcome(cell.folder / "training.json")
-    except UserError as error:
-        return {**record, "reason": str(error)}
-    if row["model_sha256"] != training["model_sha256"]:
+    if isinstance(training, UserError):
+        return {**record, "reason": str(training)}
+    if row.get("model_sha256") != training["model_sha256"]:
         # A run that is under way, or was stopped, has trained the cell again and not yet measured it.
         return {**record, "reason": f"{path} was measured on an earlier model of this cell"}
-    if not (agreement.is_trained(cell, training) and agreement.measures(cell, of, row, training)):
+    if not (agreement.is_trained(cell, training) and agreement.is_measured(cell, of, row, training)):
         return {**record, "reason": f"{path} is of another configuration than the present one"}
+    rows.check_row(row, str(path))
     record.update({key: row[key] for key in ("values", *TABLE_COLUMNS) if key in row and key not in record})
     return {
         **record,

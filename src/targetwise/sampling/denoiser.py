@@ -4,6 +4,7 @@ Sample i of a draw starts from the noise of (sampling seed, training seed, draw,
 training seed, so image i of two parameterizations can be compared side by side.
 """
 
+import math
 import sys
 from collections.abc import Mapping
 from itertools import pairwise
@@ -16,6 +17,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from targetwise.cells import Cell
+from targetwise.compute.conditions import conditions
 from targetwise.compute.device import autocast, compile_network, kernels, widen_output
 from targetwise.compute.distributed import ALONE, World
 from targetwise.data.store import Images
@@ -93,16 +95,29 @@ class Denoiser:
         return self.target.predict_x0(output, x_t, timesteps, self.schedule)
 
 
-@torch.inference_mode()
-def denoise(denoiser: Denoiser, noise: Tensor, options: Mapping[str, Any]) -> Tensor:
-    """Run the sampler from ``noise`` (B, C, H, W) to images of nominal range [-1, 1].
+class Sampler:
+    """A file of ``workflow/samplers/`` and its way along a variant's path, read once for all batches of a draw."""
 
-    Its file has ``step(x_t, x_0, now, then, memory)``, with the estimate of x_0 clipped if the options say so.
+    def __init__(self, variant: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+        """Prepare to sample a variant with the options of ``sampling-<sampler>.json``."""
+        self.options = options
+        self.step = kinds.load("samplers", options["sampler"])["step"]
+        self.points = trajectory(variant["diffusion"], variant["parameters"], options)
+        first = self.points[0]
+        #: The spread of the pure noise that the way begins with: 1 on a path that preserves variance, as in diffusers
+        #: (b itself would be less by what is left of the image), and b on any other.
+        self.spread = 1.0 if math.isclose(first.a**2 + first.b**2, 1) else first.b
+
+
+@torch.inference_mode()
+def denoise(denoiser: Denoiser, noise: Tensor, sampler: Sampler) -> Tensor:
+    """Run a sampler from ``noise`` (B, C, H, W) of variance 1 to images of nominal range [-1, 1].
+
+    Its ``step(x_t, x_0, now, then, memory)`` receives the estimate of x_0, clipped if the options say so.
     """
-    step = kinds.load("samplers", options["sampler"])["step"]
-    memory: dict[str, Any] = {}
-    variant, x = denoiser.variant, noise
-    for now, then in pairwise(trajectory(variant["diffusion"], variant["parameters"], options)):
+    options, memory = sampler.options, dict[str, Any]()
+    x = noise if sampler.spread == 1 else sampler.spread * noise
+    for now, then in pairwise(sampler.points):
         timesteps = torch.full((len(x),), now.t, dtype=torch.int64, device=x.device)
         x_0 = denoiser.x_0(x, timesteps, widen_output=options["widen_output"])
         if options["clip"]:
@@ -111,7 +126,7 @@ def denoise(denoiser: Denoiser, noise: Tensor, options: Mapping[str, Any]) -> Te
                 # The noise is that of the estimate before it was clipped: x_t of the clipped one with the same ε.
                 x = x - now.a * x_0 + now.a * clipped
             x_0 = clipped
-        x = step(x, x_0, now, then, memory)
+        x = sampler.step(x, x_0, now, then, memory)
     return x
 
 
@@ -143,6 +158,12 @@ def draw_images(
     are not finite, it gets none. Batches that are among the ``finished`` parts are not sampled again.
     """
     part, batch = world.part(options["images"]), options.get("batch", BATCH)
+    sampler = Sampler(denoiser.variant, options)
+    if finished:
+        now = conditions(denoiser.device, denoiser.options, world)
+        if world.is_main:
+            finished.keep_only("images", now)
+        world.barrier()
     parts = []
     with Progress(what, len(part), "image", silent=not world.is_main) as progress:
         first = part.start
@@ -157,7 +178,7 @@ def draw_images(
                 continue
             noise = sampling_noise(options["seed"], denoiser.seed, draw, first, count, denoiser.image_shape)
             try:
-                images = denoise(denoiser, torch.from_numpy(noise).to(denoiser.device), options)
+                images = denoise(denoiser, torch.from_numpy(noise).to(denoiser.device), sampler)
             except torch.OutOfMemoryError:
                 if batch == 1:
                     raise

@@ -63,7 +63,7 @@ def sample(
     key = sampling_key(specification, sources, training, options, draw)
 
     def make(kept: Kept, parts: Parts) -> None:
-        began = time.monotonic()
+        began, device = time.monotonic(), None
         if training["status"] == "diverged":
             array = np.zeros((0, images.size, images.size, images.channels), dtype=np.uint8)
         else:
@@ -90,6 +90,9 @@ def sample(
             "reason": reason,
             "sampling": options,
             "sources": sources,
+            "device": device.type if device else None,
+            "processes": world.size,
+            "batch": batch,
             "seconds": time.monotonic() - began,
             "environment": environment(),
         }

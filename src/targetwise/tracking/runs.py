@@ -107,7 +107,7 @@ class Runs:
         for draw in self._draws(cell):
             path = cell.folder / "fid" / f"{draw.name}.json"
             row = read_whole(path)
-            if row is None or not self._agreement.measures(cell, draw, row, outcome):
+            if row is None or not self._agreement.is_measured(cell, draw, row, outcome):
                 return
             check_row(row, str(path))
             yield row
@@ -120,7 +120,7 @@ class Runs:
         for draw in self._draws(cell):
             path = cell.folder / "samples" / f"{draw.name}.npz"
             facts = read_whole(path.with_suffix(".json"))
-            if facts and facts["images"] and facts["model_sha256"] == outcome["model_sha256"]:
+            if facts and self._agreement.is_sampled(cell, draw, facts, outcome) and facts["images"]:
                 yield Artifact(f"samples/{draw.name.replace('/', '-')}.png", path, facts["samples_sha256"])
 
 

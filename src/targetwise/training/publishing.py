@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from targetwise.cells import Cell
+from targetwise.cells import Cell, model_files, source_digests
 from targetwise.cells.outcome import check_curve, check_outcome, clipped_share
 from targetwise.data import store
 from targetwise.diffusion import parameterization
@@ -58,12 +58,14 @@ def publish(
     target = parameterization.load(cell["variant"]["target"])
     Denoiser(cell, store.training_images(cell), target, torch.device("cpu")).load(model)
     folder = specification.parent
+    variant = cell["variant"]
     outcome: dict[str, Any] = {
         "status": status,
         "reason": reason,
         "steps": lines[-1]["step"],
         "final_loss": lines[-1]["loss"],
         "model_sha256": sha256_of_file(model),
+        "sources": source_digests(model_files(variant, cell["network"])),
         "seconds": lines[-1]["time"] - lines[0]["time"] if seconds is None else seconds,
         "finished_at": lines[-1]["time"],
         "environment": environment(),

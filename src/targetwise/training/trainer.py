@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from targetwise.compute.conditions import conditions, differences
 from targetwise.compute.device import autocast, compile_network, set_kernels, widen_output
 from targetwise.compute.distributed import ALONE, World
 from targetwise.data.store import Images
@@ -25,7 +26,6 @@ from targetwise.diffusion.schedule import add_noise, make_schedule
 from targetwise.diffusion.times import draws_of
 from targetwise.errors import UserError
 from targetwise.text import counted
-from targetwise.training.conditions import conditions, differences
 
 #: The time axis is logged in this many equal parts.
 QUARTERS = 4

@@ -1,29 +1,30 @@
-"""What a training's bits depend on beside its specification: a saved state carries it, so that a change shows."""
+"""What bits depend on beside a specification: unfinished work carries it, so that a change shows."""
 
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from targetwise.compute.distributed import World
+from targetwise.compute.distributed import ALONE, World
 from targetwise.errors import UserError
 
 #: What no state is continued across: the numbers would be of two kinds under one name.
 REFUSED = ("device", "format")
 
 
-def conditions(device: torch.device, options: Mapping[str, Any], world: World) -> dict[str, str]:
+def conditions(device: torch.device, options: Mapping[str, Any], world: World = ALONE) -> dict[str, str]:
     """Return the conditions under which this world of processes computes, in words, by name.
 
     Args:
         device: this process's.
         options: the ``training`` section.
-        world: the processes that train together. All of them must ask; the answer is whole in the main one.
+        world: the processes that work together. All of them must ask; the answer is whole in the main one.
     """
     number_format = options["precision"][device.type]
-    versions = {"torch": str(torch.__version__), "numpy": np.__version__}
+    versions = {"torch": str(torch.__version__), "numpy": np.__version__, "diffusers": version("diffusers")}
     if device.type == "cuda":
         processor = torch.cuda.get_device_name(device)
         number_format += ", products in TF32" if options["tf32"] else ""
