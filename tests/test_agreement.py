@@ -157,3 +157,23 @@ def test_weights_that_are_not_those_told_of_are_damaged(finished):
     curve.unlink()
     with pytest.raises(UserError, match=r"train.jsonl does not exist"):
         agreement.require_whole(files["training"])
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"images_sha256": "5"}'])
+def test_a_reference_that_says_nothing_contradicts_nothing(finished, content):
+    """It is made again anyway; status, table and the start of a run go on."""
+    study, cell, _ = finished
+    facts = Path("data/digits/reference/digits-clean-fid-train.json")
+    facts.parent.mkdir(parents=True)
+    facts.write_text(content)
+    Agreement(study).require(cell)
+
+
+@pytest.mark.parametrize("kind", ["samples", "row"])
+@pytest.mark.parametrize("name", ["key", "draw", "status", "reason"])
+def test_facts_that_say_too_little_are_named(finished, kind, name):
+    study, cell, files = finished
+    path = files[kind].facts
+    write_json(path, {key: value for key, value in json.loads(path.read_text()).items() if key != name})
+    with pytest.raises(UserError, match=f"^{path} is damaged: it does not say {name};"):
+        Agreement(study).require(cell)

@@ -191,3 +191,14 @@ def test_a_damaged_part_is_as_good_as_none(tmp_path, position):
     assert parts.read("a") is None and not path.exists()
     parts.write("a", np.arange(3))
     assert parts.read("a").tolist() == [0, 1, 2]
+
+
+def test_parts_of_a_kind_that_were_made_under_other_conditions_are_gone(tmp_path):
+    parts = Parts(tmp_path, "key")
+    parts.keep_only("images", {"torch": "1"})
+    for name in ("images-0-2", "features-0-2"):
+        parts.write(name, np.arange(3))
+    Parts(tmp_path, "key").keep_only("images", {"torch": "1"})
+    assert parts.read("images-0-2") is not None
+    Parts(tmp_path, "key").keep_only("images", {"torch": "2"})
+    assert parts.read("images-0-2") is None and parts.read("features-0-2") is not None

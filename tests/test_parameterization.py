@@ -1,5 +1,9 @@
 """Every parameterization file there is, against the algebra of protocol.md section 2."""
 
+import os
+import sys
+from hashlib import sha256
+
 import pytest
 import torch
 from helpers import DIFFUSERS_PATHS, LINEAR, TARGETS, affine, parameterization, some_images
@@ -9,6 +13,7 @@ from hypothesis import strategies as some
 from targetwise.diffusion.parameterization import load, load_file, probe_output_channels
 from targetwise.diffusion.schedule import add_noise, at, make_schedule
 from targetwise.errors import UserError
+from targetwise.recipe import kinds
 
 #: p and q of y = p·ε + q·x_0, from the table of the protocol. A new file needs no entry; with one it is tested more.
 ALGEBRA = {
@@ -227,3 +232,17 @@ def test_another_shape_is_refused(schedule, change):
     broken = parameterization(lambda x_0, noise, t, s: change(noise), lambda y, x_t, t, s: y, "broken")
     with pytest.raises(UserError, match="broken: compute_training_target returned shape"):
         probe_output_channels(broken, 3, 8, schedule)
+
+
+def test_an_edit_within_a_second_runs(tmp_path, monkeypatch):
+    """Python's own cache goes by a file's date and size: it would run what another digest belongs to."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    path = tmp_path / "mine.py"
+    ran = []
+    for number in (3, 4):
+        path.write_text(f"def weight(schedule):\n    return {number}\n")
+        os.utime(path, (1_790_000_000, 1_790_000_000))
+        source = kinds.load_file("weightings", path)
+        ran.append((source["weight"](None), source.digest))
+    assert ran == [(3, ran[0][1]), (4, sha256(path.read_bytes()).hexdigest())]
+    assert ran[0][1] != ran[1][1]

@@ -73,3 +73,12 @@ def test_another_network_of_the_same_name_is_not_compared(reference):
 def test_another_measure_is_not_compared(reference, section, key, value):
     reference[section][key] = value
     assert published.beside(reference, summary(epsilon_small=18.7)) is None
+
+
+def test_a_variant_of_another_protocol_stands_beside_nothing(reference):
+    reference["parameterizations"]["long"] = {"target": "v", "training": {"steps": 70000}}
+    reference["grid"]["parameterizations"] = ["epsilon", "long"]
+    found = published.beside(reference, summary(epsilon_small=18.7, long_small=9.0))
+    assert [each["entry"] for each in found["ours"]] == ["epsilon"]
+    reference["grid"]["samplings"] = ["few"]
+    assert published.beside(reference, summary(epsilon_small=18.7)) is None

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from hashlib import sha256
@@ -91,6 +92,10 @@ def test_it_needs_weights_and_a_curve_and_nothing_else(specification, made):
         "steps": 12,
         "final_loss": 1 / 12,
         "model_sha256": digest,
+        "sources": {
+            f"workflow/{name}.py": sha256(Path(f"workflow/{name}.py").read_bytes()).hexdigest()
+            for name in ("parameterizations/v", "networks/unet", "paths/linear")
+        },
         "seconds": 8.0,
         "finished_at": 1_790_000_012.0,
         "environment": environment(),
@@ -268,3 +273,15 @@ def test_the_script_says_what_is_wrong_in_one_line(specification, made, weights)
     made[1].write_text("")
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, "error: mine.jsonl has no lines\n")
+
+
+def test_what_was_published_is_not_sampled_along_another_path(specification, made, study, project):
+    publish(specification, *made)
+    (project / "workflow").unlink()
+    shutil.copytree(ROOT / "workflow", project / "workflow")
+    with Path("workflow/paths/linear.py").open("a") as file:
+        file.write("# edited\n")
+    content = json.loads(specification.read_text())
+    options = {**study["sampling"], "images": 4, "batch": 4, "steps": 2}
+    with pytest.raises(UserError, match=r"^workflow/paths/linear\.py is not the file that .* was trained with"):
+        sample(content, options, store.training_images(content), specification.parent, 0, Path("draw0.npz"))

@@ -445,3 +445,27 @@ def test_the_published_numbers_stand_beside_a_study_of_the_same_measure_only(con
     assert "follows that task’s protocol in every option" in text
     study["sampling"]["quantization"] = "round"
     assert "sampling.quantization round truncate" in Page(render(study)).text
+
+
+def test_the_budget_of_each_variant_is_told_where_they_differ(config):
+    """Not the base configuration's, which none of them may have."""
+    config["parameterizations"] |= {"long": {"target": "v", "training": {"steps": 5000}}}
+    config["grid"]["parameterizations"] = ["v", "long"]
+    text = Page(render(config)).text
+    assert "The budget of every cell: 600 (v) and 5,000 (long) steps of 64 images" in text
+    config["grid"]["parameterizations"] = ["long"]
+    config["samplings"] = {"few": {"steps": 10, "sampler": "dpmpp_2m"}, "many": {"draws": 2}}
+    config["grid"]["samplings"] = ["few", "many"]
+    text = " ".join(Page(render(config)).text.split())
+    assert "The budget of every cell: 5,000 steps of 64 images" in text
+    assert (
+        "DPMPP_2M with 10 steps, 1 draw of 40 images (few) and DDIM with 50 steps, 2 draws of 40 images (many)"
+        in text
+    )
+
+
+def test_pictures_of_another_configuration_are_not_shown(config, drawn):
+    make_grid(config, APART)
+    assert render(config).count("seed 0") == 3
+    config["sampling"]["clip"] = False
+    assert "seed 0" not in render(config)

@@ -30,7 +30,9 @@ from targetwise.diffusion.randomness import sampling_noise
 from targetwise.diffusion.schedule import at, make_schedule
 from targetwise.errors import UserError
 from targetwise.files import read_json, sha256_of_file, write_json
+from targetwise.jobs.parts import Parts
 from targetwise.metric import bounds
+from targetwise.recipe import kinds
 from targetwise.sampling.denoiser import Denoiser, draw_images, to_uint8
 from targetwise.sampling.stage import sample
 from targetwise.training import loop
@@ -601,3 +603,52 @@ def test_objects_are_never_unpickled(specification, images, trained):
     np.savez(path, np.array([SimpleNamespace()], dtype=object))
     with pytest.raises(UserError, match="damaged"):
         load_samples(path)
+
+
+def test_a_sampler_that_is_edited_meanwhile_is_that_of_the_beginning_for_all_batches(
+    specification, images, tmp_path, monkeypatch
+):
+    shutil.copytree(ROOT / "workflow", tmp_path / "workflow")
+    monkeypatch.setattr(kinds, "WORKFLOW", tmp_path / "workflow")
+    denoiser = Denoiser(specification, images, load("v"), torch.device("cpu"))
+    asked = options(images=4, batch=2, steps=3)
+    expected = draw_images(denoiser, asked, 0, "test")
+    parts = Parts(tmp_path / "parts", "key")
+    write = parts.write
+
+    def write_and_edit(name, array):
+        (tmp_path / "workflow/samplers/ddim.py").write_text(
+            "def step(x_t, x_0, now, then, memory):\n    return 0 * x_t"
+        )
+        write(name, array)
+
+    parts.write = write_and_edit
+    np.testing.assert_array_equal(draw_images(denoiser, asked, 0, "test", finished=parts), expected)
+
+
+def test_batches_of_other_conditions_are_sampled_again(specification, images, tmp_path, monkeypatch):
+    """A draw that began on another card, or in another number format, is not finished here."""
+    denoiser = Denoiser(specification, images, load("v"), torch.device("cpu"))
+    asked = options(images=4, batch=2, steps=3)
+    expected = draw_images(denoiser, asked, 0, "test", finished=Parts(tmp_path, "key"))
+    foreign = np.zeros((2, 8, 8, 1), dtype=np.uint8)
+    for differ, first in ((False, foreign), (True, expected[:2])):
+        Parts(tmp_path, "key").write("images-0-2", foreign)
+        if differ:
+            now = {"device": "cpu", "torch": "another"}
+            monkeypatch.setattr("targetwise.sampling.denoiser.conditions", lambda *_, now=now: now)
+        found = draw_images(denoiser, asked, 0, "test", finished=Parts(tmp_path, "key"))
+        np.testing.assert_array_equal(found[:2], first)
+        np.testing.assert_array_equal(found[2:], expected[2:])
+
+
+@pytest.mark.parametrize(("path", "spread"), [("linear", 1.0), ("cosine", 1.0), ("flow", 0.9005)])
+def test_noise_begins_with_the_spread_of_the_path(path, spread):
+    """Ten leading steps of a thousand begin at t = 900, where b is 0.9005 on flow."""
+    diffusion, seen = {**LINEAR, "schedule": path}, []
+    exact = Exact(lambda x_t, t: seen.append((x_t, t)) or torch.zeros_like(x_t), diffusion)
+    noise = some_images(2)[1]
+    denoise(exact, noise, options(steps=10, spacing="leading"))
+    first, timesteps = seen[0]
+    assert timesteps.tolist() == [900, 900]
+    torch.testing.assert_close(first, spread * noise, rtol=1e-6, atol=1e-6)

@@ -146,3 +146,18 @@ def test_a_variants_constants_come_along_in_the_right_type():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_the_type_is_as_asked(dtype):
     assert {value.dtype for value in make_schedule(LINEAR, {"k": 1.0}, dtype=dtype).values()} == {dtype}
+
+
+def test_small_noise_of_a_path_of_ones_own_survives_fp32(tmp_path, monkeypatch):
+    """log SNR from 20 to −20 (Hoogeboom et al. 2023): b begins at 4.5e-5, which 1 − a² in fp32 would call 0."""
+    (tmp_path / "paths").mkdir()
+    (tmp_path / "paths/steep.py").write_text(
+        "import torch\ndef coefficients(timesteps, options):\n"
+        "    snr = torch.linspace(20, -20, timesteps, dtype=torch.float64)\n"
+        "    return torch.sigmoid(snr).sqrt(), torch.sigmoid(-snr).sqrt()\n"
+    )
+    monkeypatch.setattr(kinds, "WORKFLOW", tmp_path)
+    found = make_schedule({"schedule": "steep", "timesteps": 1000})
+    snr = np.linspace(20, -20, 1000)
+    np.testing.assert_allclose(found["sqrt_one_minus_alpha"].numpy(), 1 / np.sqrt(1 + np.exp(snr)), rtol=1e-6)
+    np.testing.assert_allclose(found["sqrt_alpha"].numpy(), 1 / np.sqrt(1 + np.exp(-snr)), rtol=1e-6)

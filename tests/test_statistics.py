@@ -424,6 +424,7 @@ def test_a_training_by_a_rule_of_ones_own_need_not_say_what_ours_says(finished):
 def test_a_row_that_is_not_whole_is_refused(project, study):
     """With the real schema."""
     cell = cells.grid(study)[0]
+    write_json(cell.folder / "training.json", whole_outcome(model_sha256=MODEL))
     write_row(study, cell, 0)
     with pytest.raises(UserError, match="not a whole row"):
         table(study)
@@ -431,3 +432,34 @@ def test_a_row_that_is_not_whole_is_refused(project, study):
 
 def test_the_confidence_is_what_the_columns_say():
     assert statistics.CONFIDENCE == 0.95
+
+
+def test_a_number_that_was_measured_under_another_configuration_counts_as_missing(finished):
+    """Whether the samples are still there or not."""
+    finished["sampling"]["clip"] = False
+    found = table(finished)
+    assert (found["status"] == "missing").all() and found["value"].isna().all()
+    assert found["reason"].str.endswith("is of another configuration than the present one").all()
+
+
+def test_a_row_of_an_older_schema_is_missing_and_no_error(finished, monkeypatch):
+    monkeypatch.setattr(rows, "check_row", lambda row, where: pytest.fail("asked of a row that does not count"))
+    finished["grid"].update(parameterizations=["v"], seeds=[0])
+    for draw in (0, 1):
+        path = row_file(finished, cells.grid(finished)[0], draw)
+        write_json(path, {name: value for name, value in read_json(path).items() if name not in ("key", "values")})
+    assert table(finished)["status"].tolist() == ["missing", "missing"]
+
+
+def test_a_number_that_is_called_like_a_column_has_one_of_its_own(finished):
+    cell = cells.find(finished, "v-tiny-0")
+    write_row(finished, cell, 0, values={"frechet": 10.0, "kid": 0.1, "steps": 77.0})
+    found = table(finished)
+    assert found.loc[0, ["steps", "metric.steps"]].tolist() == [9, 77.0]
+
+
+def test_a_scales_own_batch_is_the_one_in_the_table(finished):
+    finished["scales"]["small"] = {**finished["scales"]["tiny"], "global_batch": 16}
+    finished["grid"]["scales"] = ["tiny", "small"]
+    found = table(finished).groupby("scale", sort=False)["training.global_batch"].unique()
+    assert [list(each) for each in found] == [[64], [16]]

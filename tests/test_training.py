@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -225,7 +226,7 @@ def test_the_conditions_on_a_gpu_are_its_own(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 90100)
     options = {"precision": {"cuda": "bf16", "cpu": "fp32"}, "tf32": False}
     found = conditions(torch.device("cuda", 1), options, World())
-    versions = {"torch": torch.__version__, "numpy": np.__version__}
+    versions = {"torch": torch.__version__, "numpy": np.__version__, "diffusers": version("diffusers")}
     expected = {"device": "cuda", "format": "bf16", "card": "card 1", "number of processes": "1", "cuDNN": "90100"}
     assert found == {**expected, **versions}
     assert conditions(torch.device("cuda", 1), {**options, "tf32": True}, World())["format"] != "bf16"

@@ -188,3 +188,55 @@ def test_every_field_says_what_it_decides_and_speed_puts_no_result_out_of_date(s
         assert set(study[section]) - set(kept) == {name for name, mark in marks.items() if mark == "speed"}
     assert [name for name, mark in effects("training").items() if mark == "speed"] == ["save_every_seconds"]
     assert [name for name, mark in effects("sampling").items() if mark == "speed"] == ["draws", "batch"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"parameterizations": {"p": {"target": "v", "schedule": "linear", "diffusion.schedule": "cosine"}}},
+            "parameterizations.p sets diffusion.schedule twice; leave one out",
+        ),
+        (
+            {
+                "parameterizations": {"p": {"target": "v", "training.global_batch": 32}},
+                "scales": {"tiny": {"global_batch": 16}},
+            },
+            "parameterizations.p and scales.tiny both set the global batch; leave one out",
+        ),
+        (
+            {
+                "parameterizations": {"p": {"target": "v", "sampling.steps": 20}},
+                "samplings": {"few": {"steps": 10}},
+                "grid": {"samplings": ["few"]},
+            },
+            "parameterizations.p and samplings.few both set sampling.steps; leave one out",
+        ),
+        (
+            {"parameterizations": {"p": {"target": "v", "parameters": {"beta_end": 0.05}}}},
+            "parameters holds the name 'beta_end', which is a field of diffusion's own",
+        ),
+    ],
+)
+def test_no_field_has_two_owners(study, changes, message):
+    """Else the name of a sweep, or the table, would promise a value that another one overrides."""
+    with pytest.raises(UserError, match=re.escape(message)):
+        config.validate(config.merge(study, changes))
+
+
+def test_a_study_can_be_laid_over_the_configuration_that_it_was_spelled_out_from(study):
+    """As every hint does that names results/<study>/study.json."""
+    study["parameterizations"]["lr"] = SWEEP
+    study["grid"]["parameterizations"] = ["v", "lr"]
+    spelled_out = config.validate(study)
+    assert config.validate(config.merge(study, spelled_out)) == spelled_out
+    other = config.merge(study, spelled_out)
+    other["parameterizations"]["lr_0p0001"]["weighting"] = "snr"
+    with pytest.raises(UserError, match="gives the name 'lr_0p0001' a second time"):
+        config.validate(other)
+
+
+def test_another_network_than_the_scales_takes_none_of_its_options(study):
+    study["parameterizations"] = {"mine": {"target": "v", "network": {"network": "mlp", "width": 64}}}
+    study["grid"]["parameterizations"] = ["mine"]
+    assert specification(config.validate(study), "mine")["network"] == {"network": "mlp", "width": 64}
