@@ -6,6 +6,7 @@ import re
 import shutil
 import zipfile
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -174,7 +175,8 @@ def test_samples_that_are_not_finite_give_a_diverged_row_and_no_number(digits, t
     """As uint8 they would look like images."""
 
     class Denoiser:
-        image_shape, device, seed, load, variant = (1, 8, 8), CPU, 0, staticmethod(lambda path: None), {}
+        image_shape, device, seed, load = (1, 8, 8), CPU, 0, staticmethod(lambda path: None)
+        variant, options = None, MappingProxyType({"precision": {"cpu": "fp32"}})
 
     def denoise(_, noise, options):
         images = torch.zeros_like(noise)
@@ -314,7 +316,14 @@ def test_cell_is_not_measured_against_a_reference_that_was_not_asked_for(digits,
 
 
 SPECIFICATION = {"cell": CELL, "training": {"threads": 1}}
-SAMPLES = {"draw": 0, "status": "finished", "reason": None, "samples_sha256": "a" * 64, "model_sha256": "b" * 64}
+SAMPLES = {
+    "key": "c" * 64,
+    "draw": 0,
+    "status": "finished",
+    "reason": None,
+    "samples_sha256": "a" * 64,
+    "model_sha256": "b" * 64,
+}
 COMPARED = {"images_sha256": "c" * 64, "extractor_sha256": "d" * 64}
 
 

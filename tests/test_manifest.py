@@ -64,7 +64,8 @@ def test_it_holds_the_digest_of_everything(folder):
     files_of = {"cell.json": folder, "sampling-ddim-4.json": folder.parents[1], "metric.json": folder.parents[2]}
     assert content["configuration"] == {name: files.read_json(where / name) for name, where in files_of.items()}
     assert content["configuration_sha256"] == {name: digest(where / name) for name, where in files_of.items()}
-    names = ("parameterizations/v", "paths/linear", "networks/unet", "times/uniform")
+    names = ["parameterizations/v", "paths/linear", "networks/unet", "times/uniform"]
+    names += ["samplers/ddim", "metrics/frechet", "metrics/kid"]
     sources = [f"workflow/{name}.py" for name in names]
     assert content["code"]["sources"] == {source: digest(Path(source)) for source in sources}
     assert content["code"]["check_sha256"] == digest(folder.parents[1] / "check.json")
@@ -124,7 +125,7 @@ def test_a_variant_of_two_files_names_both(tmp_path, monkeypatch):
     chain.run(study, cell, Stop())
     sources = [Path(f"workflow/parameterizations/{name}.py") for name in ("epsilon", "v")]
     found = manifest.read(cell.folder)["code"]["sources"]
-    assert {str(path): digest(path) for path in sources}.items() <= found.items() and len(found) == 5
+    assert {str(path): digest(path) for path in sources}.items() <= found.items() and len(found) == 8
     sources[0].write_text(f"# another comment\n{sources[0].read_text()}")
     with pytest.raises(UserError, match=r"training\.json is of another configuration"):
         manifest.write(cell.folder)
@@ -150,7 +151,7 @@ OTHER = "0" * 64
     [
         ("training.json", {"key": OTHER}, "training.json is of another configuration"),
         ("training.json", {"model_sha256": OTHER}, "samples/ddim-4/draw0.json is of another configuration"),
-        ("samples/ddim-4/draw1.json", {"sampling": {}}, "samples/ddim-4/draw1.json is of another configuration"),
+        ("samples/ddim-4/draw1.json", {"key": OTHER}, "samples/ddim-4/draw1.json is of another configuration"),
         ("samples/ddim-4/draw1.json", {"samples_sha256": OTHER}, "fid/ddim-4/draw1.json is of another configuration"),
         ("fid/ddim-4/draw0.json", {"model_sha256": OTHER}, "fid/ddim-4/draw0.json is of another configuration"),
         ("fid/ddim-4/draw1.json", {"reference_n": 9}, "were measured against different references"),
@@ -175,7 +176,7 @@ def test_a_record_that_is_missing_is_named(folder, path):
 
 def test_other_images_than_those_trained_on_are_refused(folder):
     edit(Path("data/digits/manifest.json"), splits={"train": {"sha256": OTHER}})
-    with pytest.raises(UserError, match="another configuration, parameterization or data set"):
+    with pytest.raises(UserError, match="another configuration, parameterization, data set or model"):
         manifest.write(folder)
 
 

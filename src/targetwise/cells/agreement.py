@@ -226,8 +226,7 @@ class Agreement:
 
 
 def _images_digest(config: Mapping[str, Any]) -> str | None:
-    """Return the digest of the training images: the declared one, or that of the prepared data set."""
+    """Return the digest of the training images that are here, or else the declared one."""
     name = config["data"]["dataset"]
-    known = declared(config["datasets"][name], "train")
     is_prepared = (store.ROOT / name / "manifest.json").exists()
-    return store.prepared_digest(name) if known is None and is_prepared else known
+    return store.prepared_digest(name) if is_prepared else declared(config["datasets"][name], "train")
