@@ -17,7 +17,7 @@ from targetwise import cells
 from targetwise.cells import Cell
 from targetwise.check.roundtrip import check
 from targetwise.diffusion.parameterization import Parameterization, load
-from targetwise.diffusion.schedule import at
+from targetwise.diffusion.schedule import at, make_schedule
 from targetwise.errors import UserError
 from targetwise.files import read_whole, sha256_of_array, write_json
 from targetwise.recipe import config as configuration
@@ -25,8 +25,8 @@ from targetwise.sampling import denoiser as sampling
 
 ROOT = Path(__file__).parent.parent
 
-#: Every parameterization there is; a new file is tested because it is there.
-TARGETS = sorted(path.stem for path in (ROOT / "workflow/parameterizations").glob("*.py"))
+#: Every parameterization there is.
+FILES = sorted(path.stem for path in (ROOT / "workflow/parameterizations").glob("*.py"))
 
 #: Every noise path there is, and what diffusers calls those that it has too.
 PATHS = sorted(path.stem for path in (ROOT / "workflow/paths").glob("*.py"))
@@ -37,6 +37,21 @@ with contextlib.chdir(ROOT):
 
 LINEAR = {"schedule": "linear", "timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
 VARIANT = {"weighting": "constant", "parameters": {}, "diffusion": LINEAR}
+
+
+def is_plain(target: Parameterization) -> bool:
+    """Return whether a parameterization needs no constant of a variant and outputs as many channels as the images."""
+    schedule, image, timesteps = make_schedule(LINEAR), torch.zeros(2, 1, 8, 8), torch.tensor([0, 1])
+    try:
+        output = target.compute_training_target(image, image, timesteps, schedule)
+        return output.shape == target.predict_x0(output, image, timesteps, schedule).shape == image.shape
+    except KeyError:
+        return False
+
+
+with contextlib.chdir(ROOT):
+    #: What is tested because it is there. Any other file is checked by the study that gives its constants.
+    TARGETS = [name for name in FILES if is_plain(load(name))]
 
 
 def copy_working_tree(folder: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from helpers import EXAMPLE, LINEAR, ROOT, TARGETS
+from helpers import EXAMPLE, FILES, LINEAR, ROOT, TARGETS
 from hypothesis import given
 from hypothesis import strategies as some
 from snakemake.utils import update_config
@@ -392,7 +392,7 @@ def test_what_a_variant_leaves_out_is_filled_in(study):
 
 
 def test_known_targets_are_the_files():
-    assert kinds.known("parameterizations") == TARGETS
+    assert kinds.known("parameterizations") == FILES
     assert {"epsilon", "v", "x0"} <= set(TARGETS)
 
 

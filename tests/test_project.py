@@ -17,7 +17,7 @@ BY_NAME = {".".join(path.relative_to(ROOT / "src").with_suffix("").parts): path 
 
 #: Who may import what; everybody else goes through the owner.
 OWNERS = {
-    "mlflow": {"importer"},
+    "mlflow": {"importer", "experiment"},
     "dvc": {"dvc"},
     "snakemake": set(),
     "cleanfid": {"clean_fid", "inception"},
