@@ -11,6 +11,7 @@ from targetwise import cells
 from targetwise.diffusion.network import build
 from targetwise.errors import UserError
 from targetwise.recipe import config as configuration
+from targetwise.recipe import kinds
 
 TINY = {"channels": [32, 64], "attention": [1], "layers_per_block": 1}
 SHAPE = {"in_channels": 1, "out_channels": 1, "image_size": 8}
@@ -192,3 +193,30 @@ def test_the_files_of_its_network_and_times_are_in_a_trainings_key_and_no_other(
     with (tmp_path / f"workflow/{edited}.py").open("a") as file:
         file.write("\n# edited\n")
     assert (cells.Keys("i" * 64).of(specification) != before) == moves
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (
+            "return nn.AdaptiveAvgPool2d(1)(x[:, :1])",
+            r"the network returned \(1, 1, 1, 1\) for one image; it must return",
+        ),
+        (
+            "return x.repeat(1, 7, 1, 1)",
+            r"the network returned \(1, 7, 8, 8\) for one image; it must return \(1, 1, 8, 8\)",
+        ),
+        ("return None", "the network returned NoneType for one image"),
+        ("raise KeyError('width')", "the network fails: KeyError: 'width'"),
+    ],
+)
+def test_a_network_that_is_no_denoiser_is_refused_when_it_is_built(tmp_path, monkeypatch, body, words):
+    """A mean over the image, for one, would be broadcast by the loss, and trained with."""
+    (tmp_path / "networks").mkdir()
+    (tmp_path / "networks/mine.py").write_text(
+        "from torch import nn\n\nclass Mine(nn.Module):\n    def forward(self, x, timesteps):\n"
+        f"        {body}\n\ndef build(options, *, in_channels, out_channels, image_size):\n    return Mine()\n"
+    )
+    monkeypatch.setattr(kinds, "WORKFLOW", tmp_path)
+    with pytest.raises(UserError, match=f"networks/mine.py: {words}"):
+        build({"network": "mine"}, in_channels=1, out_channels=1, image_size=8, seed=0)

@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 
 from targetwise import cells
 from targetwise.data.samples import load_samples
+from targetwise.diffusion import network as building
 from targetwise.diffusion.parameterization import load
 from targetwise.diffusion.randomness import sampling_noise
 from targetwise.diffusion.schedule import at, make_schedule
@@ -493,6 +494,7 @@ def test_a_network_samples_with_the_kernels_of_its_training(
     """Whatever the process had before; and what it computes besides, as features, keeps that."""
     specification["training"] |= {"tf32": tf32, "deterministic": deterministic}
     before, seen = switches(), []
+    monkeypatch.setattr(building, "_require_shape", lambda *_, **__: None)  # the trial of a network makes no image
 
     def watch(network, *_):
         seen.append(switches())
@@ -652,3 +654,19 @@ def test_noise_begins_with_the_spread_of_the_path(path, spread):
     first, timesteps = seen[0]
     assert timesteps.tolist() == [900, 900]
     torch.testing.assert_close(first, spread * noise, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("return x_0[:, :, :4]", r"step returned shape \(2, 1, 4, 8\) for images of shape \(2, 1, 8, 8\)"),
+        ("return memory['gone']", "step fails: KeyError: 'gone'"),
+    ],
+)
+def test_a_sampler_that_gives_no_images_is_one_line(tmp_path, monkeypatch, body, words):
+    shutil.copytree(ROOT / "workflow", tmp_path / "workflow")
+    (tmp_path / "workflow/samplers/mine.py").write_text(f"def step(x_t, x_0, now, then, memory):\n    {body}\n")
+    monkeypatch.setattr(kinds, "WORKFLOW", tmp_path / "workflow")
+    noise = torch.zeros(2, 1, 8, 8)
+    with pytest.raises(UserError, match=f"workflow/samplers/mine.py: {words}"):
+        denoise(Exact(lambda x_t, t: x_t), noise, options(sampler="mine"))

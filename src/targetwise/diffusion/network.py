@@ -1,11 +1,13 @@
 """The denoiser: a file of ``workflow/networks/`` at a configured scale."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from targetwise.errors import UserError, in_one_line
 from targetwise.recipe import kinds
 from targetwise.recipe.config import network_name
 
@@ -30,10 +32,26 @@ def build(scale: Mapping[str, Any], *, in_channels: int, out_channels: int, imag
     source = kinds.load("networks", network_name(scale))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network: nn.Module = source["build"](
-            options, in_channels=in_channels, out_channels=out_channels, image_size=image_size
-        )
+        sizes = {"in_channels": in_channels, "out_channels": out_channels, "image_size": image_size}
+        network: nn.Module = source.call("build", options, **sizes)
+        _require_shape(network, kinds.file_of("networks", source.name), **sizes)
     return network
+
+
+@torch.no_grad()
+def _require_shape(network: nn.Module, file: Path, *, in_channels: int, out_channels: int, image_size: int) -> None:
+    """Try a network on one image: a wrong shape would be broadcast by the loss, and trained with."""
+    image, wanted = torch.zeros(1, in_channels, image_size, image_size), (1, out_channels, image_size, image_size)
+    training = network.training
+    try:
+        output = network.eval()(image, torch.zeros(1, dtype=torch.int64))
+    except Exception as error:
+        raise UserError(f"{file}: the network fails: {in_one_line(error)}") from error
+    finally:
+        network.train(training)
+    if not isinstance(output, Tensor) or output.shape != wanted:
+        found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise UserError(f"{file}: the network returned {found} for one image; it must return {wanted}")
 
 
 def misfit(weights: Mapping[str, Tensor], network: nn.Module) -> str | None:

@@ -51,9 +51,10 @@ def draws_of(name: str, schedule: Mapping[str, Tensor]) -> DrawTimes:
             return np.searchsorted(cumulative, random.random(count), side="right").astype(np.int64)
         drawn = np.asarray(own(random, count, schedule))
         if drawn.shape != (count,) or drawn.dtype != np.int64 or drawn.min() < 0 or drawn.max() >= len(cumulative):
+            range_ = f", {drawn.min()} to {drawn.max()}" if drawn.size else ""
             raise UserError(
-                f"times {name}: draw returned {drawn.dtype} of shape {drawn.shape}; it must return ({count},) int64 "
-                f"from 0 to {len(cumulative) - 1}"
+                f"times {name}: draw returned {drawn.dtype} of shape {drawn.shape}{range_}; it must return "
+                f"({count},) int64 from 0 to {len(cumulative) - 1}"
             )
         return drawn
 

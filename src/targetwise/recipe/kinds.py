@@ -47,14 +47,16 @@ class Source:
         """Return one of its functions."""
         return self.functions[function]
 
-    def call(self, function: str, *arguments: Any) -> Any:
+    def call(self, function: str, *arguments: Any, **options: Any) -> Any:
         """Call one of its functions.
 
         Raises:
             UserError: if it fails, in one line.
         """
         try:
-            return self.functions[function](*arguments)
+            return self.functions[function](*arguments, **options)
+        except UserError:
+            raise
         except Exception as error:
             raise UserError(f"{file_of(self.kind, self.name)}: {function} fails: {in_one_line(error)}") from error
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from targetwise.diffusion.parameterization import Parameterization, probe_output
 from targetwise.diffusion.randomness import sampling_noise
 from targetwise.diffusion.schedule import make_schedule
 from targetwise.diffusion.trajectory import trajectory
-from targetwise.errors import UserError
+from targetwise.errors import UserError, in_one_line
 from targetwise.files import remedy
 from targetwise.jobs.parts import Parts
 from targetwise.progress import Progress
@@ -101,12 +101,22 @@ class Sampler:
     def __init__(self, variant: Mapping[str, Any], options: Mapping[str, Any]) -> None:
         """Prepare to sample a variant with the options of ``sampling-<sampler>.json``."""
         self.options = options
-        self.step = kinds.load("samplers", options["sampler"])["step"]
+        self.file = kinds.file_of("samplers", options["sampler"])
+        self._source = kinds.load("samplers", options["sampler"])
         self.points = trajectory(variant["diffusion"], variant["parameters"], options)
         first = self.points[0]
         #: The spread of the pure noise that the way begins with: 1 on a path that preserves variance, as in diffusers
         #: (b itself would be less by what is left of the image), and b on any other.
         self.spread = 1.0 if math.isclose(first.a**2 + first.b**2, 1) else first.b
+
+    def step(self, x_t: Tensor, *arguments: Any) -> Tensor:
+        """Return x at the next point; whatever the file raises is said in one line."""
+        try:
+            return cast(Tensor, self._source["step"](x_t, *arguments))
+        except torch.OutOfMemoryError:  # there is a remedy for it
+            raise
+        except Exception as error:
+            raise UserError(f"{self.file}: step fails: {in_one_line(error)}") from error
 
 
 @torch.inference_mode()
@@ -127,6 +137,10 @@ def denoise(denoiser: Denoiser, noise: Tensor, sampler: Sampler) -> Tensor:
                 x = x - now.a * x_0 + now.a * clipped
             x_0 = clipped
         x = sampler.step(x, x_0, now, then, memory)
+        if x.shape != noise.shape:
+            raise UserError(
+                f"{sampler.file}: step returned shape {tuple(x.shape)} for images of shape {tuple(noise.shape)}"
+            )
     return x
 
 
