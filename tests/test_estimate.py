@@ -273,7 +273,7 @@ def test_hours_of_a_cpu_are_not_called_gpu_hours(write, monkeypatch, capsys):
     write(record("cpu"))
     call(monkeypatch)
     out = capsys.readouterr().out
-    assert "hours of this kind of CPU" in out and "so these are no GPU-hours: `make bench-gpu`" in out
+    assert "hours of this kind of CPU" in out and "so these are not GPU-hours: `make bench-gpu`" in out
 
 
 @pytest.mark.parametrize(

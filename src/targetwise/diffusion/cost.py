@@ -1,13 +1,16 @@
 """What a network costs: its parameters, and its arithmetic for one image."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from targetwise.diffusion.network import build
+from targetwise.files import canonical_json
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,14 @@ def cost(scale: Mapping[str, Any], channels: int, image_size: int) -> Cost:
         channels: of the images, and of the output.
         image_size: height and width in pixels.
     """
+    return _cost(canonical_json(scale), channels, image_size)
+
+
+@cache
+def _cost(scale: str, channels: int, image_size: int) -> Cost:
+    """Return what :func:`cost` returns; variants of one network are asked for again and again."""
     with torch.device("meta"):
-        network = build(scale, in_channels=channels, out_channels=channels, image_size=image_size, seed=0)
+        network = build(json.loads(scale), in_channels=channels, out_channels=channels, image_size=image_size, seed=0)
         image, timestep = torch.empty(1, channels, image_size, image_size), torch.empty(1)
     with FlopCounterMode(display=False) as forward, torch.no_grad():
         network(image, timestep)
