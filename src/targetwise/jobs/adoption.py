@@ -91,8 +91,9 @@ def _adopt_cell(agreement: "Agreement", cell: Cell, doomed: set[tuple[str, Draw 
     kept = 0
     before: Before = {}
     for part in parts(agreement.config, cell):
-        is_doomed = (rules[part.kind], part.draw) in doomed
-        facts, rule = agreement.current(cell, part, before, whole=is_doomed), rules[part.kind]
+        rule = rules[part.kind]
+        is_doomed = (rule, part.draw) in doomed
+        facts = agreement.current(cell, part, before, whole=is_doomed)
         if facts and is_doomed and "key" in facts:  # one's own rule for training records none
             of = {"sampler": part.draw.sampler, "draw": part.draw.number} if part.draw else {}
             job = JOBS[rule].format(**of)

@@ -15,19 +15,11 @@ class Parts:
     def __init__(self, folder: Path, key: str) -> None:
         """Use ``folder``; ``key`` says everything that decides the arrays."""
         self.folder = folder
-        marker = folder / "key"
-        if not marker.exists() or marker.read_bytes() != key.encode():
-            for old in folder.glob("*.npz"):
-                old.unlink()
-            write_text(marker, key)
+        self._renew("key", key, "*.npz")
 
     def keep_only(self, kind: str, conditions: Mapping[str, str]) -> None:
         """Remove the arrays ``<kind>-…`` that were made under other conditions: a result is not of two kinds."""
-        marker, now = self.folder / f"{kind}.json", canonical_json(conditions)
-        if not marker.exists() or marker.read_bytes() != now.encode():
-            for old in self.folder.glob(f"{kind}-*.npz"):
-                old.unlink()
-            write_text(marker, now)
+        self._renew(f"{kind}.json", canonical_json(conditions), f"{kind}-*.npz")
 
     def read(self, name: str) -> np.ndarray | None:
         """Return an array, or None if it is not there; one that is damaged is removed."""
@@ -46,6 +38,14 @@ class Parts:
         """Save an array. It need not survive a power cut, so nothing waits for the disk."""
         with atomic(self._path(name), durable=False) as temporary, temporary.open("wb") as file:
             np.savez(file, array)
+
+    def _renew(self, marker: str, content: str, arrays: str) -> None:
+        """Remove ``arrays`` unless the marker beside them says ``content``, and let it say so."""
+        path = self.folder / marker
+        if not path.exists() or path.read_bytes() != content.encode():
+            for old in self.folder.glob(arrays):
+                old.unlink()
+            write_text(path, content)
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.npz"

@@ -16,7 +16,7 @@ from targetwise.cells.rows import read_row
 from targetwise.data import store
 from targetwise.errors import UserError
 from targetwise.files import canonical_json, read_json, sha256_of_file, sha256_of_json, write_json
-from targetwise.recipe import kinds
+from targetwise.recipe import kinds, variants
 from targetwise.recipe.schema import violations
 
 NAME = "manifest.json"
@@ -59,7 +59,7 @@ def gather(folder: Path) -> dict[str, Any]:
     cell = Cell(study.name, variant.name, folder.parent.name, int(folder.name.removeprefix("seed")))
     found = agreement.require(cell)
     draws = cells.draws(agreement.config, variant.name)
-    samplers = dict.fromkeys(draw.sampler for draw in draws)
+    samplers = variants.samplings(agreement.config, variant.name)
     options = [cells.sampling_file(study, variant.name, sampler) for sampler in samplers]
     paths = (folder / "cell.json", *options, study / "metric.json")
     configuration = {path.name: agreement.specifications[path] for path in paths}

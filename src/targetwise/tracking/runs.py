@@ -18,6 +18,7 @@ from targetwise.cells.outcome import check_outcome, find_outcome, read_curve
 from targetwise.cells.rows import check_row
 from targetwise.files import read_json_lines, read_whole, sha256_of_file
 from targetwise.operations.status import Standing, saved_step, written
+from targetwise.recipe import variants
 from targetwise.tracking.run import Artifact, Dataset, Point, Run, digest_of
 
 RUNNING, SCHEDULED, FINISHED, FAILED, KILLED = "RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"
@@ -95,7 +96,7 @@ class Runs:
 
     def _options(self, cell: Cell) -> dict[str, Any]:
         """Return what decides the cell's samples and rows; with one sampler, its settings are ``sampling``."""
-        samplers = list(dict.fromkeys(draw.sampler for draw in self._draws(cell)))
+        samplers = variants.samplings(self._config, cell.parameterization)
         found = {"metric": self._specifications[self._study / "metric.json"]}
         for sampler in samplers:
             path = cells.sampling_file(self._study, cell.parameterization, sampler)
