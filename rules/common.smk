@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from functools import cache
 from glob import glob
 
 try:
@@ -38,6 +39,8 @@ except UserError as error:
 CELLS = cells.grid(STUDY)
 DATASET = f"data/{STUDY['data']['dataset']}"
 REFERENCE = f"{DATASET}/reference/{cells.reference_name(STUDY)}"
+TRAINING = {name: variants.settings(STUDY, name)["training"] for name in STUDY["grid"]["parameterizations"]}
+SAMPLINGS = {name: variants.samplings(STUDY, name) for name in STUDY["grid"]["parameterizations"]}
 DRAWS = {name: cells.draws(STUDY, name) for name in STUDY["grid"]["parameterizations"]}
 METRICS = [str(kinds.file_of("metrics", name)) for name in STUDY["metric"]["names"]]
 
@@ -51,12 +54,15 @@ wildcard_constraints:
     draw=r"\d+",
 
 
+@cache
+def _source_files(name, scale):
+    network = variants.network(STUDY, name, scale) if scale else None
+    return sorted({str(path) for path in cells.source_files(variant(STUDY, name), network)})
+
+
 def parameterization_files(wildcards):
     """Return the files that a variant's check, or at a scale a cell's training, is defined in."""
-    resolved = variant(STUDY, wildcards.parameterization)
-    name, scale = wildcards.parameterization, getattr(wildcards, "scale", None)
-    network = variants.network(STUDY, name, scale) if scale else None
-    return sorted({str(path) for path in cells.source_files(resolved, network)})
+    return _source_files(wildcards.parameterization, getattr(wildcards, "scale", None))
 
 
 def manifest_of(dataset):
@@ -91,12 +97,12 @@ def of_its_draws(path):
 def specifications_of_samplings(wildcards):
     """Return what decides the samples of a parameterization, a file for each sampler."""
     study, name = Path("results", wildcards.study), wildcards.parameterization
-    return list(dict.fromkeys(str(cells.sampling_file(study, name, draw.sampler)) for draw in DRAWS[name]))
+    return [str(cells.sampling_file(study, name, sampler)) for sampler in SAMPLINGS[name]]
 
 
 def samplings_of(wildcards):
     """Return the options of a parameterization's samplings, by name."""
-    return variants.samplings(STUDY, wildcards.parameterization)
+    return SAMPLINGS[wildcards.parameterization]
 
 
 def sampler_file(sampling):
@@ -106,4 +112,4 @@ def sampler_file(sampling):
 
 def training_of(wildcards):
     """Return the section `training` that holds for a parameterization."""
-    return variants.settings(STUDY, wildcards.parameterization)["training"]
+    return TRAINING[wildcards.parameterization]

@@ -11,7 +11,8 @@ from typing import Any
 from targetwise.diffusion.randomness import golden_draw
 from targetwise.files import sha256_of_file, sha256_of_json
 from targetwise.recipe import kinds
-from targetwise.recipe.config import network_name, parameterization_file
+from targetwise.recipe.config import parameterization_file
+from targetwise.recipe.variants import network_name
 
 
 def source_files(resolved: Mapping[str, Any], scale: Mapping[str, Any] | None = None) -> list[Path]:

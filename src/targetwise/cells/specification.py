@@ -47,9 +47,15 @@ def specifications(config: Mapping[str, Any]) -> dict[Path, dict[str, Any]]:
         for sampler, options in variants.samplings(config, name).items():
             decisive = variants.decisive("sampling", options)
             files[sampling_file(study, name, sampler)] = {"protocol": PROTOCOL["sampling"], **decisive}
+    of_all_seeds = {
+        (name, scale): {
+            "network": variants.network(config, name, scale),
+            "training": variants.decisive("training", variants.training(config, name, scale)),
+        }
+        for name in resolved
+        for scale in config["grid"]["scales"]
+    }
     for cell in grid(config):
-        own = settings[cell.parameterization]
-        training = variants.training(config, cell.parameterization, cell.scale)
         files[cell.folder / "cell.json"] = {
             "protocol": PROTOCOL["training"],
             "cell": {
@@ -59,9 +65,8 @@ def specifications(config: Mapping[str, Any]) -> dict[Path, dict[str, Any]]:
                 "seed": cell.seed,
             },
             "variant": resolved[cell.parameterization],
-            "network": variants.network(config, cell.parameterization, cell.scale),
-            "data": {**own["data"], "train_sha256": declared(dataset, "train")},
-            "training": variants.decisive("training", training),
+            "data": {**settings[cell.parameterization]["data"], "train_sha256": declared(dataset, "train")},
+            **of_all_seeds[cell.parameterization, cell.scale],
         }
     return files
 

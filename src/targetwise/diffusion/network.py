@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from targetwise.errors import UserError, in_one_line
 from targetwise.recipe import kinds
-from targetwise.recipe.config import network_name
+from targetwise.recipe.variants import network_name
 
 
 def build(scale: Mapping[str, Any], *, in_channels: int, out_channels: int, image_size: int, seed: int) -> nn.Module:

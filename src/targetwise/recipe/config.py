@@ -11,7 +11,7 @@ from typing import Any
 from targetwise.errors import UserError, nearest
 from targetwise.recipe import kinds, variants
 from targetwise.recipe.schema import check_schema, read_yaml
-from targetwise.recipe.variants import merge
+from targetwise.recipe.variants import merge, network_name
 
 BASE = Path("config.yaml")
 
@@ -96,11 +96,6 @@ def variant(config: Mapping[str, Any], name: str) -> dict[str, Any]:
 def parameterization_file(target: str) -> Path:
     """Return the path of the file that holds ``target``'s two functions."""
     return kinds.file_of("parameterizations", target)
-
-
-def network_name(scale: Mapping[str, Any]) -> str:
-    """Return the name of a scale's file in ``workflow/networks/``."""
-    return str(scale.get("network", variants.NETWORK))
 
 
 def source_folders(dataset: Mapping[str, Any]) -> list[str]:

@@ -17,9 +17,6 @@ Config = dict[str, Any]
 #: Sections of the configuration that a variant may be laid over; ``network`` is laid over each scale.
 SECTIONS = ("data", "diffusion", "training", "sampling")
 
-#: The file of ``workflow/networks/`` where a scale names none.
-NETWORK = "unet"
-
 #: How a value is written in the name of a variant.
 IN_NAMES = str.maketrans({"-": "m", "+": None, ".": "p"})
 
@@ -86,12 +83,16 @@ def settings(config: Mapping[str, Any], name: str) -> Config:
     return {**found, "network": dict(definition.get("network") or {})}
 
 
+def network_name(scale: Mapping[str, Any]) -> str:
+    """Return the name of a scale's file in ``workflow/networks/``."""
+    return str(scale.get("network", "unet"))
+
+
 def network(config: Mapping[str, Any], name: str, scale: str) -> Config:
     """Return the options of a variant's network at a scale; another network than the scale's has no option of it."""
     below = {key: value for key, value in config["scales"][scale].items() if key != "global_batch"}
     own = settings(config, name)["network"]
-    file = below.get("network", NETWORK)
-    return merge(below if own.get("network", file) == file else {}, own)
+    return merge(below if network_name({**below, **own}) == network_name(below) else {}, own)
 
 
 def training(config: Mapping[str, Any], name: str, scale: str) -> Config:
