@@ -76,7 +76,7 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     summary, pairs, states = statistics.summary(frame), statistics.pairs(frame), cell_states(frame)
     metric = metric_of(frame)
     study = cells.RESULTS / config["study"]
-    limits = bounds(config, study)
+    limits, agreement = bounds(config, study), Agreement(config)
     return {
         "config": config,
         "metric": metric,
@@ -93,7 +93,8 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "floor": limits[None]["value"] if None in limits else None,
         "ceilings": [row["value"] for key, row in limits.items() if key],
         "scales": [
-            _setting(config, setting, frame, summary, pairs, metric, limits) for setting in frame["setting"].unique()
+            _setting(agreement, setting, frame, summary, pairs, metric, limits)
+            for setting in frame["setting"].unique()
         ],
         "published": published.beside(config, summary.drop_duplicates(["scale", "parameterization"])),
         "real": _real_sheet(config),
@@ -105,7 +106,7 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _setting(
-    config: Mapping[str, Any],
+    agreement: Agreement,
     setting: str,
     frame: pd.DataFrame,
     summary: pd.DataFrame,
@@ -113,6 +114,7 @@ def _setting(
     metric: str,
     limits: Mapping[Any, Mapping[str, Any]],
 ) -> dict[str, Any]:
+    config = agreement.config
     order = config["grid"]["parameterizations"]
     here = frame[frame["setting"] == setting]
     scale, rows = here["scale"].iloc[0], here[here["status"] == "finished"]
@@ -139,7 +141,7 @@ def _setting(
         "pairs": comparisons.to_dict("records"),
         "differences": figures.differences(comparisons, metric, setting) if len(comparisons) else None,
         "dots": figures.values(rows, order, metric, setting, floor, ceilings) if len(rows) else None,
-        "sheets": _sample_sheets(config, here),
+        "sheets": _sample_sheets(agreement, here),
         "losses": [
             {"name": name, "figure": figures.loss_curves(by_seed, order.index(name), name, scale)}
             for name, by_seed in losses.items()
@@ -177,12 +179,12 @@ def _budget(config: Mapping[str, Any]) -> dict[str, str]:
 
 def _varied(values: Mapping[tuple[str, str], str]) -> str:
     """Return a value, or where it differs each value with the names that it belongs to."""
-    for labels in ({key: key[1] for key in values}, {key: key[0] for key in values}):
-        found = {label: {values[key] for key in values if labels[key] == label} for label in labels.values()}
-        if len(set(values.values())) == 1:
-            return next(iter(values.values()))
-        if all(len(each) == 1 for each in found.values()):
-            return listed([f"{next(iter(each))} ({label})" for label, each in found.items()])
+    if len(set(values.values())) == 1:
+        return next(iter(values.values()))
+    for which in (1, 0):  # where only the one name decides, the other is not worth saying
+        by_label = {key[which]: value for key, value in values.items()}
+        if all(by_label[key[which]] == value for key, value in values.items()):
+            return listed([f"{value} ({label})" for label, value in by_label.items()])
     return listed([f"{value} ({name}, {other})" for (name, other), value in values.items()])
 
 
@@ -203,10 +205,10 @@ def _mean_clipped(runs: list[list[dict[str, Any]]]) -> tuple[list[int], list[flo
     return sorted(by_step), [float(np.mean(by_step[step])) for step in sorted(by_step)]
 
 
-def _sample_sheets(config: Mapping[str, Any], frame: pd.DataFrame) -> list[dict[str, Any]]:
+def _sample_sheets(agreement: Agreement, frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Show each parameterization's first draw in a setting, of a seed that all have if there is one."""
+    config = agreement.config
     archives: dict[str, dict[int, Path]] = {name: {} for name in config["grid"]["parameterizations"]}
-    agreement = Agreement(config)
     for row in records(frame[frame["draw"] == 0]):
         cell, draw = Cell(config["study"], row.parameterization, row.scale, row.seed), Draw(row.sampling, 0)
         path = cell.folder / "samples" / f"{draw.name}.npz"
