@@ -237,5 +237,5 @@ def test_a_cell_without_snakemake_is_protected(write, monkeypatch):
 
 def test_the_caller_does_not_wait_for_torch_twice():
     """One import of torch in a check, in its process: the time of a check is mostly that."""
-    code = "import sys; from targetwise.diffusion import check_process; sys.exit('torch' in sys.modules)"
+    code = "import sys; from targetwise.check import process; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

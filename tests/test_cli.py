@@ -13,6 +13,8 @@ from synthetic import Files
 from targetwise import cells, cli, errors
 from targetwise.data import store
 from targetwise.metric.reference import Selection, make
+from targetwise.recipe import config
+from targetwise.report.page import render
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ["--configfile", str(ROOT / "config/digits.yaml")]
@@ -37,6 +39,26 @@ def test_check_names_every_parameterization(project, monkeypatch, capsys):
     assert lines[0] == "study digits: 9 cells, 9 draws; the configuration is sound"
     assert [line.split(":")[0] for line in lines[1:]] == ["epsilon", "v", "x0"]
     assert "up to 157-fold (t = 999), over 10-fold at" in lines[1]
+
+
+def test_answer_says_whose_report_it_names_and_how_to_make_one(project, monkeypatch, capsys):
+    def second_line(*files):
+        call(monkeypatch, "answer", "--configfile", *files)
+        first, second = capsys.readouterr().out.splitlines()
+        assert first == "There is no answer, because no parameterization has a value."
+        return second
+
+    (project / "config").symlink_to(ROOT / "config")
+    made = f"`snakemake --cores all all --configfile {DIGITS[1]}` makes it"
+    assert second_line(DIGITS[1]) == f"there is no report yet; {made}"
+    study = config.load([Path(DIGITS[1])])
+    page = Path("results/digits/report.html")
+    page.parent.mkdir(parents=True)
+    page.write_text(render(study, page.parent))
+    assert second_line(DIGITS[1]) == f"report: {page.resolve()}"
+    Path("more.yaml").write_text("training: {steps: 700}\n")
+    both = f"`snakemake --cores all all --configfile {DIGITS[1]} more.yaml` makes it again"
+    assert second_line(DIGITS[1], "more.yaml") == f"report: {page.resolve()}, of another configuration; {both}"
 
 
 def test_fid_measures_a_file_like_a_cell(project, monkeypatch, capsys):

@@ -300,6 +300,11 @@ def test_nothing_done_is_a_page_too(config):
     assert "Not checked yet: epsilon, v and x0." in html
 
 
+def test_nothing_done_at_several_scales_is_said_once(config):
+    config["grid"]["scales"] = ["tiny", "large"]
+    assert headline(render(config)) == "There is no answer, because no parameterization has a value."
+
+
 @pytest.mark.parametrize(
     ("large", "expected"),
     [
@@ -469,3 +474,19 @@ def test_pictures_of_another_configuration_are_not_shown(config, drawn):
     assert "no samples" not in render(config)
     config["sampling"]["clip"] = False
     assert render(config).count("no samples") == 3
+
+
+def test_what_variants_set_stands_beside_their_checks(config):
+    """A path or a learning rate is part of what a variant is; what all share, or only scales differ in, is not."""
+    config["parameterizations"] |= {
+        "slow": {"target": "v", "training": {"learning_rate": 1e-5}},
+        "cosine": {"target": "v", "schedule": "cosine"},
+    }
+    config["grid"] |= {"parameterizations": ["v", "slow", "cosine"], "scales": ["tiny", "large"]}
+    for name in config["grid"]["parameterizations"]:
+        make_check(config, name)
+    text = Page(render(config)).text
+    assert "weighting diffusion.schedule training.learning_rate round trip" in text
+    rate = config["training"]["learning_rate"]
+    assert re.search(rf"slow slow slow constant {config['diffusion']['schedule']} 1e-05 ", text)
+    assert re.search(rf"cosine cosine cosine constant cosine {rate} ", text)

@@ -82,7 +82,7 @@ def _main() -> None:
         subparser.set_defaults(function=each.function)
     arguments = vars(parser.parse_args())
     run, overlays = arguments.pop("function"), arguments.pop("configfile")
-    if run is stages:
+    if run in (stages, answer):
         arguments["overlays"] = overlays
     run(config.load(overlays), **arguments)
 
@@ -142,18 +142,20 @@ def stages(study: Study, overlays: list[Path]) -> None:
 
 
 @verb("print the answer of a finished study, and where its report is")
-def answer(study: Study) -> None:
-    """Print the report's first sentence and its path."""
+def answer(study: Study, overlays: list[Path]) -> None:
+    """Print the answer that the present files give, and the path of the report, which may be of before."""
     from targetwise.report import statistics
     from targetwise.report.answer import headline
 
     page = cells.RESULTS / study["study"] / "report.html"
     print(headline(statistics.table(study)))
-    print(
-        f"report: {page.resolve()}"
-        if page.exists()
-        else "there is no report yet; `snakemake --cores all all` makes it"
-    )
+    made = f"`snakemake --cores all all{config.option(overlays)}`"
+    if not page.exists():
+        print(f"there is no report yet; {made} makes it")
+    elif files.sha256_of_json(study) not in page.read_text():
+        print(f"report: {page.resolve()}, of another configuration; {made} makes it again")
+    else:
+        print(f"report: {page.resolve()}")
 
 
 @verb(

@@ -3,6 +3,7 @@
 Snakemake parses the Snakefile in every job, so nothing heavy is imported here.
 """
 
+import shlex
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -78,6 +79,12 @@ def require_readable(overlays: Iterable[Path | str] = (), base: Path = BASE) -> 
         if path == base and not base.exists():
             raise UserError(f"{base} does not exist; run this in the project's root")
         read_yaml(Path(path))
+
+
+def option(overlays: Iterable[Path | str]) -> str:
+    """Return how a command that names these files ends, e.g. `` --configfile config/digits.yaml``, or nothing."""
+    names = shlex.join(map(str, overlays))
+    return f" --configfile {names}" if names else ""
 
 
 def variant(config: Mapping[str, Any], name: str) -> dict[str, Any]:

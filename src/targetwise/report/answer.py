@@ -18,11 +18,12 @@ CERTAINTY = f"{CONFIDENCE:.0%}".replace("%", " %")
 class ScaleAnswer:
     """What the values in one setting, mostly a scale, say.
 
-    ``winner`` is resolved below every other parameterization with values.
+    ``winner`` is resolved below every other parameterization with values; ``measured`` are those with values.
     """
 
     scale: str
     sentence: str
+    measured: list[str]
     winner: str | None
     resolved: list[str]
     unresolved: list[str]
@@ -138,7 +139,7 @@ def _of_scale(scale: str, summary: pd.DataFrame, pairs: pd.DataFrame, metric: st
     without = list(summary[summary["seeds"] == 0]["parameterization"])
     if len(names) > 1 and without:
         sentence += f" {listed(without)} {'has' if len(without) == 1 else 'have'} no value."
-    return ScaleAnswer(scale, sentence, winner, resolved, unresolved)
+    return ScaleAnswer(scale, sentence, names, winner, resolved, unresolved)
 
 
 def _sentence(
@@ -188,6 +189,8 @@ def _over_settings(scales: Sequence[ScaleAnswer], metric: str, kind: str) -> str
     for scale in scales:
         if scale.winner:
             won.setdefault(scale.winner, []).append(scale.scale)
+    if not any(scale.measured for scale in scales):
+        return scales[0].sentence
     if not won:
         return f"No parameterization is shown to have the lowest {metric} at any of the {len(scales)} {kind}."
     if len(won) == 1 and all(scale.winner for scale in scales):

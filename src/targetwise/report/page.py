@@ -1,5 +1,6 @@
 """The report: one page that answers the study's question and opens without a network."""
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,6 @@ from targetwise.data.samples import load_samples
 from targetwise.files import read_json, read_whole
 from targetwise.metric.measures import title
 from targetwise.recipe import variants
-from targetwise.recipe.config import variant
 from targetwise.report import figures, published, statistics
 from targetwise.report.answer import CERTAINTY, answer, cell_states, listed, metric_of, number, records, signed
 from targetwise.report.origins import bounds, origins
@@ -268,10 +268,29 @@ def _checks(config: Mapping[str, Any], study: Path) -> dict[str, Any]:
             {name: (curve["t"], curve[quantity]) for name, curve in curves.items()}, order, label
         )
 
+    own = _own_settings(config)
     return {
-        "rows": [{"name": name, "variant": variant(config, name), **check} for name, check in found.items()],
+        "rows": [{"name": name, "settings": own[name], **check} for name, check in found.items()],
+        "fields": list(next(iter(own.values()))),
         "precisions": [name for name in ("fp64", "fp32", "bf16", "fp16") if name in precisions],
         "missing": [name for name in order if name not in found],
         "gain": over_time("gain_to_x0", "gain from output to x0") if curves else None,
         "weight": over_time("weight_in_x0_space", "weight in x0 space") if curves else None,
     }
+
+
+def _own_settings(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Return for each variant its fields in which variants differ, beside those that a check has itself."""
+    points = [(cell, draw) for cell in cells.grid(config) for draw in cells.draws(config, cell.parameterization)]
+    names = [cell.parameterization for cell, _ in points]
+    fields = statistics.differing(config, points).drop(columns=["target", "loss_space", "weighting"], errors="ignore")
+    by_name = {
+        field: values.groupby(names, sort=False).agg(lambda here: ", ".join(dict.fromkeys(map(_said, here))))
+        for field, values in fields.items()
+    }
+    varied = {str(field): texts for field, texts in by_name.items() if len(set(texts)) > 1}
+    return {name: {field: texts[name] for field, texts in varied.items()} for name in dict.fromkeys(names)}
+
+
+def _said(value: Any) -> str:
+    return "–" if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)

@@ -73,7 +73,7 @@ def table(config: Mapping[str, Any]) -> pd.DataFrame:
     others = _further_numbers(config, [record.pop("values", {}) for record in records])
     frame = pd.DataFrame.from_records(records, columns=list(TABLE_COLUMNS)).astype(TABLE_COLUMNS)
     _require_comparable(frame)
-    return frame.join(others).join(_differing(config, points))
+    return frame.join(others).join(differing(config, points))
 
 
 def column_of(name: str) -> str:
@@ -90,8 +90,8 @@ def _further_numbers(config: Mapping[str, Any], values: list[Mapping[str, float]
     return frame.rename(columns=column_of)
 
 
-def _differing(config: Mapping[str, Any], points: list[tuple[cells.Cell, cells.Draw]]) -> pd.DataFrame:
-    """Return the fields of the recipes in which rows differ, beside what the axes say already."""
+def differing(config: Mapping[str, Any], points: list[tuple[cells.Cell, cells.Draw]]) -> pd.DataFrame:
+    """Return the fields of the recipes in which rows differ, one row per point; beside what the axes say already."""
     keys = {(cell.parameterization, cell.scale, draw.sampler) for cell, draw in points}
     recipes = {key: dict(_flat(_recipe(config, *key))) for key in keys}
     fields = sorted({field for recipe in recipes.values() for field in recipe})

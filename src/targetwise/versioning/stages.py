@@ -178,12 +178,11 @@ def definition(study: Mapping[str, Any], overlays: Sequence[Path]) -> dict[str, 
         f"${{item.folder}}/samples/${{item.draw{i}}}.{end}" for i in range(max(counts)) for end in ("npz", "json")
     ]
     rows = [f"${{item.folder}}/fid/${{item.draw{i}}}.json" for i in range(max(counts))]
-    options = f" --configfile {shlex.join(map(str, overlays))}" if overlays else ""
     check = f"python workflow/scripts/version.py --study results/{study['study']}/study.json --check ${{key}}"
     return {
         "foreach": items,
         "do": {
-            "cmd": [f"snakemake --cores all{options} -- {' '.join([*kept, *rows])}", check],
+            "cmd": [f"snakemake --cores all{config.option(overlays)} -- {' '.join([*kept, *rows])}", check],
             "deps": [f"${{item.source{i}}}" for i in range(most)],
             "params": [
                 {"src/targetwise/cells/specification.py": ["PROTOCOL"]},
@@ -221,7 +220,7 @@ def _read() -> dict[str, Any]:
 
 
 def _command(overlays: Sequence[Path]) -> str:
-    return f"targetwise stages --configfile {shlex.join(map(str, overlays))}" if overlays else "targetwise stages"
+    return f"targetwise stages{config.option(overlays)}"
 
 
 def _numbered(name: str, values: Sequence[str]) -> dict[str, str]:
