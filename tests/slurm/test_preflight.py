@@ -71,7 +71,10 @@ def test_doctor_finds_this_cluster_well(project):
     assert told.returncode == 0, told.stdout + told.stderr
     assert "ok     SLURM      answers; partitions: batch, cpu" in told.stdout
     assert "ok     accounting there is none; squeue will do" in told.stdout
-    assert "ok     profile    slurm/config.v9+.yaml: partition, GPUs, memory and time are there" in told.stdout
+    assert (
+        "ok     profile    slurm/config.v9+.yaml: partition, GPUs, memory and time fit for every rule and scale"
+        in told.stdout
+    )
 
 
 def test_doctor_lists_everything_that_is_wrong(project):
