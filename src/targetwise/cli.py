@@ -1,6 +1,7 @@
 """The command line: what can be asked about a study outside its run."""
 
 import argparse
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ def _main() -> None:
         subparser.set_defaults(function=each.function)
     arguments = vars(parser.parse_args())
     run, overlays = arguments.pop("function"), arguments.pop("configfile")
-    if run in (stages, answer):
+    if "overlays" in inspect.signature(run).parameters:
         arguments["overlays"] = overlays
     run(config.load(overlays), **arguments)
 

@@ -18,12 +18,11 @@ CERTAINTY = f"{CONFIDENCE:.0%}".replace("%", " %")
 class ScaleAnswer:
     """What the values in one setting, mostly a scale, say.
 
-    ``winner`` is resolved below every other parameterization with values; ``measured`` are those with values.
+    ``winner`` is resolved below every other parameterization with values.
     """
 
     scale: str
     sentence: str
-    measured: list[str]
     winner: str | None
     resolved: list[str]
     unresolved: list[str]
@@ -59,7 +58,7 @@ def answer(
     finished = int((states["status"] == "finished").sum())
     headline = (
         scales[0].sentence
-        if len(scales) == 1
+        if len(scales) == 1 or not summary["seeds"].any()
         else _over_settings(scales, metric, "scales" if frame["setting"].equals(frame["scale"]) else "settings")
     )
     if (states["status"] == "missing").any() and finished:
@@ -139,7 +138,7 @@ def _of_scale(scale: str, summary: pd.DataFrame, pairs: pd.DataFrame, metric: st
     without = list(summary[summary["seeds"] == 0]["parameterization"])
     if len(names) > 1 and without:
         sentence += f" {listed(without)} {'has' if len(without) == 1 else 'have'} no value."
-    return ScaleAnswer(scale, sentence, names, winner, resolved, unresolved)
+    return ScaleAnswer(scale, sentence, winner, resolved, unresolved)
 
 
 def _sentence(
@@ -189,8 +188,6 @@ def _over_settings(scales: Sequence[ScaleAnswer], metric: str, kind: str) -> str
     for scale in scales:
         if scale.winner:
             won.setdefault(scale.winner, []).append(scale.scale)
-    if not any(scale.measured for scale in scales):
-        return scales[0].sentence
     if not won:
         return f"No parameterization is shown to have the lowest {metric} at any of the {len(scales)} {kind}."
     if len(won) == 1 and all(scale.winner for scale in scales):

@@ -1,6 +1,5 @@
 """The report: one page that answers the study's question and opens without a network."""
 
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -99,7 +98,7 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "published": published.beside(config, summary.drop_duplicates(["scale", "parameterization"])),
         "real": _real_sheet(config),
         "shown_images": figures.SHEET_COLUMNS * figures.SHEET_ROWS,
-        "checks": _checks(config, study),
+        "checks": _checks(config, frame, study),
         "origins": origins(config),
         "files": {name: os.path.relpath(study / name, folder) for name in ("table.csv", "pairs.csv", "study.json")},
     }
@@ -257,7 +256,7 @@ def _cells(config: Mapping[str, Any], frame: pd.DataFrame, folder: Path) -> list
     return listing
 
 
-def _checks(config: Mapping[str, Any], study: Path) -> dict[str, Any]:
+def _checks(config: Mapping[str, Any], frame: pd.DataFrame, study: Path) -> dict[str, Any]:
     order = config["grid"]["parameterizations"]
     found = {name: read_json(path) for name in order if (path := study / name / "check.json").exists()}
     curves = {name: check["curve"] for name, check in found.items()}
@@ -268,7 +267,7 @@ def _checks(config: Mapping[str, Any], study: Path) -> dict[str, Any]:
             {name: (curve["t"], curve[quantity]) for name, curve in curves.items()}, order, label
         )
 
-    own = _own_settings(config)
+    own = _own_settings(frame)
     return {
         "rows": [{"name": name, "settings": own[name], **check} for name, check in found.items()],
         "fields": list(next(iter(own.values()))),
@@ -279,18 +278,16 @@ def _checks(config: Mapping[str, Any], study: Path) -> dict[str, Any]:
     }
 
 
-def _own_settings(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+def _own_settings(frame: pd.DataFrame) -> dict[str, dict[str, str]]:
     """Return for each variant its fields in which variants differ, beside those that a check has itself."""
-    points = [(cell, draw) for cell in cells.grid(config) for draw in cells.draws(config, cell.parameterization)]
-    names = [cell.parameterization for cell, _ in points]
-    fields = statistics.differing(config, points).drop(columns=["target", "loss_space", "weighting"], errors="ignore")
-    by_name = {
-        field: values.groupby(names, sort=False).agg(lambda here: ", ".join(dict.fromkeys(map(_said, here))))
-        for field, values in fields.items()
+    fields = [field for field in frame.attrs["fields"] if field not in ("target", "loss_space", "weighting")]
+    rows = frame.groupby("parameterization", sort=False)
+    texts = {field: rows[field].agg(lambda here: ", ".join(dict.fromkeys(map(_said, here)))) for field in fields}
+    varied = {field: each for field, each in texts.items() if len(set(each)) > 1}
+    return {
+        name: {field: each[name] for field, each in varied.items()} for name in frame["parameterization"].unique()
     }
-    varied = {str(field): texts for field, texts in by_name.items() if len(set(texts)) > 1}
-    return {name: {field: texts[name] for field, texts in varied.items()} for name in dict.fromkeys(names)}
 
 
 def _said(value: Any) -> str:
-    return "–" if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)
+    return "–" if pd.isna(value) else str(value)

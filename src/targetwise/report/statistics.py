@@ -56,11 +56,12 @@ COMPARABLE = ("metric", "mode", "implementation", "n", "extractor_sha256", "refe
 def table(config: Mapping[str, Any]) -> pd.DataFrame:
     """Return one row for every cell and draw of the grid.
 
-    Its columns are those of :data:`TABLE_COLUMNS`, one by its name for every further number of the metrics (``kid``),
-    and one for every field of the recipe in which rows differ, named as in the configuration (``target``,
-    ``training.learning_rate``). Rows are compared within a ``setting``: a scale, and where the grid names samplings,
-    one of them. ``status`` is finished, diverged or missing; ``value`` is NaN unless finished. A cell whose
-    ``training.json`` is missing or damaged is missing, because its row cannot be said to be of its present model.
+    Its columns are those of :data:`TABLE_COLUMNS`, one by its name for every further number of the metrics
+    (``kid``), and one for every field of the recipe in which rows differ, named as in the configuration
+    (``target``, ``training.learning_rate``) and listed in ``attrs["fields"]``. Rows are compared within a
+    ``setting``: a scale, and where the grid names samplings, one of them. ``status`` is finished, diverged or
+    missing; ``value`` is NaN unless finished. A cell whose ``training.json`` is missing or damaged is missing,
+    because its row cannot be said to be of its present model.
 
     Raises:
         UserError: if rows are not comparable, or one of them is damaged or of another cell.
@@ -73,7 +74,10 @@ def table(config: Mapping[str, Any]) -> pd.DataFrame:
     others = _further_numbers(config, [record.pop("values", {}) for record in records])
     frame = pd.DataFrame.from_records(records, columns=list(TABLE_COLUMNS)).astype(TABLE_COLUMNS)
     _require_comparable(frame)
-    return frame.join(others).join(differing(config, points))
+    fields = _differing(config, points)
+    found = frame.join(others).join(fields)
+    found.attrs["fields"] = list(fields)
+    return found
 
 
 def column_of(name: str) -> str:
@@ -90,8 +94,8 @@ def _further_numbers(config: Mapping[str, Any], values: list[Mapping[str, float]
     return frame.rename(columns=column_of)
 
 
-def differing(config: Mapping[str, Any], points: list[tuple[cells.Cell, cells.Draw]]) -> pd.DataFrame:
-    """Return the fields of the recipes in which rows differ, one row per point; beside what the axes say already."""
+def _differing(config: Mapping[str, Any], points: list[tuple[cells.Cell, cells.Draw]]) -> pd.DataFrame:
+    """Return the fields of the recipes in which rows differ, beside what the axes say already."""
     keys = {(cell.parameterization, cell.scale, draw.sampler) for cell, draw in points}
     recipes = {key: dict(_flat(_recipe(config, *key))) for key in keys}
     fields = sorted({field for recipe in recipes.values() for field in recipe})
