@@ -16,7 +16,8 @@ help: ## list the commands
 setup: $(READY) ## set up .venv, which the others do by themselves; then: . .venv/bin/activate
 
 demo: $(READY) ## the whole pipeline on handwritten digits; ends with the answer and the path of the report
-	@TARGETWISE_COMMAND="make demo" $(SNAKEMAKE) --configfile config/digits.yaml --quiet rules -- all
+	@TARGETWISE_COMMAND="make demo" TARGETWISE_FOLLOW=1 \
+		$(SNAKEMAKE) --configfile config/digits.yaml --quiet rules progress host -- all
 	@echo
 	@$(RUN) targetwise answer --configfile config/digits.yaml
 

@@ -53,6 +53,7 @@ onstart:
             preflight.require_fit(preflight.profile_file(sys.argv, os.environ), STUDY["grid"]["scales"])
         except UserError as error:
             sys.exit(f"error: {error}")
+    follow.start(STUDY, logger)
 
 
 onerror:

@@ -14,7 +14,7 @@ try:
     from targetwise.data.digests import declared
     from targetwise.errors import UserError
     from targetwise.jobs import adoption, drivers
-    from targetwise.operations import ending
+    from targetwise.operations import ending, follow
 except ModuleNotFoundError as error:
     sys.exit(f"error: the package '{error.name}' is missing; run `make setup`, then `. .venv/bin/activate`")
 

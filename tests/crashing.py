@@ -30,7 +30,7 @@ STEPS, BATCH = 60, 16
 SMALL = [
     ("config.yaml", r"parameterizations: \[.*\]", "parameterizations: [epsilon, v]"),
     ("config.yaml", r"seeds: \[.*\]", "seeds: [1]"),
-    ("config/digits.yaml", r"channels: .*", "channels: [32, 32], attention: [], layers_per_block: 1}"),
+    ("config/digits.yaml", r"network: mlp, .*", "channels: [32, 32], attention: [], layers_per_block: 1}"),
     ("config/digits.yaml", r"  steps: \d+", f"  steps: {STEPS}"),
     ("config/digits.yaml", r"global_batch: \d+", f"global_batch: {BATCH}"),
     ("config/digits.yaml", r"images: \d+", "images: 96"),

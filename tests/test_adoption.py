@@ -22,7 +22,7 @@ from targetwise.training.stopping import Stop
 SMALL = {
     "study": "tiny",
     "grid": {"parameterizations": ["v"], "seeds": [0]},
-    "scales": {"tiny": {"channels": [32], "attention": [], "layers_per_block": 1}},
+    "scales": {"tiny": {"width": 16, "layers": 1}},
     "training": {"steps": 2, "global_batch": 4, "log_every": 1},
     "sampling": {"steps": 2, "images": 4, "batch": 4},
 }

@@ -28,7 +28,7 @@ def finished(project):
     model.parent.mkdir(parents=True)
     model.write_bytes(b"weights")
     curve.write_text('{"step": 1, "loss": 0.5, "time": 0}\n')
-    names = ("parameterizations/v", "paths/linear", "networks/unet", "times/uniform")
+    names = ("parameterizations/v", "paths/linear", "networks/mlp", "times/uniform")
     sources = {f"workflow/{name}.py": sha256_of_file(Path(f"workflow/{name}.py")) for name in names}
     images = declared(study["datasets"]["digits"], "train")
     made_from = [specifications[cell.folder / "cell.json"], sources, images, golden_draw()]

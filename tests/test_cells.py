@@ -167,7 +167,7 @@ def test_the_noise_path_touches_checks_and_cells(written):
 
 
 def test_a_scale_touches_its_own_cells(written):
-    written["scales"]["tiny"]["layers_per_block"] = 2
+    written["scales"]["tiny"]["layers"] = 2
     assert touched(written) == {"study.json"} | all_cells(written)
 
 

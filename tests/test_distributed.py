@@ -43,7 +43,7 @@ def make_cell(project, name, **training_options):
     try:
         overlay = {
             "grid": {"parameterizations": ["v"], "seeds": [0]},
-            "scales": {"tiny": {"channels": [32, 32], "attention": [], "layers_per_block": 1}},
+            "scales": {"tiny": {"width": 16, "layers": 1}},
             "training": {"steps": STEPS, "global_batch": 16, "log_every": 1, **training_options},
             "sampling": {"steps": 4, "images": 13, "batch": 5},
         }

@@ -24,7 +24,7 @@ MODEL = V / "model.safetensors"
 SMALL = [
     ("config.yaml", r"parameterizations: \[.*\]", "parameterizations: [epsilon, v]"),
     ("config.yaml", r"seeds: \[.*\]", "seeds: [1]"),
-    ("config/digits.yaml", r"channels: .*", "channels: [32, 32], attention: [], layers_per_block: 1}"),
+    ("config/digits.yaml", r"width: .*", "width: 16, layers: 1}"),
     ("config/digits.yaml", r"steps: \d+", "steps: 12"),
     ("config/digits.yaml", r"images: \d+", "images: 48"),
     ("config/digits.yaml", r"bounds: true", "bounds: false"),

@@ -64,7 +64,7 @@ def test_it_holds_the_digest_of_everything(folder):
     files_of = {"cell.json": folder, "sampling-ddim-4.json": folder.parents[1], "metric.json": folder.parents[2]}
     assert content["configuration"] == {name: files.read_json(where / name) for name, where in files_of.items()}
     assert content["configuration_sha256"] == {name: digest(where / name) for name, where in files_of.items()}
-    names = ["parameterizations/v", "paths/linear", "networks/unet", "times/uniform"]
+    names = ["parameterizations/v", "paths/linear", "networks/mlp", "times/uniform"]
     names += ["samplers/ddim", "metrics/frechet", "metrics/kid"]
     sources = [f"workflow/{name}.py" for name in names]
     assert content["code"]["sources"] == {source: digest(Path(source)) for source in sources}

@@ -141,6 +141,9 @@ def test_the_unet_is_diffusers_own():
 def test_an_mlp_takes_images_of_any_size(size, channels, out_channels):
     network = build(MLP, in_channels=channels, out_channels=out_channels, image_size=size, seed=0)
     x = torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for parameter in network.parameters():  # what depends on the time step starts at 0
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
     output = network(x, torch.tensor([0, 999]))
     assert output.shape == (2, out_channels, size, size)
     torch.testing.assert_close(network(x[:1], torch.tensor([0]))[0], output[0])  # no image sees another
@@ -180,7 +183,7 @@ def test_a_network_without_a_file_is_refused_while_the_configuration_is_read(stu
 
 @pytest.mark.parametrize(
     ("edited", "moves"),
-    [("networks/unet", True), ("networks/mlp", False), ("times/uniform", True), ("times/logit_normal", False)],
+    [("networks/mlp", True), ("networks/unet", False), ("times/uniform", True), ("times/logit_normal", False)],
 )
 def test_the_files_of_its_network_and_times_are_in_a_trainings_key_and_no_other(
     study, tmp_path, monkeypatch, edited, moves

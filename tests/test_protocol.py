@@ -32,8 +32,7 @@ LEVELS = {
 
 OVERLAY = {
     "grid": {"seeds": [3]},
-    "scales": {"tiny": {"channels": [32, 32], "attention": [], "layers_per_block": 1}},
-    "training": {"steps": 4, "global_batch": 16, "log_every": 1},
+    "training": {"steps": 4, "global_batch": 16, "log_every": 1, "learning_rate": 1e-3, "ema_decay": 0.99},
     "sampling": {"images": 8, "steps": 5, "batch": 8},
 }
 
@@ -48,7 +47,9 @@ def test_numbers_move_only_with_the_protocol_number(study, name):
 
 
 def short_run(study, name):
-    config = validate(merge(copy.deepcopy(study), {**OVERLAY, "grid": {"seeds": [3], "parameterizations": [name]}}))
+    config = merge(copy.deepcopy(study), {**OVERLAY, "grid": {"seeds": [3], "parameterizations": [name]}})
+    config["scales"]["tiny"] = {"channels": [32, 32], "attention": [], "layers_per_block": 1}
+    config = validate(config)
     (cell,) = cells.grid(config)
     specification = cells.specifications(config)[cell.folder / "cell.json"]
     arrays = datasets.digits()

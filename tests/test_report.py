@@ -324,8 +324,8 @@ def test_scales_are_summed_up(config, large, expected):
     html = render(config)
     assert expected in headline(html)
     assert html.count("<h4>Scale large</h4>") == 2
-    config["scales"]["large"]["global_batch"] = 256
-    assert "64 (tiny) and 256 (large) images" in Page(render(config)).text
+    config["scales"]["large"]["global_batch"] = 64
+    assert "256 (tiny) and 64 (large) images" in Page(render(config)).text
 
 
 def test_every_number_that_needs_a_mark_shows_it(config):
@@ -457,12 +457,12 @@ def test_the_budget_of_each_variant_is_told_where_they_differ(config):
     config["parameterizations"] |= {"long": {"target": "v", "training": {"steps": 5000}}}
     config["grid"]["parameterizations"] = ["v", "long"]
     text = Page(render(config)).text
-    assert "The budget of every cell: 600 (v) and 5,000 (long) steps of 64 images" in text
+    assert "The budget of every cell: 2,500 (v) and 5,000 (long) steps of 256 images" in text
     config["grid"]["parameterizations"] = ["long"]
     config["samplings"] = {"few": {"steps": 10, "sampler": "dpmpp_2m"}, "many": {"draws": 2}}
     config["grid"]["samplings"] = ["few", "many"]
     text = " ".join(Page(render(config)).text.split())
-    assert "The budget of every cell: 5,000 steps of 64 images" in text
+    assert "The budget of every cell: 5,000 steps of 256 images" in text
     assert (
         "DPMPP_2M with 10 steps, 1 draw of 40 images (few) and DDIM with 50 steps, 2 draws of 40 images (many)"
         in text

@@ -462,4 +462,4 @@ def test_a_scales_own_batch_is_the_one_in_the_table(finished):
     finished["scales"]["small"] = {**finished["scales"]["tiny"], "global_batch": 16}
     finished["grid"]["scales"] = ["tiny", "small"]
     found = table(finished).groupby("scale", sort=False)["training.global_batch"].unique()
-    assert [list(each) for each in found] == [[64], [16]]
+    assert [list(each) for each in found] == [[256], [16]]

@@ -44,7 +44,7 @@ def standing(study):
 
 def publish(study, folder, **changes):
     specification = files.read_json(folder / "cell.json")
-    names = ("parameterizations/v", "paths/linear", "networks/unet", "times/uniform")
+    names = ("parameterizations/v", "paths/linear", "networks/mlp", "times/uniform")
     sources = {f"workflow/{name}.py": sha256_of_file(Path(f"workflow/{name}.py")) for name in names}
     images = declared(study["datasets"]["digits"], "train")
     key = sha256_of_text(canonical_json([specification, sources, images, golden_draw()]))
@@ -65,10 +65,10 @@ def test_nothing_made_yet(study, folder):
 
 def test_running_says_step_speed_and_time_left(study, folder):
     write_json(folder / "state/train/heartbeat.json", {"host": "node3", "process": 1, "job": "117", "beat": 4})
-    assert standing(study) == ("running", "began (host node3, job 117)")
-    line = {"step": 250, "images_per_second": 100.0}
+    assert standing(study) == ("running", "train: began (host node3, job 117)")
+    line = {"step": 250, "images_per_second": 400.0}
     (folder / "state/train/train.jsonl").write_text(json.dumps({"step": 0}) + "\n" + json.dumps(line) + "\n")
-    assert standing(study) == ("running", "step 250 of 1000, 100 images/s, 8 min left (host node3, job 117)")
+    assert standing(study) == ("running", "train: step 250 of 1000, 1.6 steps/s, 8 min left (host node3, job 117)")
 
 
 def test_a_heartbeat_that_stopped_is_nobodys(study, folder):
@@ -164,7 +164,7 @@ def test_a_measurement_that_died_without_a_word_is_not_running_for_ever(study, f
     publish(study, folder)
     log = folder / "log/fid-ddim-50-draw0.log"
     log.write_text(f"measure v-tiny-0: 128/512 images\n{WARNING}")
-    assert standing(study) == ("running", "fid: measure v-tiny-0: 128/512 images")
+    assert standing(study) == ("running", "fid ddim-50/draw0: 128/512 images")
     for path, ago in ((folder / "training.json", 3), (log, 2)):
         os.utime(path, (0, time.time() - ago * status.FRESH_SECONDS))
     os.utime(folder / "cell.json", (0, 0))
@@ -188,7 +188,13 @@ def test_from_trained_to_done(study, folder):
     publish(study, folder)
     assert standing(study) == ("waiting", "trained, not yet measured")
     (folder / "log/sample-ddim-50-draw0.log").write_text("sample v-tiny-0: 128/512 images\n")
-    assert standing(study) == ("running", "sample: sample v-tiny-0: 128/512 images")
+    assert standing(study) == ("running", "sample ddim-50/draw0: 128/512 images")
+    write_json(folder / "samples/ddim-50/draw0.json", {})
+    assert standing(study) == (
+        "waiting",
+        "trained, not yet measured",
+    )  # and not running until its log is a minute old
+    (folder / "samples/ddim-50/draw0.json").unlink()
     (folder / "log/sample-ddim-50-draw0.log").write_text(TRACEBACK + WARNING)
     assert standing(study) == ("failed", "sample: RuntimeError: outer: half of")
     (folder / "log/sample-ddim-50-draw0.log").write_text("error: no space left\n")

@@ -54,10 +54,11 @@ def images():
 def specification(name="v", seed=0, **training_options):
     overlay = {
         "grid": {"parameterizations": [name], "seeds": [seed]},
-        "scales": {"tiny": {"channels": [32, 32], "attention": [], "layers_per_block": 1}},
         "training": {"steps": STEPS, "global_batch": 16, "log_every": 4, **training_options},
     }
-    study = config.validate(config.merge(config.load([Path("config/digits.yaml")]), overlay))
+    study = config.merge(config.load([Path("config/digits.yaml")]), overlay)
+    study["scales"]["tiny"] = {"channels": [32, 32], "attention": [], "layers_per_block": 1}
+    study = config.validate(study)
     return specifications(study)[grid(study)[0].folder / "cell.json"]
 
 

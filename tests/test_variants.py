@@ -55,12 +55,11 @@ def test_a_variant_sets_any_field_of_its_training_and_nothing_else(study, field,
 
 
 def test_a_variants_network_is_laid_over_each_scale_and_its_path_over_the_studys(study):
-    study["parameterizations"] = {"mine": {"target": "v", "network": {"channels": [64]}, "diffusion.timesteps": 500}}
+    study["parameterizations"] = {"mine": {"target": "v", "network": {"width": 64}, "diffusion.timesteps": 500}}
     study["grid"]["parameterizations"] = ["mine"]
-    study["scales"]["tiny"]["attention"] = []
     study = config.validate(study)
     made = specification(study, "mine")
-    assert made["network"] == {**study["scales"]["tiny"], "channels": [64]}
+    assert made["network"] == {**study["scales"]["tiny"], "width": 64}
     assert made["variant"]["diffusion"] == {**study["diffusion"], "timesteps": 500}
 
 
@@ -116,14 +115,14 @@ def test_a_sweep_may_be_over_targets_and_over_their_constants(study):
             "unknown key 'trainin' in parameterizations.v_1; did you mean 'training'?",
         ),
         ({"data.dataset": "cifar10"}, "parameterizations.v.data.dataset is 'cifar10'; a study has one data set"),
-        ({"network.attention": [5]}, "parameterizations.v.network.attention is [5], but the levels are 0 to 1"),
+        ({"network.attention": [5]}, "parameterizations.v.network.attention is [5], but the levels are 0 to 3"),
         ({"diffusion.beta_end": 1e-5}, "parameterizations.v: diffusion.beta_start is 0.0001; it must be at most"),
         ({"sampling.steps": 600}, "parameterizations.v: sampling.steps is 600; with spacing leading it would begin"),
     ],
 )
 def test_a_mistake_in_a_variant_is_named_with_its_place(study, definition, message):
     study["parameterizations"] = {"v": definition}
-    study["grid"]["parameterizations"] = ["v"]
+    study["grid"] |= {"parameterizations": ["v"], "scales": ["small"]}
     with pytest.raises(UserError, match=re.escape(message)):
         config.validate(study)
 
@@ -237,6 +236,7 @@ def test_a_study_can_be_laid_over_the_configuration_that_it_was_spelled_out_from
 
 
 def test_another_network_than_the_scales_takes_none_of_its_options(study):
-    study["parameterizations"] = {"mine": {"target": "v", "network": {"network": "mlp", "width": 64}}}
-    study["grid"]["parameterizations"] = ["mine"]
-    assert specification(config.validate(study), "mine")["network"] == {"network": "mlp", "width": 64}
+    mlp = {"network": "mlp", "width": 64, "layers": 2}
+    study["parameterizations"] = {"mine": {"target": "v", "network": mlp}}
+    study["grid"] |= {"parameterizations": ["mine"], "scales": ["small"]}
+    assert specification(config.validate(study), "mine")["network"] == mlp

@@ -20,7 +20,7 @@ OWN_LINES = {"slurm_partition: gpu": "slurm_partition: batch", "dict(large=4)": 
 TINY = {
     "study": "cluster",
     "scales": {
-        "tiny": {"channels": [32, 32], "attention": [], "layers_per_block": 1},
+        "tiny": {"width": 16, "layers": 1},
         "large": {"channels": [32, 32], "attention": [], "layers_per_block": 1},
     },
     "grid": {"parameterizations": ["epsilon"], "scales": ["tiny"], "seeds": [0]},

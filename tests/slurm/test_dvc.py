@@ -9,7 +9,7 @@ def test_dvc_repro_runs_a_cells_jobs_on_the_cluster_and_records_it(new_project):
     project = new_project()
     path = project.folder / "config/digits.yaml"
     study = yaml.safe_load(path.read_text())
-    study["scales"]["tiny"] = {"channels": [32, 32], "attention": [], "layers_per_block": 1}
+    study["scales"]["tiny"] = {"network": "mlp", "width": 16, "layers": 1}
     study["training"] |= {"steps": 12, "global_batch": 16, "log_every": 4}
     study["sampling"] |= {"images": 48, "batch": 48}
     path.write_text(yaml.safe_dump(study))

@@ -112,7 +112,7 @@ def test_a_failing_status_command_is_asked_again(project):
 
 def test_status_tells_who_trains(project):
     shown = project.status_while_running
-    assert f"job {project.numbers['killed']})" in shown and "images/s" in shown and "of 300" in shown, shown
+    assert f"job {project.numbers['killed']})" in shown and "steps/s" in shown and "of 300" in shown, shown
 
 
 def require_same_weights(project, name, tmp_path):

@@ -39,19 +39,29 @@ TAIL_BYTES = 65536
 class Standing:
     """One cell's state, one of :data:`STATES`, and what more there is to say of it.
 
-    ``key`` is the digest of everything that decides its training, as ``training.json`` names it.
+    ``step`` of its ``steps`` of training is taken; ``key`` is the digest of everything that decides its training, as
+    ``training.json`` names it.
     """
 
     cell: Cell
     state: str
     detail: str = ""
+    step: int = 0
+    steps: int = 0
     key: str = ""
 
 
 def standings(config: Mapping[str, Any]) -> list[Standing]:
     """Return where each cell of the grid stands, in the grid's order; nothing but files is asked."""
     agreement, now = Agreement(config), time.time()
-    return [replace(_standing(cell, agreement, now), key=agreement.training_key(cell)) for cell in cells.grid(config)]
+    return [
+        replace(
+            _standing(cell, agreement, now),
+            steps=agreement.specifications[cell.folder / "cell.json"]["training"]["steps"],
+            key=agreement.training_key(cell),
+        )
+        for cell in cells.grid(config)
+    ]
 
 
 def can_move(found: Iterable[Standing]) -> bool:
@@ -112,22 +122,23 @@ def _standing(cell: Cell, agreement: Agreement, now: float) -> Standing:
     if outcome is None or not agreement.is_trained(cell, outcome):
         options = agreement.specifications[cell.folder / "cell.json"]["training"]
         return _in_training(cell, options, now, trained_otherwise=outcome is not None)
+    steps = outcome["steps"]
     if outcome["status"] == "diverged":
-        return Standing(cell, "diverged", outcome["reason"])
+        return Standing(cell, "diverged", outcome["reason"], steps)
     for draw in cells.draws(agreement.config, cell.parameterization):
         path = cell.folder / "fid" / f"{draw.name}.json"
         row = read_whole(path)
         if row is None and path.exists():
-            return Standing(cell, "failed", f"{path} is damaged; {remedy(path)}")
+            return Standing(cell, "failed", f"{path} is damaged; {remedy(path)}", steps)
         if row is None or not agreement.is_measured(cell, draw, row, outcome):
-            return _in_measuring(cell, draw, now)
-    return Standing(cell, "done")
+            return replace(_in_measuring(cell, draw, now), step=steps)
+    return Standing(cell, "done", step=steps)
 
 
 def _in_training(cell: Cell, options: Mapping[str, Any], now: float, *, trained_otherwise: bool) -> Standing:
     state = cell.folder / "state/train"
     if _age(state / "heartbeat.json", now) < FRESH_SECONDS:
-        return Standing(cell, "running", _progress(state, options))
+        return Standing(cell, "running", *_progress(state, options))
     if trained_otherwise:
         # A job's first act is to delete the outputs, so the log is still that of the training that made them.
         return Standing(cell, "waiting", "trained, but configuration, parameterization or data changed since")
@@ -139,32 +150,34 @@ def _in_training(cell: Cell, options: Mapping[str, Any], now: float, *, trained_
     saved = f"step {step} of {options['steps']} is saved" if step else ""
     if words.is_cut_off:
         return Standing(cell, "failed", "; ".join(filter(None, [f"ended without a reason in {log}", saved])))
-    return Standing(cell, "waiting", saved)
+    return Standing(cell, "waiting", saved, step)
 
 
 def _in_measuring(cell: Cell, draw: Draw, now: float) -> Standing:
     for stage in ("fid", "sample"):
         log = cell.folder / f"log/{stage}-{draw.name.replace('/', '-')}.log"
         words = _words(log, since=written(cell.folder / "training.json"))
-        if words.progress and _age(log, now) < FRESH_SECONDS and not words.reason:
-            return Standing(cell, "running", f"{stage}: {words.progress}")
         finished = stage == "sample" and (cell.folder / f"samples/{draw.name}.json").exists()
+        if words.progress and _age(log, now) < FRESH_SECONDS and not words.reason and not finished:
+            return Standing(cell, "running", f"{stage} {draw.name}: {words.progress.partition(': ')[2]}")
         why = words.remark or (f"ended without a reason in {log}" if words.is_cut_off else "")
         if why and not finished and not why.startswith(RESUMABLE):
             return Standing(cell, "failed", f"{stage}: {why}")
     return Standing(cell, "waiting", "trained, not yet measured")
 
 
-def _progress(state: Path, options: Mapping[str, Any]) -> str:
+def _progress(state: Path, options: Mapping[str, Any]) -> tuple[str, int]:
+    """Return how far a training is, in words, and the last step it has logged."""
     beat = read_whole(state / "heartbeat.json") or {}
     who = f"host {beat.get('host', '?')}" + (f", job {beat['job']}" if beat.get("job") else "")
     try:
         line = json.loads(tail(state / "train.jsonl").splitlines()[-1])
     except (IndexError, ValueError):
-        return f"began ({who})"
-    steps, rate = options["steps"], line["images_per_second"]
-    left = (steps - line["step"]) * options["global_batch"] / rate if rate else float("inf")
-    return f"step {line['step']} of {steps}, {rate:.0f} images/s, {_duration(left)} left ({who})"
+        return f"train: began ({who})", 0
+    step, steps = line["step"], options["steps"]
+    rate = line["images_per_second"] / options["global_batch"]
+    left = (steps - step) / rate if rate else float("inf")
+    return f"train: step {step} of {steps}, {rate:,.1f} steps/s, {duration(left)} left ({who})", step
 
 
 def saved_step(cell: Cell) -> int:
@@ -174,7 +187,8 @@ def saved_step(cell: Cell) -> int:
     )
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return e.g. ``45 s``, ``12 min`` or ``3.5 h``."""
     if seconds == float("inf"):
         return "?"
     minutes = seconds / 60
