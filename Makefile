@@ -17,7 +17,7 @@ setup: $(READY) ## set up .venv, which the others do by themselves; then: . .ven
 
 demo: $(READY) ## the whole pipeline on handwritten digits; ends with the answer and the path of the report
 	@TARGETWISE_COMMAND="make demo" TARGETWISE_FOLLOW=1 \
-		$(SNAKEMAKE) --configfile config/digits.yaml --quiet rules progress host -- all
+		$(SNAKEMAKE) --configfile config/digits.yaml --quiet host -- all
 	@echo
 	@$(RUN) targetwise answer --configfile config/digits.yaml
 

@@ -1,8 +1,8 @@
 """A residual MLP over all pixels at once, for images of any size: y = W norm(h) + G(t)·x.
 
 Each block is h ← h + W₂ silu(W₁ ((1 + s(t)) ⊙ norm(h) + m(t))). The time step enters as sines and cosines (Vaswani et
-al. 2017, section 3.5) and sets the scale s and shift m of every block (adaptive layer norm: Peebles & Xie 2023, section
-3.2), and G, how much of the input's channels the output takes over: to predict the noise, a network must let it
+al. 2017, section 3.5) and sets the scale s and shift m, common to all blocks (adaptive layer norm: Peebles & Xie 2023,
+section 3.2), and G, how much of the input's channels the output takes over: to predict the noise, a network must let it
 through. All three start at 0. Options: ``width`` of the hidden layers, even, and ``layers``, the number of blocks.
 """
 
@@ -23,7 +23,7 @@ class MLP(nn.Module):
         super().__init__()
         self.shape = (out_channels, size, size)
         self.width = (width,)
-        self.parts = [width] * 2 * layers + [out_channels * in_channels]
+        self.parts = [width, width, out_channels * in_channels]
         self.frequencies = [math.exp(-math.log(10_000) * index / (width // 2)) for index in range(width // 2)]
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, sum(self.parts)))
         self.first = nn.Linear(in_channels * size**2, width)
@@ -37,9 +37,9 @@ class MLP(nn.Module):
     def forward(self, x, timesteps):
         """Return the output for noisy images ``x`` at ``timesteps``."""
         angles = timesteps[:, None] * torch.tensor(self.frequencies, device=x.device)
-        *modulation, mixing = self.time(torch.cat([angles.sin(), angles.cos()], dim=1)).split(self.parts, dim=1)
+        scale, shift, mixing = self.time(torch.cat([angles.sin(), angles.cos()], dim=1)).split(self.parts, dim=1)
         hidden = self.first(x.flatten(1))
-        for block, scale, shift in zip(self.blocks, modulation[::2], modulation[1::2], strict=True):
+        for block in self.blocks:
             hidden = hidden + block((1 + scale) * layer_norm(hidden, self.width) + shift)
         taken_over = mixing.view(len(x), self.shape[0], -1) @ x.flatten(2)
         return self.last(layer_norm(hidden, self.width)).view(-1, *self.shape) + taken_over.view(-1, *self.shape)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from targetwise.check.purity import enforced
@@ -167,17 +167,18 @@ def _round_trip_if_it_runs(target: Parameterization, schedule: Schedule) -> Tens
         return torch.full((len(schedule["sqrt_alpha"]),), NOT_FINITE, dtype=torch.float64)
 
 
-class _CoarsestType(TorchDispatchMode):
+class _CoarsestType(TorchFunctionMode):
     """Notes the coarsest floating-point type in which anything is computed meanwhile.
 
-    A function may compute in fp32 whatever it is given; it is held to fp32 then.
+    A function may compute in fp32 whatever it is given; it is held to fp32 then. (A dispatch mode would do as well,
+    but imports PyTorch's compiler, which takes seconds.)
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.dtype = torch.float64
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor) and leaf.is_floating_point():

@@ -134,7 +134,7 @@ def set_kernels(options: Mapping[str, Any]) -> None:
     """
     if options["deterministic"]:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is reproducible only with this
-    torch.use_deterministic_algorithms(options["deterministic"])
+    _use_deterministic_algorithms(options["deterministic"])
     torch.backends.cudnn.benchmark = not options["deterministic"]
     torch.backends.cuda.matmul.allow_tf32 = options["tf32"]
     torch.backends.cudnn.allow_tf32 = options["tf32"]
@@ -150,5 +150,11 @@ def kernels(options: Mapping[str, Any]) -> Iterator[None]:
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(deterministic)
+        _use_deterministic_algorithms(deterministic)
         cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
+
+
+def _use_deterministic_algorithms(value: bool) -> None:
+    # PyTorch's own function imports its compiler, which takes seconds.
+    if torch.are_deterministic_algorithms_enabled() != value:
+        torch.use_deterministic_algorithms(value)

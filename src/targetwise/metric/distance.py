@@ -1,7 +1,7 @@
-"""Distances between two sets of features: the Fréchet distance of their Gaussians.
+"""Distances between two sets of features: the Fréchet distance of their Gaussians, and a kernel distance.
 
 ‖μ₁ − μ₂‖² + tr(C₁ + C₂ − 2·(C₁C₂)^½), Dowson & Landau 1982; with Inception features it is the FID (Heusel et al.
-2017, arXiv:1706.08500).
+2017, arXiv:1706.08500). The kernel distance is the KID (Bińkowski et al. 2018, arXiv:1801.01401).
 """
 
 from collections.abc import Callable
@@ -11,6 +11,9 @@ from scipy import linalg
 
 from targetwise.errors import UserError
 from targetwise.metric import clean_fid
+
+#: Over how many subsets the kernel distance is a mean, and of how many images each is at most.
+SUBSETS, SUBSET = 100, 1000
 
 
 def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -47,8 +50,32 @@ def frechet_distance(
     return float(difference @ difference + np.trace(covariance) + np.trace(other_covariance) - 2 * cross)
 
 
+def kernel_distance(features: np.ndarray, other: np.ndarray) -> float:
+    """Return the unbiased squared MMD of features (n, D) fp64, mean over the subsets that clean-fid draws.
+
+    NumPy takes a cube that is written as a power ten times slower than the product.
+    """
+    random = np.random.RandomState(clean_fid.KID_SEED)
+    size = min(len(features), len(other), SUBSET)
+    total = 0.0
+    for _ in range(SUBSETS):
+        x, y = (some[random.choice(len(some), size, replace=False)] for some in (features, other))
+        within = _kernel(x, x) + _kernel(y, y)
+        total += (within.sum() - np.trace(within)) / (size - 1) - 2 * _kernel(x, y).sum() / size
+    return float(total / SUBSETS / size)
+
+
+def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    base = x @ y.T / x.shape[1] + 1
+    return base * base * base
+
+
 #: By the name of ``metric.implementation``.
 FRECHET: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], float]] = {
     "clean-fid": clean_fid.frechet_distance,
     "fast": frechet_distance,
+}
+KERNEL: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "clean-fid": clean_fid.kernel_distance,
+    "fast": kernel_distance,
 }
