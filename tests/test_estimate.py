@@ -1,7 +1,9 @@
 """`targetwise estimate`: what a grid costs follows from a record's rates and the grid's arithmetic."""
 
 import json
+import shutil
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from targetwise import cli, errors
-from targetwise.diffusion.cost import cost
+from targetwise.diffusion.cost import cost, count
 from targetwise.diffusion.network import build
 from targetwise.errors import UserError
 from targetwise.operations import estimate as estimating
@@ -105,7 +107,7 @@ def test_small_costs_what_pytorch_counts_and_its_attention():
     assert FLOPS.training - training.get_total_flops() == 3 * attention
 
 
-def test_cost_of_a_convolution_by_hand(monkeypatch):
+def test_cost_of_a_convolution_by_hand():
     """A 1×1 convolution from 3 to 5 channels is 2·3·5 operations a pixel; its gradient, as many."""
 
     class Network(nn.Module):
@@ -116,9 +118,27 @@ def test_cost_of_a_convolution_by_hand(monkeypatch):
         def forward(self, x, t):
             return self.layer(x)
 
-    monkeypatch.setattr("targetwise.diffusion.cost.build", lambda *_, **__: Network())
-    found = cost({}, 3, 4)
+    found = count(Network(), 3, 4)
     assert (found.parameters, found.forward, found.training) == (3 * 5 + 5, 2 * 3 * 5 * 16, 2 * (2 * 3 * 5 * 16))
+
+
+def test_a_cost_is_counted_once_for_one_network_file_and_options(tmp_path, monkeypatch):
+    monkeypatch.setenv("TARGETWISE_CACHE", str(tmp_path / "cache"))
+    shutil.copytree("workflow/networks", tmp_path / "workflow/networks")
+    monkeypatch.chdir(tmp_path)
+    counted = []
+    counts = lambda *arguments: counted.append(1) or count(*arguments)  # noqa: E731
+    monkeypatch.setattr("targetwise.diffusion.cost.count", counts)
+    narrow, wide = ({"network": "mlp", "width": width, "layers": 1} for width in (16, 32))
+    first = cost(narrow, 1, 8)
+    assert cost(narrow, 1, 8) == first != cost(wide, 1, 8) and len(counted) == 2
+    file = Path("workflow/networks/mlp.py")
+    file.write_text(file.read_text().replace("in range(layers)", "in range(2 * layers)"))
+    deeper = cost(narrow, 1, 8)
+    assert deeper.parameters > first.parameters and len(counted) == 3
+    for kept in (tmp_path / "cache/costs").iterdir():
+        kept.write_text("{")
+    assert cost(narrow, 1, 8) == deeper and len(counted) == 4
 
 
 def test_parameters_are_the_networks():

@@ -1,16 +1,17 @@
 """What a network costs: its parameters, and its arithmetic for one image."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
+from targetwise.files import cache, read_whole, sha256_of_file, sha256_of_json, write_json
+from targetwise.provenance import versions
+from targetwise.recipe import kinds
+from targetwise.recipe.variants import network_name
 
-from targetwise.diffusion.network import build
-from targetwise.files import canonical_json
+if TYPE_CHECKING:  # seconds, which a cost that was counted before does not need
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -23,25 +24,46 @@ class Cost:
 
 
 def cost(scale: Mapping[str, Any], channels: int, image_size: int) -> Cost:
-    """Return what a scale costs, by PyTorch's own counter: matrix products and convolutions, attention's included.
-
-    Nothing is computed, so a network of any size takes a second. On a real CPU the same counter leaves attention out,
-    5 % at the CIFAR-10 study's scale small: it does not know that kernel.
+    """Return what a scale costs; counted once, and then kept in the user's cache, because the libraries take seconds.
 
     Args:
         scale: an entry of ``scales``.
         channels: of the images, and of the output.
         image_size: height and width in pixels.
     """
-    return _cost(canonical_json(scale), channels, image_size)
+    file = kinds.file_of("networks", network_name(scale))
+    key = sha256_of_json([dict(scale), channels, image_size, sha256_of_file(file), versions()])
+    path = cache() / "costs" / f"{key}.json"
+    known = read_whole(path)
+    if known is not None:
+        return Cost(**known)
+    import torch
 
+    from targetwise.diffusion.network import build
 
-@cache
-def _cost(scale: str, channels: int, image_size: int) -> Cost:
-    """Return what :func:`cost` returns; variants of one network are asked for again and again."""
     with torch.device("meta"):
-        network = build(json.loads(scale), in_channels=channels, out_channels=channels, image_size=image_size, seed=0)
-        image, timestep = torch.empty(1, channels, image_size, image_size), torch.empty(1)
+        network = build(scale, in_channels=channels, out_channels=channels, image_size=image_size, seed=0)
+        found = count(network, channels, image_size)
+    with suppress(OSError):  # it is only kept to save time
+        write_json(path, asdict(found))
+    return found
+
+
+def count(network: "nn.Module", channels: int, image_size: int) -> Cost:
+    """Return what a network costs, by PyTorch's own counter: matrix products and convolutions, attention's included.
+
+    On the device ``meta`` nothing is computed, so a network of any size takes a second. On a real CPU the same
+    counter leaves attention out, 5 % at the CIFAR-10 study's scale small: it does not know that kernel.
+
+    Args:
+        network: on the default device.
+        channels: of the images.
+        image_size: height and width in pixels.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    image, timestep = torch.empty(1, channels, image_size, image_size), torch.empty(1)
     with FlopCounterMode(display=False) as forward, torch.no_grad():
         network(image, timestep)
     with FlopCounterMode(display=False) as training:
