@@ -92,3 +92,24 @@ def test_status_command(monkeypatch, storage, age, chosen, state, words):
     monkeypatch.setattr(doctor.preflight, "ask", lambda *command: settings)
     found = doctor._status_command({"slurm-status-command": chosen}, Path("slurm/config.v9+.yaml"))
     assert found.state == state and words in found.words
+
+
+@pytest.mark.parametrize(("on_a_gpu", "state"), [(True, "wrong"), (False, "note")])
+def test_what_compiling_needs_on_a_gpu_node_is_named(study, on_a_gpu, state, tmp_path, monkeypatch):
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: on_a_gpu)
+    monkeypatch.setattr(doctor.sysconfig, "get_path", lambda name: str(tmp_path))
+    (found,) = doctor._compiling(study)
+    assert found.state == state
+    assert "a C compiler" in found.words and f"{tmp_path}/Python.h" in found.words
+
+    monkeypatch.setenv("CC", "/opt/gcc/bin/gcc")
+    (found,) = doctor._compiling(study)
+    assert found.state == state and "C compiler" not in found.words
+
+    (tmp_path / "Python.h").write_text("")
+    (found,) = doctor._compiling(study)
+    assert (found.state, found.words) == ("ok", "/opt/gcc/bin/gcc and Python.h are there")
+
+    study["training"]["compile"]["cuda"] = False
+    assert not list(doctor._compiling(study))

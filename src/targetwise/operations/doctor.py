@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,7 @@ def examine(config: Mapping[str, Any], profile: Path) -> Iterator[Finding]:
         ("data", lambda: _data(config)),
         ("weights", lambda: _weights(config)),
         ("torch", _torch),
+        ("compiling", lambda: _compiling(config)),
     )
     for what, part in parts:
         try:
@@ -239,6 +241,27 @@ def _torch() -> Iterator[Finding]:
         yield Finding(
             "note", "torch", f"{built}; no GPU on this machine (on a compute node: srun --gpus=1 targetwise doctor)"
         )
+
+
+def _compiling(config: Mapping[str, Any]) -> Iterator[Finding]:
+    """Look for what Triton needs to build the launchers of its kernels, where Triton looks for it."""
+    if not config["training"]["compile"]["cuda"]:
+        return
+    import torch
+
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    missing = [] if compiler else ["a C compiler (gcc, or the one that CC names)"]
+    missing += [] if header.exists() else [f"{header} (Debian's python3-dev)"]
+    if not missing:
+        yield Finding("ok", "compiling", f"{compiler} and Python.h are there")
+        return
+    yield Finding(
+        "wrong" if torch.cuda.is_available() else "note",
+        "compiling",
+        f"training.compile needs {' and '.join(missing)} on a machine with a GPU; install what is missing there, or "
+        "set training.compile.cuda: false",
+    )
 
 
 def _driver_version() -> str:
