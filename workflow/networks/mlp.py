@@ -24,7 +24,9 @@ class MLP(nn.Module):
         self.shape = (out_channels, size, size)
         self.width = (width,)
         self.parts = [width, width, out_channels * in_channels]
-        self.frequencies = [math.exp(-math.log(10_000) * index / (width // 2)) for index in range(width // 2)]
+        frequencies = [math.exp(-math.log(10_000) * index / (width // 2)) for index in range(width // 2)]
+        # On the network's device from the start: a copy at every call would make the host wait for a GPU.
+        self.register_buffer("frequencies", torch.tensor(frequencies), persistent=False)
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, sum(self.parts)))
         self.first = nn.Linear(in_channels * size**2, width)
         self.blocks = nn.ModuleList(
@@ -36,7 +38,7 @@ class MLP(nn.Module):
 
     def forward(self, x, timesteps):
         """Return the output for noisy images ``x`` at ``timesteps``."""
-        angles = timesteps[:, None] * torch.tensor(self.frequencies, device=x.device)
+        angles = timesteps[:, None] * self.frequencies
         scale, shift, mixing = self.time(torch.cat([angles.sin(), angles.cos()], dim=1)).split(self.parts, dim=1)
         hidden = self.first(x.flatten(1))
         for block in self.blocks:
