@@ -76,6 +76,7 @@ def _of_record(stem: str, record: Record) -> str:
         _limits(sections),
         _memory(sections.get("train")),
         _switches(sections.get("switches")),
+        _host(sections.get("host")),
         _skipped(sections),
         _conditions(sections),
     ]
@@ -190,6 +191,24 @@ def _switches(section: Mapping[str, Any] | None) -> str:
             row[column] = f"{ratio['median']:.2f} ({_spread(ratio)})"
     rows = [[name, row.get("train", ""), row.get("sample", "")] for name, row in found.items()]
     return _table(["each switch, with it over without it", "training", "sampling"], rows)
+
+
+def _host(section: Mapping[str, Any] | None) -> str:
+    """Return what the host does for a cell, and how far that is from what any code must do."""
+    if section is None:
+        return ""
+    rows = []
+    for part in section["parts"]:
+        bound = part["bound_seconds"]
+        least = f"{part['bound']}: {_duration(part['per_cell'] * bound)}" if bound else "nothing to tell apart"
+        cell = _duration(part["per_cell"] * part["seconds"])
+        rows.append([part["name"], f"{part['per_cell']:,}", f"{1000 * part['seconds']:.3g}", cell, least])
+    heading = [f"on the host, for a cell of scale {section['scale']}", "times", "ms each", "together", "the least"]
+    return _table(heading, rows)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 100 else f"{seconds / 60:.2g} min"
 
 
 def _skipped(sections: Mapping[str, Any]) -> str:

@@ -4,7 +4,8 @@
     python benchmarks/run.py --device cuda --only train         one section again; the record keeps the others
     python benchmarks/run.py --pairs 1 --steps 2 --output /tmp  whether it works; the numbers mean nothing
 
-The sections are train, sample, metric and switches. Run it in the project's root, with nothing else on the machine.
+The sections are train, sample, metric, switches and host. Run it in the project's root, with nothing else on the
+machine.
 """
 
 import argparse

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import host as hosting
 import metric as measuring
 import sampling
 import torch
@@ -100,11 +101,19 @@ def switches(plan: Plan, scratch: Path, cores: int) -> Section:
     }
 
 
+def host(plan: Plan, scratch: Path, cores: int) -> Section:
+    """Time what the host does for one cell, whatever computes its network."""
+    network = _network(plan, load_images(1)[1])
+    found = [hosting.measured(part) for part in hosting.parts(plan, scratch, network["parameters"])]
+    return {"scale": plan.scale, "parts": found}
+
+
 SECTIONS: Mapping[str, Callable[[Plan, Path, int], Section]] = {
     "train": train,
     "sample": sample,
     "metric": metric,
     "switches": switches,
+    "host": host,
 }
 
 

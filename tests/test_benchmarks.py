@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import document
 import figure
+import host
 import plan as planning
 import pytest
 import run
@@ -228,6 +229,42 @@ def test_page_says_what_the_record_says(record):
     assert "at least 40 MB a step; at the 4 GB/s of a copy that is 10 ms, 12.5% of the 80 ms" in page
     assert "training 1 steps a run in batches of 8 (or as the row says); sampling 2 images in 2 steps." in page
     assert f"### {record['name']}" in page and "bench-here.svg" in page and "torch " in page
+
+
+def test_parts_of_the_host_are_those_of_a_cell_and_no_quicker_than_their_bound(tmp_path, monkeypatch):
+    for name, value in {"VECTORS": 64, "SUBSET": 32, "SAVED": 16, "ENOUGH_SECONDS": 0.0}.items():
+        monkeypatch.setattr(host, name, value)
+    monkeypatch.setattr(host.inception, "FEATURES", 8)
+    parts = {part.name: part for part in host.parts(tiny_plan(), tmp_path, parameters=10)}
+    cell = {name: part.per_cell for name, part in parts.items()}
+    assert cell["noise and indices of a training step"] == 35_000
+    assert cell["latents"] == cell["resizing to 299×299 by Pillow"] == 100_000
+    assert cell["KID, fast"] == cell["FID, clean-fid"] == 2
+    assert parts["noise and indices of a training step"].work().noise.shape == (128, 3, 32, 32)
+    assert parts["latents"].work().shape == (500, 3, 32, 32)
+    assert len(parts["resizing to 299×299 by Pillow"].work()) == parts["resizing to 299×299 by Pillow"].units
+    saved = parts["samples: digest, file, and reading them again"]
+    assert len(saved.work()) == saved.units
+    for part in parts.values():
+        found = host.measured(part)
+        assert found["seconds"] > 0 and (found["bound_seconds"] is None) == (part.bound is None)
+
+
+def test_page_says_what_a_cells_host_takes(record):
+    parts = [
+        {"name": "noise", "per_cell": 35_000, "seconds": 0.004, "bound_seconds": 0.002, "bound": "one stream"},
+        {"name": "resizing", "per_cell": 100, "seconds": 0.004, "bound_seconds": None, "bound": ""},
+    ]
+    changed = copy.deepcopy(record)
+    changed["sections"]["host"] = {
+        **changed["sections"]["train"],
+        "comparisons": [],
+        "scale": "small",
+        "parts": parts,
+    }
+    page = document.page({"here": changed})
+    assert "| noise | 35,000 | 4 | 2.3 min | one stream: 70 s |" in page
+    assert "| resizing | 100 | 4 | 0.4 s | nothing to tell apart |" in page
 
 
 def test_page_of_a_record_without_training_says_what_was_sampled_and_no_more(record):
