@@ -92,7 +92,7 @@ def prepare(project: Path) -> None:
         ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "t"],
     ):
         subprocess.run(["git", *command], cwd=project, check=True)
-    done = run(project, *COMMAND[:-1], "data/digits/reference/digits-clean-fid-train.json")
+    done = run(project, *COMMAND[:-1], "data/digits/reference/digits-fast-train.json")
     assert done.returncode == 0, done.stdout[-4000:]
     shutil.rmtree(project / ".snakemake")
     shutil.rmtree(project / "results")

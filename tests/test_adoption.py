@@ -26,7 +26,7 @@ SMALL = {
     "training": {"steps": 2, "global_batch": 4, "log_every": 1},
     "sampling": {"steps": 2, "images": 4, "batch": 4},
 }
-REFERENCE = Path("data/digits/reference/digits-clean-fid-train.npz")
+REFERENCE = Path("data/digits/reference/digits-fast-train.npz")
 OUTPUTS = {
     "train": ["model.safetensors", "train.jsonl", "training.json"],
     "sample": [f"samples/ddim-2/draw0.{ending}" for ending in ("npz", "json")],

@@ -82,7 +82,7 @@ def test_a_file_made_from_something_else_is_named(finished, kind, key, value):
 
 def test_a_row_is_held_against_the_reference_that_lies_here(finished):
     study, cell, _ = finished
-    facts = Path("data/digits/reference/digits-clean-fid-train.json")
+    facts = Path("data/digits/reference/digits-fast-train.json")
     write_json(facts, {"images_sha256": "3" * 64, "extractor_sha256": "4" * 64, "environment": {"host": "other"}})
     Agreement(study).require(cell)
     write_json(facts, {"images_sha256": "5" * 64, "extractor_sha256": "4" * 64})
@@ -104,7 +104,7 @@ def test_a_row_of_another_protocol_is_of_another_configuration(finished, monkeyp
         lambda study: study["training"].update(steps=601),
         lambda study: study["parameterizations"].update(v={"target": "v", "weighting": "snr"}),
         lambda study: study["sampling"].update(seed=1),
-        lambda study: study["metric"].update(implementation="fast"),
+        lambda study: study["metric"].update(implementation="clean-fid"),
         lambda study: study["metric"].update(names=["kid", "frechet"]),
         lambda study: study["metric"].update(extractor="inception"),
         lambda study: study["metric"]["reference"].update(split="test"),
@@ -163,7 +163,7 @@ def test_weights_that_are_not_those_told_of_are_damaged(finished):
 def test_a_reference_that_says_nothing_contradicts_nothing(finished, content):
     """It is made again anyway; status, table and the start of a run go on."""
     study, cell, _ = finished
-    facts = Path("data/digits/reference/digits-clean-fid-train.json")
+    facts = Path("data/digits/reference/digits-fast-train.json")
     facts.parent.mkdir(parents=True)
     facts.write_text(content)
     Agreement(study).require(cell)

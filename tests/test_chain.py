@@ -92,7 +92,7 @@ def test_a_row_of_another_protocol_is_measured_again(measured, monkeypatch, stag
 @pytest.mark.parametrize(
     ("change", "name", "found"),
     [
-        ({"implementation": "fast"}, "implementation", "fast"),
+        ({"implementation": "clean-fid"}, "implementation", "clean-fid"),
         ({"reference": {"split": "test"}}, "reference", "digits test"),
     ],
 )

@@ -63,7 +63,7 @@ def test_answer_says_whose_report_it_names_and_how_to_make_one(project, monkeypa
 
 def test_fid_measures_a_file_like_a_cell(project, monkeypatch, capsys):
     store.prepare("digits", {"kind": "digits"}, Path("data/digits"))
-    reference = Path("data/digits/reference/digits-clean-fid-train.npz")
+    reference = Path("data/digits/reference/digits-fast-train.npz")
     make(Selection("digits", "train", None, "digits", "clean-fid"), reference)
     test = store.load(Path("data/digits"), "test").images
     np.savez("mine.npz", test)
@@ -79,9 +79,7 @@ def test_fid_without_reference_says_how_to_make_it(project, monkeypatch, capsys)
     with pytest.raises(SystemExit) as left:
         call(monkeypatch, "fid", "mine.npz", *DIGITS)
     assert left.value.code == errors.EXIT_ERROR
-    assert (
-        "`snakemake --cores all data/digits/reference/digits-clean-fid-train.npz` makes it" in capsys.readouterr().err
-    )
+    assert "`snakemake --cores all data/digits/reference/digits-fast-train.npz` makes it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -102,7 +100,7 @@ def test_fid_says_what_a_reference_of_ones_own_needs(project, monkeypatch, capsy
     assert left.value.code == errors.EXIT_ERROR
     assert capsys.readouterr().err == (
         f"error: {problem}; --reference takes the .npz and the .json beside it that `snakemake` made of a data set; "
-        "without it the study's own is taken, data/digits/reference/digits-clean-fid-train.npz\n"
+        "without it the study's own is taken, data/digits/reference/digits-fast-train.npz\n"
     )
 
 

@@ -161,9 +161,9 @@ def test_damaged_part_is_made_again_and_no_other(expected, root, tmp_path, count
 
 def test_subset_is_part_of_name_digest_and_facts(expected, root, tmp_path, study):
     study["metric"]["reference"] = {"split": "train", "first": 300}
-    assert cells.reference_name(study) == "digits-clean-fid-train-first300"
+    assert cells.reference_name(study) == "digits-fast-train-first300"
     del study["metric"]["reference"]["first"]
-    assert cells.reference_name(study) == "digits-clean-fid-train"
+    assert cells.reference_name(study) == "digits-fast-train"
     reference.make(Selection("digits", "train", 300, "digits", "fast"), tmp_path / "made.npz", root=root)
     facts = read_json(tmp_path / "made.json")
     assert (facts["first"], facts["n"]) == (300, 300)

@@ -185,13 +185,13 @@ def alter_weights(folder, change):
 
 def test_weights_that_differ_are_counted_and_measured(made):
     def change(weights):
-        array = next(array for _, array in sorted(weights.items()) if array.ndim == 4)
+        array = next(array for _, array in sorted(weights.items()) if array.ndim == 2)
         array *= 0
         array.flat[:3] = [2.0, 0.0, 0.5]
 
     def further(weights):
         change(weights)
-        array = next(array for _, array in sorted(weights.items()) if array.ndim == 4)
+        array = next(array for _, array in sorted(weights.items()) if array.ndim == 2)
         array.flat[1] += 0.5
         array.flat[2] -= 0.25
 
@@ -422,7 +422,7 @@ def test_only_comparable_seeds_are_counted(project, monkeypatch):
     monkeypatch.setattr(chain, "run", lambda study, cell, stop: shutil.copytree(project / cell.folder, cell.folder))
     monkeypatch.setattr(comparison, "compare", lambda recorded, made, seeds: asked.append(seeds))
     again()
-    edit(cell_folder(0), lambda content: content["configuration"]["metric.json"].update(implementation="fast"))
+    edit(cell_folder(0), lambda content: content["configuration"]["metric.json"].update(implementation="clean-fid"))
     again()
     assert [[each["cell"]["seed"] for each in seeds] for seeds in asked] == [[0, 1], [1]]
 

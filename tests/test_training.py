@@ -54,7 +54,14 @@ def images():
 def specification(name="v", seed=0, **training_options):
     overlay = {
         "grid": {"parameterizations": [name], "seeds": [seed]},
-        "training": {"steps": STEPS, "global_batch": 16, "log_every": 4, **training_options},
+        "training": {
+            "steps": STEPS,
+            "global_batch": 16,
+            "log_every": 4,
+            "learning_rate": 1e-3,
+            "ema_decay": 0.99,
+            **training_options,
+        },
     }
     study = config.merge(config.load([Path("config/digits.yaml")]), overlay)
     study["scales"]["tiny"] = {"channels": [32, 32], "attention": [], "layers_per_block": 1}

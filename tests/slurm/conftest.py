@@ -28,7 +28,7 @@ def digits(tmp_path_factory):
     """The folder `data` of a project in which data set and reference are made."""
     made = Project(tmp_path_factory.mktemp("digits") / "project", None)
     made.configure()
-    done = made.snakemake("--cores", "2", targets=["data/digits/reference/digits-clean-fid-train.json"])
+    done = made.snakemake("--cores", "2", targets=["data/digits/reference/digits-fast-train.json"])
     assert done.returncode == 0, done.stderr[-3000:]
     return made.folder / "data"
 

@@ -49,7 +49,7 @@ def test_a_finished_cell_is_one_run_with_all_that_its_files_say(config, made):
     ]
     assert [(step, value) for step, value, _ in run["points"]["draws/FD_digits_features"]] == [(0, 41.0), (1, 42.0)]
     assert [value for _, value, _ in run["points"]["FD_digits_features"]] == [41.5]
-    assert run["parameters"]["training.steps"] == "600" and run["parameters"]["sampling.steps"] == "50"
+    assert run["parameters"]["training.steps"] == "2500" and run["parameters"]["sampling.steps"] == "50"
     assert run["tags"].items() >= {"parameterization": "v", "scale": "tiny", "seed": "0", "status": "done"}.items()
     assert run["tags"]["mlflow.source.git.commit"] == "c" * 40
     assert sorted(run["files"]) == [

@@ -26,7 +26,7 @@ def killed_after_it_spoke(made, cell):
 
 def stopped(made, cell):
     killed(made, cell)
-    made.fail(cell, "stopped: train v-tiny-0: the time budget is used up; state saved after step 40 of 600")
+    made.fail(cell, "stopped: train v-tiny-0: the time budget is used up; state saved after step 40 of 2500")
 
 
 def failed(made, cell):
@@ -58,10 +58,10 @@ def partly_measured(made, cell):
 
 
 CASES = [
-    (running, "RUNNING", 3, "step 60 of 600"),
-    (killed, "KILLED", 2, "step 40 of 600 is saved"),
-    (killed_after_it_spoke, "KILLED", 2, "step 40 of 600 is saved"),
-    (stopped, "KILLED", 2, "step 40 of 600 is saved"),
+    (running, "RUNNING", 3, "step 60 of 2500"),
+    (killed, "KILLED", 2, "step 40 of 2500 is saved"),
+    (killed_after_it_spoke, "KILLED", 2, "step 40 of 2500 is saved"),
+    (stopped, "KILLED", 2, "step 40 of 2500 is saved"),
     (failed, "FAILED", 2, "error: No space left on device"),
     (failed_at_once, "FAILED", 0, "error: the data are damaged"),
     (diverged, "FAILED", 2, "the loss was not finite at step 51"),

@@ -2,7 +2,7 @@
 
     python workflow/scripts/ceiling.py --specification results/digits/v/tiny/seed0/cell.json \
         --sampling results/digits/v/sampling-ddim-50.json --metric results/digits/metric.json \
-        --reference data/digits/reference/digits-clean-fid-train.npz \
+        --reference data/digits/reference/digits-fast-train.npz \
         --output results/digits/v/tiny/ceiling.json
 """
 

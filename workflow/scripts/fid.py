@@ -2,7 +2,7 @@
 
     python workflow/scripts/fid.py --specification results/digits/v/tiny/seed0/cell.json \
         --metric results/digits/metric.json --samples results/digits/v/tiny/seed0/samples/ddim-50/draw0.npz \
-        --reference data/digits/reference/digits-clean-fid-train.npz --output results/digits/v/tiny/seed0/fid/ddim-50/draw0.json
+        --reference data/digits/reference/digits-fast-train.npz --output results/digits/v/tiny/seed0/fid/ddim-50/draw0.json
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Measure held-out real images as if they were samples.
 
     python workflow/scripts/floor.py --metric results/digits/metric.json --images data/digits/dataset.npz \
-        --reference data/digits/reference/digits-clean-fid-train.npz --output results/digits/floor.json
+        --reference data/digits/reference/digits-fast-train.npz --output results/digits/floor.json
 """
 
 import argparse

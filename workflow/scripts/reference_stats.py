@@ -1,7 +1,7 @@
 """Make a reference: the features of real images, their mean and covariance. Killed, it goes on where it stopped.
 
     python workflow/scripts/reference_stats.py --dataset digits --extractor digits --implementation clean-fid \
-        --split train --output data/digits/reference/digits-clean-fid-train.npz
+        --split train --output data/digits/reference/digits-fast-train.npz
 
 On three machines that see the same folder, for one large reference: first --shard 0/3, --shard 1/3 and --shard 2/3,
 and when all have ended the same command without --shard.
