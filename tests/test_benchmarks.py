@@ -87,6 +87,7 @@ def tiny_plan():
     plan = planning.plan_for(torch.device("cpu"))
     return replace(
         plan,
+        configured={**SLOW, "precision": "fp32"},
         network=TINY,
         scale="tiny",
         pairs=2,
