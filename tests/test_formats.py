@@ -134,7 +134,12 @@ def test_compiling_is_kept_where_the_chosen_format_is_slightly_faster_with_it(co
 
 
 def test_compiling_is_not_tried_where_the_training_is_short():
-    assert decide(OPEN, candidates(fp32=2.0, bf16=1.0), batches=3600)["training_seconds"] == 3600
+    found = decide(OPEN, candidates(fp32=2.0, bf16=1.0, bf16_compiled=0.1), batches=3600)
+    assert found == {
+        "values": {"precision": "bf16", "compile": False},
+        "compared": [{"fp32": 2.0, "bf16": 1.0}],
+        "training_seconds": 3600,
+    }
 
 
 def test_without_a_compiler_nothing_is_compiled_and_the_reason_is_kept():

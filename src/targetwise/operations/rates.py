@@ -117,9 +117,15 @@ def metric_rate(record: Mapping[str, Any], metric: Mapping[str, Any], threads: i
 
 def describe(settings: Mapping[str, Any]) -> str:
     """Return switches in words, e.g. ``bf16, compile``; what is left to be chosen is e.g. ``precision auto``."""
-    names = {name: value for name, value in settings.items() if value is True or value == AUTO or name == "precision"}
-    words = {True: "{0}", AUTO: "{0} auto"}
-    return ", ".join(words.get(value, "{1}").format(name, value) for name, value in names.items())
+    words = []
+    for name, value in settings.items():
+        if value == AUTO:
+            words.append(f"{name} auto")
+        elif value is True:
+            words.append(name)
+        elif name == "precision":
+            words.append(value)
+    return ", ".join(words)
 
 
 def _rate(

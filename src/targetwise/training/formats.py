@@ -1,7 +1,7 @@
 """What ``auto`` is on a CPU: number format and compiling of the network, chosen once for a study.
 
-Neither can be told by a processor's name: bf16 makes one network half as fast again and another eleven times slower
-on the same cores. So the first job of a study that needs to know measures it (measurement.py) and writes
+Neither can be told by a processor's name: bf16 makes a U-Net half as fast again on one AMD EPYC, and many times
+slower on another. So the first job of a study that needs to know measures it (measurement.py) and writes
 ``results/<study>/cpu.json``. All later jobs follow that file, so that the cells of one study are of one kind. A key
 never holds the choice: to a GPU's results it is nothing.
 """
