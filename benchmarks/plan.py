@@ -1,7 +1,7 @@
 """What is measured on a CPU and on a GPU: sizes, switches, and the cell that all of it is about."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from targetwise.data import store
 from targetwise.data.store import Images
 from targetwise.operations.rates import switches
 from targetwise.recipe.schema import read_yaml
+from targetwise.training.measurement import AUTO, measure
 
 Settings = dict[str, Any]
 
@@ -54,7 +55,7 @@ class Plan:
         device: to measure.
         network: a scale of the configuration.
         scale: its name.
-        configured: the switches as ``config.yaml`` sets them for this kind of device.
+        configured: the switches as ``config.yaml`` sets them for this kind of device; see :func:`with_choice`.
         switches: each by itself: the settings with it, and without it.
         formats: number formats that the other training loops run in; the first is how they come.
         pairs: of runs.
@@ -127,6 +128,22 @@ def plan_for(device: torch.device) -> Plan:
         matrix=8192,
         copied=2**28,
     )
+
+
+def with_choice(plan: Plan, threads: int) -> Plan:
+    """Return a plan in which nothing is ``auto``: what a study of the plan's network would choose on this CPU.
+
+    Args:
+        plan: sizes.
+        threads: that the project's loops run with here.
+    """
+    if AUTO not in plan.configured.values():
+        return plan
+    cell, images = specification(plan, plan.configured), load_images(1)[1]
+    training = {**cell["training"], "threads": threads}
+    training["global_batch"] = read_yaml(Path("config.yaml"))["training"]["global_batch"]
+    found = measure({**cell, "training": training}, (images.size, images.channels))
+    return replace(plan, configured={**plan.configured, **found["values"]})
 
 
 def specification(plan: Plan, settings: Settings, accumulated: int = 1) -> Settings:

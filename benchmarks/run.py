@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from plan import Plan, plan_for, use_threads
+from plan import Plan, plan_for, use_threads, with_choice
 from sections import SECTIONS, release
 from timing import peaks
 
@@ -60,7 +60,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         begin(Path(scratch), arguments.device)
         device = choose(cores) if arguments.device == "cuda" else torch.device("cpu")
-        print(measure(replace(plan_for(device), **given), names, cores, arguments.output))
+        plan = with_choice(replace(plan_for(device), **given), cores)
+        print(measure(plan, names, cores, arguments.output))
 
 
 def begin(scratch: Path, kind: str) -> None:

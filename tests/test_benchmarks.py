@@ -84,10 +84,31 @@ def test_plans_ask_for_five_pairs_and_the_tasks_batches():
     assert gpu.configured == planning.FAST  # on a GPU the study runs with what is measured
 
 
+def test_what_config_yaml_leaves_to_be_chosen_is_chosen_for_the_benchmarks_network(monkeypatch):
+    asked = []
+
+    def measure(cell, shape):
+        asked.append((cell, shape))
+        return {"values": {"precision": "bf16", "compile": False}}
+
+    monkeypatch.setattr(planning, "measure", measure)
+    plan = planning.plan_for(torch.device("cpu"))
+    assert (plan.configured["precision"], plan.configured["compile"]) == ("auto", "auto")
+    found = planning.with_choice(plan, threads=2)
+    assert found.configured == {**plan.configured, "precision": "bf16", "compile": False}
+    assert planning.with_choice(found, threads=2) is found
+    ((cell, shape),) = asked
+    assert shape == (32, 3) and cell["network"] == plan.network
+    options = cell["training"]
+    assert (options["threads"], options["global_batch"], options["steps"]) == (2, 128, 35000)
+    assert options["precision"]["cpu"] == options["compile"]["cpu"] == "auto"
+
+
 def tiny_plan():
     plan = planning.plan_for(torch.device("cpu"))
     return replace(
         plan,
+        configured={**SLOW, "precision": "fp32"},
         network=TINY,
         scale="tiny",
         pairs=2,

@@ -209,6 +209,28 @@ def test_rates_of_the_studys_own_switches_are_taken_where_they_were_measured(wri
     assert "the study's own switches, fp32, channels_last, were not measured" in words
 
 
+def test_what_is_left_to_be_chosen_is_taken_to_be_the_fastest_that_was_measured(write):
+    """Of a CPU, where config.yaml has auto; what it states, here channels_last, must have been measured as it is."""
+    slow = {**GPU, "precision": "fp32", "compile": False, "batch": 128}
+    other = {**GPU, "channels_last": False, "compile": False, "batch": 128}
+    trained = [comparison("training", slow, 1500.0), comparison("training", other, 9000.0)]
+    path = write(record("cpu", switches={"train": trained, "sample": []}))
+    found = estimate(path, training={"threads": 2})
+    assert found.scales[0].training == pytest.approx(35000 * 128 / 1500)
+    words = estimating.render(found)
+    assert "1,500.00 images/s at scale small with fp32, channels_last, fused_optimizer: " in words
+    assert "; the fastest of what was measured, as a study with auto chooses it" in words
+    stated = estimating.render(estimate(path, training={"precision": {"cpu": "bf16"}, "compile": {"cpu": True}}))
+    assert "1,000.00 images/s" in stated and "auto" not in stated
+    only = estimating.render(estimate(path, training={"precision": {"cpu": "bf16"}, "compile": {"cpu": "auto"}}))
+    assert "1,000.00 images/s" in only and "as a study with auto chooses it" in only
+
+
+def test_a_choice_among_what_was_not_measured_is_said(write):
+    words = estimating.render(estimate(write(record("cpu")), training={"channels_last": False}))
+    assert "the study's own switches, precision auto, fused_optimizer, compile auto, were not measured" in words
+
+
 def test_what_was_not_measured_is_left_out_and_said(write):
     found = estimate(write(record(sample=None, metric={"skipped": "no weights"})))
     (scale,) = found.scales

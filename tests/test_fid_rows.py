@@ -176,7 +176,7 @@ def test_samples_that_are_not_finite_give_a_diverged_row_and_no_number(digits, t
 
     class Denoiser:
         image_shape, device, seed, load = (1, 8, 8), CPU, 0, staticmethod(lambda path: None)
-        variant, options = None, MappingProxyType({"precision": {"cpu": "fp32"}})
+        variant, options = None, MappingProxyType({"precision": {"cpu": "fp32"}, "compile": {"cpu": False}})
 
     def denoise(_, noise, options):
         images = torch.zeros_like(noise)
@@ -191,7 +191,7 @@ def test_samples_that_are_not_finite_give_a_diverged_row_and_no_number(digits, t
     write_json(tmp_path / "training.json", whole_outcome(model_sha256=digest))
     specification = {
         "data": {"dataset": "digits"},
-        "training": {"threads": 1},
+        "training": {"threads": 1, **Denoiser.options},
         "cell": CELL,
         "variant": {"target": "v", "diffusion": {"schedule": "linear"}},
         "network": {},

@@ -43,7 +43,7 @@ def test_what_failed_and_what_was_not_run_is_no_number(reference):
 def test_every_option_in_which_the_clean_protocol_differs_is_named():
     found = published.beside(configuration.load(), summary(epsilon_small=18.7))
     assert {each["option"]: (each["ours"], each["theirs"]) for each in found["differences"]} == {
-        "training.precision": ("cuda bf16, cpu fp32", "cuda fp16, cpu fp32"),
+        "training.precision": ("cuda bf16, cpu auto", "cuda fp16, cpu fp32"),
         "training.output_in_fp32": ("yes", "no"),
         "sampling.widen_output": ("yes", "no"),
         "sampling.last_alpha_is_one": ("yes", "no"),

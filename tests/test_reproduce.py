@@ -24,6 +24,7 @@ from targetwise.recipe import config
 from targetwise.recipe.schema import read_yaml
 from targetwise.records import comparison, manifest, reproduce
 from targetwise.records.comparison import Side, compare
+from targetwise.training import measurement
 from targetwise.training.stopping import Stop
 
 NAME = "short@v-tiny-1"
@@ -109,6 +110,25 @@ def test_on_the_same_machine_it_is_identical_and_nothing_is_touched(project, mon
     assert "training v-tiny-1" in said.err and "12/12 steps" in said.err, "from nothing, and it is seen"
     assert contents("results", "data", "workflow", "config") == before
     assert left_behind(project) == []
+
+
+@pytest.mark.parametrize("lost", ["cpu.json", ""])
+def test_a_number_format_that_was_chosen_is_that_of_the_record(lost, project, monkeypatch):
+    """Whatever a measurement would say now, and where the study's own record of the choice is gone."""
+    left_open = {"study": "open", "training": {"precision": {"cpu": "auto"}, "compile": {"cpu": "auto"}}}
+    overlay = config.merge(read_yaml(Path("config/short.yaml")), left_open)
+    Path("config/open.yaml").write_text(yaml.safe_dump(overlay))
+    found = {"values": {"precision": "bf16", "compile": False}, "compared": []}
+    monkeypatch.setattr(measurement, "measure", lambda *_, **__: dict(found))
+    study, cell = chain.load("open@v-tiny-0")
+    chain.run(study, cell, Stop())
+    assert manifest.read(cell.folder)["training"]["formats"] == found["values"]
+    found["values"] = {"precision": "fp32", "compile": False}
+    if lost:
+        Path("results/open", lost).unlink()
+    before = contents("results")
+    assert again("open@v-tiny-0").identical
+    assert contents("results") == before
 
 
 def test_elsewhere_it_says_how_far_off_and_what_goes_with_it(project, tmp_path):

@@ -291,6 +291,39 @@ def test_a_training_that_was_continued_elsewhere_marks_its_values(finished):
     )
 
 
+def test_trainings_of_different_formats_are_marked_where_the_same_was_asked_for(finished):
+    """As after cpu.json was edited by hand; what was recorded by nobody, as by an older version, is not guessed."""
+    finished["training"]["precision"]["cpu"] = "auto"
+    for cell in cells.grid(finished):
+        for draw in (0, 1):
+            write_row(finished, cell, draw)
+    first, second, third, _ = cells.grid(finished)
+    for cell, precision, compiled in ((first, "fp32", False), (second, "fp32", False), (third, "bf16", True)):
+        used = {"precision": precision, "compile": compiled}
+        write_json(cell.folder / "training.json", whole_outcome(model_sha256=MODEL, formats=used))
+    assert table(finished)["marks"].tolist() == [
+        *["one; two; trained in fp32"] * 4,
+        *["one; two; trained in bf16, compiled"] * 2,
+        *["one; two"] * 2,
+    ]
+    row_file(finished, third, 0).unlink()
+    row_file(finished, third, 1).unlink()
+    assert set(table(finished)["marks"].dropna()) == {"one; two"}
+
+
+def test_variants_that_state_their_formats_are_not_marked(finished):
+    """The field stands in a column of its own."""
+    finished["parameterizations"]["x0"] = {"target": "x0", "training": {"precision": {"cpu": "bf16"}}}
+    for cell in cells.grid(finished):
+        used = {"precision": "bf16" if cell.parameterization == "x0" else "fp32", "compile": False}
+        write_json(cell.folder / "training.json", whole_outcome(model_sha256=MODEL, formats=used))
+        for draw in (0, 1):
+            write_row(finished, cell, draw)
+    found = table(finished)
+    assert found["marks"].tolist() == ["one; two"] * 8
+    assert found["training.precision.cpu"].tolist() == ["fp32"] * 4 + ["bf16"] * 4
+
+
 def test_the_table_is_the_same_after_a_trip_through_csv(finished, tmp_path):
     found = table(finished)
     found.to_csv(tmp_path / "table.csv", index=False)

@@ -232,7 +232,8 @@ def test_the_conditions_on_a_gpu_are_its_own(monkeypatch):
     """The card, cuDNN and the rounding of products, which a CPU's bits do not depend on."""
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"card {device.index}")
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 90100)
-    options = {"precision": {"cuda": "bf16", "cpu": "fp32"}, "tf32": False}
+    switches = {"precision": {"cuda": "bf16", "cpu": "fp32"}, "compile": {"cuda": True, "cpu": False}}
+    options = {**switches, "tf32": False}
     found = conditions(torch.device("cuda", 1), options, World())
     versions = {"torch": torch.__version__, "numpy": np.__version__, "diffusers": version("diffusers")}
     expected = {"device": "cuda", "format": "bf16", "card": "card 1", "number of processes": "1", "cuDNN": "90100"}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from targetwise import errors
 from targetwise.errors import UserError
+from targetwise.training.measurement import AUTO, FORMATS
 
 if TYPE_CHECKING:
     from targetwise.diffusion.parameterization import Parameterization
@@ -29,7 +30,8 @@ def check_files(specification: Mapping[str, Any], seconds: float = SECONDS) -> d
     What the files print goes to stderr.
 
     Args:
-        specification: the content of ``variant.json``: the variant, and the ``precision`` it is trained in.
+        specification: the content of ``variant.json``: the variant, and the ``precision`` it is trained in; of
+            ``auto``, all that it may turn out to be.
         seconds: the time limit, counted from when the libraries are imported.
 
     Returns:
@@ -86,7 +88,9 @@ def _main() -> None:
     signal.setitimer(signal.ITIMER_REAL, float(sys.argv[1]))
     try:
         target, loss_space = (_load(specification[part], tell) for part in ("target", "loss_space"))
-        tell(found=check(target, loss_space, specification, sorted(set(specification["precision"].values()))))
+        stated = set(specification["precision"].values())
+        formats = sorted(stated - {AUTO} | set(FORMATS if AUTO in stated else ()))
+        tell(found=check(target, loss_space, specification, formats))
     except UserError as error:
         tell(error=str(error))
 

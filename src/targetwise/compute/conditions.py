@@ -31,6 +31,7 @@ def conditions(device: torch.device, options: Mapping[str, Any], world: World = 
         versions["cuDNN"] = str(torch.backends.cudnn.version())
     else:
         processor = torch.backends.cpu.get_cpu_capability()
+        versions["compiled"] = "yes" if options["compile"]["cpu"] else "no"  # may be chosen, so in no key
     return {
         "device": device.type,
         "format": number_format,
@@ -57,4 +58,5 @@ def differences(before: Mapping[str, str], now: Mapping[str, str], states: Path)
             f"the state in {states} was saved on {was}, and this is {is_now}: the result would match neither; "
             f"continue it on {was}, or delete {states} to start again"
         )
-    return [f"{name} {now[name]} instead of {before[name]}" for name in now if now[name] != before[name]]
+    names = [name for name in now if now[name] != before.get(name, now[name])]  # an older state says less
+    return [f"{name} {now[name]} instead of {before[name]}" for name in names]

@@ -22,7 +22,7 @@ COMPILED = "TORCHINDUCTOR_CACHE_DIR"
 #: What turns a traced network into kernels.
 COMPILER = "inductor"
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose(threads: int, world: World = ALONE, stop: Callable[[], bool] = lambda: False) -> torch.device:
@@ -71,7 +71,7 @@ def require_gpu() -> None:
 
 def autocast(device: torch.device, precision: Mapping[str, str]) -> torch.autocast:
     """Return the autocast context for ``precision``, e.g. ``{"cuda": "bf16", "cpu": "fp32"}``."""
-    dtype = DTYPES.get(precision[device.type])
+    dtype = DTYPES[precision[device.type]]
     return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 

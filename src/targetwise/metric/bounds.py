@@ -13,6 +13,7 @@ from targetwise.metric.fid import measure
 from targetwise.metric.reference import Reference
 from targetwise.sampling.denoiser import Denoiser, draw_images
 from targetwise.sampling.stage import NOT_FINITE
+from targetwise.training.formats import settled
 
 
 def floor(
@@ -51,7 +52,7 @@ def ceiling(
     Args:
         specification: the content of ``cell.json``.
         options: the content of ``sampling-<sampler>.json``.
-        training_images: for their shape.
+        training_images: for their shape, and for what a CPU has trained other cells with.
         reference: to compare with.
         names: of the metrics.
         finished: images and features that an earlier run has made, and that this one adds to.
@@ -61,7 +62,7 @@ def ceiling(
     device = choose(specification["training"]["threads"])
     extractor = reference.extractor(device)
     target = parameterization.load(specification["variant"]["target"])
-    denoiser = Denoiser(specification, training_images, target, device)
+    denoiser = Denoiser(settled(specification, training_images, device), training_images, target, device)
     images = draw_images(denoiser, options, 0, "sample untrained", finished=finished)
     finite = len(images) > 0
     return measure(

@@ -32,7 +32,7 @@ INCEPTION_BATCH = {"cpu": 16, "cuda": 256}
 
 
 #: How features are computed on any device, in the terms of the ``training`` section.
-FP32 = {"precision": {"cpu": "fp32", "cuda": "fp32"}, "tf32": False}
+FP32 = {"precision": {"cpu": "fp32", "cuda": "fp32"}, "compile": {"cpu": False, "cuda": False}, "tf32": False}
 
 #: Images of which the features are saved together, about, while a metric is computed: half a minute of one CPU core.
 PART = 256

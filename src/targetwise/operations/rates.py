@@ -8,6 +8,7 @@ from typing import Any
 
 from targetwise.errors import UserError
 from targetwise.files import read_json
+from targetwise.training.measurement import AUTO
 
 RECORDS = Path("benchmarks/results")
 
@@ -115,8 +116,16 @@ def metric_rate(record: Mapping[str, Any], metric: Mapping[str, Any], threads: i
 
 
 def describe(settings: Mapping[str, Any]) -> str:
-    """Return switches in words, e.g. ``bf16, compile``."""
-    return ", ".join([settings["precision"], *(name for name, value in settings.items() if value is True)])
+    """Return switches in words, e.g. ``bf16, compile``; what is left to be chosen is e.g. ``precision auto``."""
+    words = []
+    for name, value in settings.items():
+        if value == AUTO:
+            words.append(f"{name} auto")
+        elif value is True:
+            words.append(name)
+        elif name == "precision":
+            words.append(value)
+    return ", ".join(words)
 
 
 def _rate(
@@ -124,9 +133,15 @@ def _rate(
 ) -> Rate:
     section = record["sections"][name]
     alone = {"comparisons": record["sections"].get("switches", {}).get(name, [])}
-    rates = _rates([section, alone], wanted)
-    settings, remark = wanted, ""
-    if not rates:
+    choices = _choices([section, alone], wanted)
+    measured = {each: _rates([section, alone], dict(each)) for each in choices}
+    if measured:
+        fastest = max(measured, key=lambda each: median(measured[each]))
+        settings, rates = dict(fastest), measured[fastest]
+        remark = (
+            "; the fastest of what was measured, as a study with auto chooses it" if AUTO in wanted.values() else ""
+        )
+    else:
         first = section["comparisons"][0]["ours"]
         settings = {key: first["settings"][key] for key in wanted}
         rates = first["rates"]
@@ -135,6 +150,20 @@ def _rate(
     speed = images * flops_per_image
     words = f"{images:,.2f} images/s at scale {section['scale']} with {describe(settings)}"
     return Rate(share(record, threads) * speed, f"{words}: {speed / 1e12:.3g} TFLOP/s{remark}")
+
+
+def _choices(
+    sections: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]
+) -> dict[tuple[tuple[str, Any], ...], None]:
+    """Return the measured settings that the wanted ones can stand for: any value where they say ``auto``."""
+    stated = {name: value for name, value in wanted.items() if value != AUTO}
+    return {
+        tuple((name, side["settings"][name]) for name in wanted): None
+        for section in sections
+        for comparison in section["comparisons"]
+        for side in (comparison["ours"], comparison["theirs"])
+        if stated.items() <= side.get("settings", {}).items() and wanted.keys() <= side["settings"].keys()
+    }
 
 
 def _rates(sections: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any], what: str | None = None) -> list[float]:

@@ -174,7 +174,7 @@ def _explain(error: Any) -> str:
             meaning = described.get("description") if isinstance(described, dict) else None
             return f"{where + '.' if where else ''}{key} is missing{f' ({meaning})' if meaning else ''}"
         case "enum":
-            return f"{where} is {value!r}; {nearest(value, map(str, error.validator_value))}"
+            return f"{where} is {value!r}; {nearest(value, map(_as_yaml, error.validator_value))}"
         case "uniqueItems":
             twice = next(item for item in value if value.count(item) > 1)
             return f"{where} names {twice!r} twice; each may appear once"
@@ -208,6 +208,10 @@ def _wanted(kind: str | list[str], value: Any) -> str:
     if "string" in kinds and isinstance(value, bool):
         return f"{wanted}; YAML reads yes, no, on and off as true or false, so put it in quotes"
     return wanted
+
+
+def _as_yaml(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _reads_as_number(text: str) -> bool:

@@ -242,6 +242,7 @@ def _environment(manifest: Manifest, stage: str) -> dict[str, Any]:
     }
     if stage == "train":
         facts |= {name: manifest["training"][name] for name in ("device", "processes")}
+        facts |= manifest["training"].get("formats") or {}
     return {name: value for name, value in facts.items() if name not in WITHOUT_EFFECT}
 
 

@@ -85,7 +85,7 @@ def gather(folder: Path) -> dict[str, Any]:
         "training": {
             **{
                 name: training.get(name)
-                for name in ("status", "reason", "steps", "final_loss", "device", "processes")
+                for name in ("status", "reason", "steps", "final_loss", "device", "processes", "formats")
             },
             "finished_at": datetime.fromtimestamp(training["finished_at"], UTC).isoformat(timespec="seconds"),
             "key": training.get("key"),

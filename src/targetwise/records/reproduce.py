@@ -21,6 +21,7 @@ from targetwise.errors import UserError
 from targetwise.files import read_json, sha256_of_file, sha256_of_json, sha256_of_text, write_json
 from targetwise.recipe.config import Config
 from targetwise.records import comparison, manifest
+from targetwise.training import formats
 from targetwise.training.stopping import Stop
 
 WORKFLOW = Path("workflow")
@@ -72,7 +73,9 @@ def reproduce(study: Config, cell: Cell, stop: Stop, keep: Path | None = None) -
     recorded = cell.folder.resolve()
     with _scratch(cell, record, keep) as scratch:
         chain.prepare(study)
+        choice = formats.read(cells.RESULTS / study["study"])
         with contextlib.chdir(scratch):
+            _carry_choice(cell, record, choice["values"], recorded)
             chain.run(study, cell, stop)
             made = manifest.read(cell.folder)
         return comparison.compare(
@@ -80,6 +83,22 @@ def reproduce(study: Config, cell: Cell, stop: Stop, keep: Path | None = None) -
             comparison.Side(made, scratch / cell.folder),
             _recorded_seeds(study, cell, record),
         )
+
+
+def _carry_choice(cell: Cell, record: Mapping[str, Any], values: formats.Values, recorded: Path) -> None:
+    """Let the reproduction follow what was chosen for a CPU: by the record, or by the study where a GPU trained.
+
+    Args:
+        cell: that is reproduced, in the working directory.
+        record: its manifest.
+        values: of the recorded study's ``cpu.json``.
+        recorded: the folder of the record.
+    """
+    training = record["training"]
+    if training["device"] == "cpu" and training.get("formats"):
+        values = training["formats"]
+    if values and formats.undecided(record["configuration"]["cell.json"]["training"]):
+        formats.follow(cell.folder.parents[2], values, recorded / manifest.NAME)
 
 
 def _require_same_cell(study: Mapping[str, Any], cell: Cell, record: Mapping[str, Any]) -> None:

@@ -71,6 +71,7 @@ def table(config: Mapping[str, Any]) -> pd.DataFrame:
     agreement = Agreement(config)
     trainings = {cell: _training(cell) for cell in cells.grid(config)}
     records = [_record(agreement, cell, draw, trainings[cell], named) for cell, draw in points]
+    _mark_formats(config, records, [trainings[cell] for cell, _ in points])
     others = _further_numbers(config, [record.pop("values", {}) for record in records])
     frame = pd.DataFrame.from_records(records, columns=list(TABLE_COLUMNS)).astype(TABLE_COLUMNS)
     _require_comparable(frame)
@@ -168,6 +169,22 @@ def _record(
         "marks": "; ".join([*row["marks"], *marks(training)]),
         **{key: training.get(key) for key in ("steps", "final_loss", "clipped_share")},
     }
+
+
+def _mark_formats(
+    config: Mapping[str, Any], records: list[dict[str, Any]], trainings: list[Mapping[str, Any] | UserError]
+) -> None:
+    """Mark the rows whose trainings used different number formats, or compiling, although the same was asked for."""
+    told: list[tuple[dict[str, Any], str, str]] = []
+    for record, training in zip(records, trainings, strict=True):
+        if record["status"] != "missing" and not isinstance(training, UserError) and "formats" in training:
+            options = variants.settings(config, record["parameterization"])["training"]
+            asked, used = str((options["precision"], options["compile"])), training["formats"]
+            words = f"trained in {used['precision']}{', compiled' if used['compile'] else ''}"
+            told.append((record, asked, words))
+    for record, asked, words in told:
+        if any(other[1] == asked and other[2] != words for other in told):
+            record["marks"] = "; ".join(filter(None, [record["marks"], words]))
 
 
 def _require_comparable(frame: pd.DataFrame) -> None:

@@ -20,6 +20,7 @@ from targetwise.jobs.once import once
 from targetwise.jobs.parts import Parts
 from targetwise.provenance import environment
 from targetwise.sampling.denoiser import BATCH, Denoiser, draw_images
+from targetwise.training.formats import settled
 
 #: Why a trained cell may have no samples.
 NOT_FINITE = "the sampled images are not finite"
@@ -68,7 +69,8 @@ def sample(
             array = np.zeros((0, images.size, images.size, images.channels), dtype=np.uint8)
         else:
             device = choose(specification["training"]["threads"], world)
-            denoiser = Denoiser(specification, images, target, device)
+            own = settled(specification, images, device, training=training, world=world)
+            denoiser = Denoiser(own, images, target, device)
             denoiser.load(model)
             cell = specification["cell"]
             what = f"sample {cell['parameterization']}-{cell['scale']}-{cell['seed']} draw {draw}"

@@ -36,6 +36,7 @@ from targetwise.files import (
 from targetwise.jobs.kept import Kept
 from targetwise.progress import Progress
 from targetwise.provenance import environment
+from targetwise.training.formats import settled, used
 from targetwise.training.state import StateFolder
 from targetwise.training.stopping import Stop
 from targetwise.training.trainer import Trainer
@@ -93,12 +94,16 @@ def train(
     cell = specification["cell"]
     what = f"train {cell['parameterization']}-{cell['scale']}-{cell['seed']}"
 
+    def why() -> str:
+        return stop.reason if stop else ""
+
     states = StateFolder(folder / "state/train", key)
     kept = Kept(folder / "kept/train", key, [folder / name for name in OUTPUTS])
     wait = wait and world.size == 1
-    with states.held(lambda: stop.reason if stop else "", wait=wait) if world.is_main else nullcontext():
+    with states.held(why, wait=wait) if world.is_main else nullcontext():
         if not world.any(world.is_main and (_is_published(folder, key) or kept.put_back())):
-            trainer = Trainer(specification, images, target, loss_space, device, world)
+            own = settled(specification, images, device, world=world, stop=why)
+            trainer = Trainer(own, images, target, loss_space, device, world)
             log = TrainingLog(states.path / "train.jsonl")
             _resume(trainer, log, states, world)
             began = time.monotonic()
@@ -268,6 +273,7 @@ def _publish(
         "key": kept.key,
         "sources": sources,
         "device": trainer.device.type,
+        "formats": used(trainer.options, trainer.device.type),
         "processes": trainer.world.size,
         "continued": trainer.continued,
         "seconds": trainer.seconds + time.monotonic() - savings.began,

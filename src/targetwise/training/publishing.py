@@ -19,6 +19,7 @@ from targetwise.errors import UserError
 from targetwise.files import atomic, canonical_json, read_json, sha256_of_file
 from targetwise.provenance import environment
 from targetwise.sampling.denoiser import Denoiser
+from targetwise.training.formats import decided
 
 
 def publish(
@@ -56,7 +57,8 @@ def publish(
     if status == "finished" and lines[-1]["loss"] is None:
         raise UserError(f"{curve}: the last loss is not finite; say so with --status diverged --reason '…'")
     target = parameterization.load(cell["variant"]["target"])
-    Denoiser(cell, store.training_images(cell), target, torch.device("cpu")).load(model)
+    plain = decided(cell, {"precision": "fp32", "compile": False})  # only to see whether the weights fit
+    Denoiser(plain, store.training_images(cell), target, torch.device("cpu")).load(model)
     folder = specification.parent
     variant = cell["variant"]
     outcome: dict[str, Any] = {
