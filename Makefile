@@ -22,7 +22,7 @@ demo: $(READY) ## the whole pipeline on handwritten digits; ends with the answer
 	@$(RUN) targetwise answer --configfile config/digits.yaml
 
 test: $(READY) lint ## format, lint, types, unit tests, one tiny real run
-	$(RUN) pytest -m "not slow and not slurm and not browser"
+	$(RUN) pytest --numprocesses logical --maxprocesses 8 --dist loadfile -m "not slow and not slurm and not browser"
 
 test-slurm: $(READY) ## the cluster section on a private SLURM, through everything that goes wrong (needs slurm-wlm)
 	$(RUN) pytest tests/slurm -m "not slow"
