@@ -60,7 +60,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         begin(Path(scratch), arguments.device)
         device = choose(cores) if arguments.device == "cuda" else torch.device("cpu")
-        plan = with_choice(replace(plan_for(device), **given), cores)
+        plan = replace(plan_for(device), **given)
+        if {"train", "sample"} & set(names):
+            plan = with_choice(plan, cores)
         print(measure(plan, names, cores, arguments.output))
 
 

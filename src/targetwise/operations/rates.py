@@ -117,15 +117,9 @@ def metric_rate(record: Mapping[str, Any], metric: Mapping[str, Any], threads: i
 
 def describe(settings: Mapping[str, Any]) -> str:
     """Return switches in words, e.g. ``bf16, compile``; what is left to be chosen is e.g. ``precision auto``."""
-    words = []
-    for name, value in settings.items():
-        if value == AUTO:
-            words.append(f"{name} auto")
-        elif value is True:
-            words.append(name)
-        elif name == "precision":
-            words.append(value)
-    return ", ".join(words)
+    words = ["precision auto" if settings["precision"] == AUTO else settings["precision"]]
+    words += ["compile auto"] if settings.get("compile") == AUTO else []
+    return ", ".join([*words, *(name for name, value in settings.items() if value is True)])
 
 
 def _rate(
