@@ -31,5 +31,5 @@ def tile(images: np.ndarray, columns: int, zoom: int = 1, gap: int = 1) -> np.nd
 def png(picture: np.ndarray) -> bytes:
     """Return a picture (height, width, 3) uint8 as PNG bytes."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG", optimize=True)
+    Image.fromarray(picture).save(buffer, format="PNG")
     return buffer.getvalue()

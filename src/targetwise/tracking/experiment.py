@@ -7,7 +7,7 @@ cut off is taken up again, and a run that would have to shrink is replaced.
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,38 +109,38 @@ class Experiment:
                 return found
 
     def _create(self, run: Run) -> "MlflowRun":
-        tags = {CELL_TAG: run.cell.name, MARK_TAG: Mark.of(run, 0).text(), **self.folder}
+        tags = {CELL_TAG: run.cell.name, MARK_TAG: Mark.of(run, len(run.points)).text(), **self.folder}
         return self.client.create_run(self.id, run_name=run.cell.name, start_time=run.start, tags=tags)
 
     def _extend(self, old: "MlflowRun", run: Run) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
         run_id, before, everything = old.info.run_id, Mark.read(old), len(run.points)
+        mark = Mark.of(run, everything)
+        if before != mark:
+            self.client.set_tag(run_id, MARK_TAG, mark.text(), synchronous=True)
         tags = {
             **run.tags,
             "mlflow.source.name": "targetwise",
             **({"mlflow.source.git.commit": run.commit} if run.commit else {}),
-            MARK_TAG: Mark.of(run, everything).text(),
         }
-        self.client.log_batch(
-            run_id,
-            params=[Param(name, value[:6000]) for name, value in run.parameters.items()],
-            tags=[RunTag(name, value) for name, value in tags.items()],
-            synchronous=True,
-        )
+        params = [Param(name, value[:6000]) for name, value in run.parameters.items()]
+        run_tags = [RunTag(name, value) for name, value in tags.items()]
+        # A point that is written twice stays one. Those of a write that was cut off may be there or not.
+        done = before.points if before.content else 0
+        for first in range(done, everything, BATCH) or [done]:
+            metrics = [Metric(*point) for point in run.points[first : first + BATCH]]
+            self.client.log_batch(run_id, metrics=metrics, params=params, tags=run_tags, synchronous=True)
+            params, run_tags = [], []
         for name in PASSING_TAGS:
             if name in old.data.tags and name not in tags:
                 self.client.delete_tag(run_id, name)
-        # A point that is written twice stays one. Those of a write that was cut off may be there or not.
-        for first in range(before.points if before.content else 0, everything, BATCH):
-            metrics = [Metric(*point) for point in run.points[first : first + BATCH]]
-            self.client.log_batch(run_id, metrics=metrics, synchronous=True)
         if run.dataset:
             self.client.log_inputs(run_id, [_dataset_input(run)])
         self._upload(run_id, run)
         # An end cannot be taken back when a killed cell goes on: every run has one, its last known moment.
         self.client.set_terminated(run_id, run.state, run.end)
-        self.client.set_tag(run_id, MARK_TAG, Mark.of(run, everything, run.digest).text(), synchronous=True)
+        self.client.set_tag(run_id, MARK_TAG, replace(mark, content=run.digest).text(), synchronous=True)
 
     def _upload(self, run_id: str, run: Run) -> None:
         if not run.artifacts:

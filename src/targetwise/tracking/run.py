@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,7 +70,7 @@ class Run:
     dataset: Dataset | None
     artifacts: list[Artifact] = field(default_factory=list)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Return the digest of everything that the run says."""
         return digest_of(
