@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from targetwise.cells.grid import RESULTS, Cell, Draw, draws, reference_name, sampling_file
-from targetwise.cells.keys import Keys, draw_key
+from targetwise.cells.keys import Keys
 from targetwise.cells.outcome import read_curve, read_outcome
 from targetwise.cells.rows import read_row
 from targetwise.cells.specification import specifications
@@ -188,10 +188,11 @@ class Agreement:
             return False
         # Cells are restored without their reference; what the row says of it then cannot be contradicted.
         digests = {"images_sha256": row["reference_sha256"], "extractor_sha256": row["extractor_sha256"]}
+        reference = self._reference or digests
         samples = {**row, "key": self._samples_key(cell, draw, training)}
         specification = self.specifications[cell.folder / "cell.json"]
         metric = self.specifications[self.study / "metric.json"]
-        return bool(row["key"] == draw_key(specification, samples, draw.sampler, metric, self._reference or digests))
+        return bool(row["key"] == self._keys.of_row(specification, samples, draw.sampler, metric, reference))
 
     def holds(self, cell: Cell, part: Part, facts: Mapping[str, Any], before: Before) -> bool:
         """Return whether a part was made from the present configuration and from the parts ``before`` it.

@@ -29,7 +29,7 @@ class Cell:
     @property
     def folder(self) -> Path:
         """Return e.g. ``results/cifar10/epsilon/small/seed0``."""
-        return RESULTS / self.study / self.parameterization / self.scale / f"seed{self.seed}"
+        return Path(RESULTS, self.study, self.parameterization, self.scale, f"seed{self.seed}")
 
 
 def grid(config: Mapping[str, Any]) -> list[Cell]:

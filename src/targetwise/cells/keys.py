@@ -4,7 +4,8 @@ A key is made of a specification, of the files of ``workflow/`` that it names, a
 never of a date.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +84,12 @@ def sampling_key(
 
 
 class Keys:
-    """The keys that trainings and samples of a study have now; each file of ``workflow/`` is read once."""
+    """The keys that trainings, samples and rows of a study have now; each file of ``workflow/`` is read once."""
 
     def __init__(self, images: str | None) -> None:
         """Prepare for trainings on the images with the SHA-256 ``images``; None where they are not known."""
         self._images = images
-        self._digests: dict[str, str] = {}
+        self._digest = cache(sha256_of_file)
 
     def of(self, specification: Mapping[str, Any]) -> str:
         """Return the key for the content of a ``cell.json``."""
@@ -102,20 +103,29 @@ class Keys:
         sources = self._sources(sampling_files(specification["variant"], specification["network"], options))
         return sampling_key(specification, sources, training, options, draw)
 
+    def of_row(self, *made_from: Any) -> str:
+        """Return the key of the row of a draw; see :func:`draw_key`."""
+        return draw_key(*made_from, digest=self._digest)
+
     def _sources(self, files: Sequence[Path]) -> dict[str, str]:
-        self._digests |= source_digests(path for path in files if str(path) not in self._digests)
-        return {str(path): self._digests[str(path)] for path in files}
+        return {str(path): self._digest(path) for path in files}
 
 
-def row_key(options: Mapping[str, Any], reference: Mapping[str, Any], *measured: Any) -> str:
+def row_key(
+    options: Mapping[str, Any],
+    reference: Mapping[str, Any],
+    *measured: Any,
+    digest: Callable[[Path], str] = sha256_of_file,
+) -> str:
     """Return the digest of all that decides a row; a row with another key is measured again.
 
     Args:
         options: the content of ``metric.json``, with the protocol numbers; the files of its metrics count as well.
         reference: its facts. Their digests count; where and when it was made does not.
         measured: what is measured, as plain values.
+        digest: returns the SHA-256 of a file.
     """
-    files = [sha256_of_file(kinds.file_of("metrics", name)) for name in options["names"]]
+    files = [digest(kinds.file_of("metrics", name)) for name in options["names"]]
     return sha256_of_json([options, *files, reference["images_sha256"], reference["extractor_sha256"], *measured])
 
 
@@ -125,6 +135,8 @@ def draw_key(
     sampler: str,
     options: Mapping[str, Any],
     reference: Mapping[str, Any],
+    *,
+    digest: Callable[[Path], str] = sha256_of_file,
 ) -> str:
     """Return the key of the row of a cell's draw; see :func:`row_key`.
 
@@ -134,7 +146,8 @@ def draw_key(
         sampler: the name of the samples' folder, e.g. ``ddim-50``.
         options: the content of ``metric.json``.
         reference: its facts.
+        digest: returns the SHA-256 of a file.
     """
     made = [samples[name] for name in ("key", "draw", "status", "reason", "samples_sha256", "model_sha256")]
     threads = specification["training"]["threads"]  # their number can change the last bit of a feature
-    return row_key(options, reference, specification["cell"], threads, sampler, *made)
+    return row_key(options, reference, specification["cell"], threads, sampler, *made, digest=digest)

@@ -67,7 +67,7 @@ class Source:
 
 def file_of(kind: str, name: str) -> Path:
     """Return the path of the file that defines ``name``."""
-    return WORKFLOW / kind / f"{name}.py"
+    return Path(WORKFLOW, kind, f"{name}.py")
 
 
 def known(kind: str) -> list[str]:
