@@ -1,5 +1,6 @@
 """Configuration, schema, cells; every other rule file uses what is defined here and nothing else."""
 
+import gc
 import json
 import os
 import sys
@@ -17,6 +18,9 @@ try:
     from targetwise.operations import ending, follow
 except ModuleNotFoundError as error:
     sys.exit(f"error: the package '{error.name}' is missing; run `make setup`, then `. .venv/bin/activate`")
+
+# Planning makes a few objects for every file of the grid and drops hardly any: looking for garbage took a tenth of it.
+gc.set_threshold(100_000)
 
 errors.run(lambda: require_readable(workflow.configfiles))
 
@@ -37,6 +41,7 @@ except UserError as error:
     sys.exit(f"error: {error}")
 
 CELLS = cells.grid(STUDY)
+FOLDERS = [(cell.parameterization, str(cell.folder)) for cell in CELLS]
 DATASET = f"data/{STUDY['data']['dataset']}"
 REFERENCE = f"{DATASET}/reference/{cells.reference_name(STUDY)}"
 TRAINING = {name: variants.settings(STUDY, name)["training"] for name in STUDY["grid"]["parameterizations"]}
@@ -76,14 +81,15 @@ def weights_of(extractor):
     return {"inception": ["data/weights/inception.json", ancient("data/weights/inception.pt")]}.get(extractor, [])
 
 
-def of_every_cell(path):
-    """Return the path below every cell's folder, e.g. ``training.json``."""
-    return [f"{cell.folder}/{path}" for cell in CELLS]
+def of_every_cell(*paths):
+    """Return paths below every cell's folder, e.g. ``training.json``."""
+    return [f"{folder}/{path}" for _, folder in FOLDERS for path in paths]
 
 
-def of_every_draw(path):
-    """Return the path below every cell's folder, for every draw, e.g. ``fid/{draw.name}.json``."""
-    return [f"{cell.folder}/{path.format(draw=draw)}" for cell in CELLS for draw in DRAWS[cell.parameterization]]
+def of_every_draw(*paths):
+    """Return paths below every cell's folder, for every draw, e.g. ``fid/{draw.name}.json``."""
+    of_a_cell = {name: [path.format(draw=draw) for draw in draws for path in paths] for name, draws in DRAWS.items()}
+    return [f"{folder}/{path}" for name, folder in FOLDERS for path in of_a_cell[name]]
 
 
 def of_its_draws(path):

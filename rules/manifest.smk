@@ -12,8 +12,6 @@ rule manifest:
     input:
         specification="results/{study}/{parameterization}/{scale}/seed{seed}/cell.json",
         study=ancient("results/{study}/study.json"),
-        sampling=specifications_of_samplings,
-        metric="results/{study}/metric.json",
         files=parameterization_files,
         check="results/{study}/{parameterization}/check.json",
         data=manifest_of(STUDY["data"]["dataset"]),

@@ -1,6 +1,6 @@
 """The report: one page that answers the question, and opens without a network.
 
-study.json + tables + rows + curves + checks + bounds + manifests -> report.html
+study.json + tables + the cells' files + checks + bounds + manifests -> report.html
 """
 
 
@@ -13,12 +13,7 @@ rule report:
         study="results/{study}/study.json",
         table=rules.aggregate.output.table,
         pairs=rules.aggregate.output.pairs,
-        rows=of_every_draw("fid/{draw.name}.json"),
-        images=ancient(of_every_draw("samples/{draw.name}.npz")),
-        samples=of_every_draw("samples/{draw.name}.json"),
-        curves=of_every_cell("train.jsonl"),
-        training=of_every_cell("training.json"),
-        manifests=of_every_cell("manifest.json"),
+        manifests=of_every_cell("manifest.json"),  # which come after everything of their cells
         manifest=manifest_of(STUDY["data"]["dataset"]),
         dataset=ancient(f"{DATASET}/dataset.npz"),
         checks=expand(

@@ -12,9 +12,7 @@ rule track:
     input:
         study="results/{study}/study.json",
         table=rules.aggregate.output.table,
-        rows=of_every_draw("fid/{draw.name}.json"),
-        curves=of_every_cell("train.jsonl"),
-        manifests=of_every_cell("manifest.json"),
+        manifests=of_every_cell("manifest.json"),  # which come after everything of their cells
     output:
         "results/{study}/tracked.json",
     log:
