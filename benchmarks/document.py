@@ -231,7 +231,9 @@ def _conditions(sections: Mapping[str, Any]) -> str:
         commit = (
             f"commit {code['commit'][:12]}{' with changes' if code['modified'] else ''}" if code["commit"] else ""
         )
-        words = [section["measured_at"][:10], commit, section["machine"]["system"], f"{section['cores']} threads"]
+        machine = section["machine"]
+        words = [section["measured_at"][:10], commit, machine["system"], machine.get("instructions", "")]
+        words += [f"{section['cores']} threads"]
         told.setdefault(", ".join([*filter(None, words), packages]), []).append(name)
     return "\n".join(f"Measured ({', '.join(names)}): {words}." for words, names in told.items())
 

@@ -97,7 +97,9 @@ def measure(plan: Plan, names: list[str], cores: int, folder: Path) -> Path:
     for section in names:
         began = time.monotonic()
         with tempfile.TemporaryDirectory() as scratch:
-            conditions = {**_conditions(plan, cores, about), "code": source}
+            conditions = {**_conditions(cores, about), "code": source}
+            if section != "host":  # the parts of the host have bounds of their own
+                conditions["peaks"] = peaks(plan.device, plan.matrix, plan.copied)
             found = SECTIONS[section](plan, Path(scratch), cores)
         release()
         record["sections"][section] = {**conditions, **found, "seconds": time.monotonic() - began}
@@ -107,14 +109,13 @@ def measure(plan: Plan, names: list[str], cores: int, folder: Path) -> Path:
     return path
 
 
-def _conditions(plan: Plan, cores: int, about: dict[str, Any]) -> dict[str, Any]:
-    """Return what a section was measured with: the hardware's peaks are of the same minutes."""
+def _conditions(cores: int, about: dict[str, Any]) -> dict[str, Any]:
+    """Return what a section was measured with."""
     return {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {key: value for key, value in about.items() if key != "host"},
         "versions": {**versions(), **_versions_of_others()},
         "cores": cores,
-        "peaks": peaks(plan.device, plan.matrix, plan.copied),
     }
 
 
