@@ -202,7 +202,10 @@ def _host(section: Mapping[str, Any] | None) -> str:
         bound = part["bound_seconds"]
         least = f"{part['bound']}: {_duration(part['per_cell'] * bound)}" if bound else "nothing to tell apart"
         cell = _duration(part["per_cell"] * part["seconds"])
-        rows.append([part["name"], f"{part['per_cell']:,}", f"{1000 * part['seconds']:.3g}", cell, least])
+        each = 1000 * part["seconds"]
+        rows.append(
+            [part["name"], f"{part['per_cell']:,}", f"{each:,.0f}" if each >= 100 else f"{each:.3g}", cell, least]
+        )
     heading = [f"on the host, for a cell of scale {section['scale']}", "times", "ms each", "together", "the least"]
     return _table(heading, rows)
 

@@ -228,7 +228,7 @@ def test_what_is_left_to_be_chosen_is_taken_to_be_the_fastest_that_was_measured(
 
 def test_a_choice_among_what_was_not_measured_is_said(write):
     words = estimating.render(estimate(write(record("cpu")), training={"channels_last": False}))
-    assert "the study's own switches, precision auto, fused_optimizer, compile auto, were not measured" in words
+    assert "the study's own switches, precision auto, compile auto, fused_optimizer, were not measured" in words
 
 
 def test_what_was_not_measured_is_left_out_and_said(write):
