@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def parts(plan: Plan, scratch: Path, parameters: int) -> list[Part]:
             "one product in fp64",
         ),
         *(
-            Part(f"FID, {name}", _bound(distance.FRECHET[name], *gaussian, *gaussian), 1, sampling["draws"], *least)
+            Part(f"FID, {name}", partial(distance.FRECHET[name], *gaussian, *gaussian), 1, sampling["draws"], *least)
             for name, least in (
                 ("clean-fid", ()),
                 ("fast", (lambda: linalg.eigvalsh(gaussian[1]), "one eigenvalue problem")),
@@ -114,7 +115,7 @@ def parts(plan: Plan, scratch: Path, parameters: int) -> list[Part]:
         *(
             Part(
                 f"KID, {name}",
-                _bound(distance.KERNEL[name], x, y),
+                partial(distance.KERNEL[name], x, y),
                 1,
                 sampling["draws"],
                 lambda: [x @ y.T for _ in range(3 * SUBSETS)],
@@ -156,7 +157,3 @@ def _save_and_load(images: np.ndarray, path: Path) -> np.ndarray:
     np.savez(path, images)
     write_json(path.with_suffix(".json"), {"samples_sha256": sha256_of_array(images)})
     return load_samples(path)
-
-
-def _bound(function: Callable[..., object], *arguments: object) -> Callable[[], object]:
-    return lambda: function(*arguments)

@@ -1,6 +1,6 @@
 """The metric: our two implementations, and clean-fid's own folder command, all from folders of PNG files."""
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +58,7 @@ def their_command(plan: Plan, pair: tuple[Path, Path], scratch: Path, cores: int
     from cleanfid.fid import compute_fid
 
     layers = _their_network(scratch, plan.device)
-    run = _bound(
+    run = partial(
         compute_fid,
         str(pair[0]),
         str(pair[1]),
@@ -75,7 +75,7 @@ def their_features(plan: Plan, folder: Path, scratch: Path, cores: int, name: st
     """Return the part of clean-fid's command that makes the features of one folder."""
     from cleanfid.fid import get_folder_features
 
-    run = _bound(
+    run = partial(
         get_folder_features,
         str(folder),
         _their_network(scratch, plan.device),
@@ -94,14 +94,14 @@ def distance(plan: Plan, implementation: str, name: str) -> Contestant:
     first, second = (
         moments(spread * random.standard_normal((plan.distance_rows, inception.FEATURES))) for spread in (1.0, 1.1)
     )
-    return Contestant(name, _bound(FRECHET[implementation], *first, *second), 1, {"implementation": implementation})
+    return Contestant(name, partial(FRECHET[implementation], *first, *second), 1, {"implementation": implementation})
 
 
 def kernel_distance(name: str) -> Contestant:
     """Return one kernel distance (KID), which every row has as well."""
     random = np.random.default_rng(0)
     first, second = (random.standard_normal((KERNEL_ROWS, inception.FEATURES)) for _ in range(2))
-    return Contestant(name, _bound(clean_fid.kernel_distance, first, second), 1, {})
+    return Contestant(name, partial(clean_fid.kernel_distance, first, second), 1, {})
 
 
 def _read(folder: Path) -> np.ndarray:
@@ -117,7 +117,3 @@ def _their_network(scratch: Path, device: torch.device) -> torch.nn.Module:
         network = torch.jit.load(inception.WEIGHTS)
         torch.jit.save(network if hasattr(network, "layers") else network.net, file)
     return InceptionV3W(str(scratch), download=False).to(device)
-
-
-def _bound(function: Callable[..., object], *arguments: object, **options: object) -> Callable[[], object]:
-    return lambda: function(*arguments, **options)

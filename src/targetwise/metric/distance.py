@@ -53,7 +53,7 @@ def frechet_distance(
 def kernel_distance(features: np.ndarray, other: np.ndarray) -> float:
     """Return the unbiased squared MMD of features (n, D) fp64, mean over the subsets that clean-fid draws.
 
-    NumPy takes a cube that is written as a power ten times slower than the product.
+    NumPy takes more than ten times as long for a cube that is written as a power.
     """
     random = np.random.RandomState(clean_fid.KID_SEED)
     size = min(len(features), len(other), SUBSET)
