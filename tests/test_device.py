@@ -86,25 +86,36 @@ def test_a_network_is_compiled_where_asked_into_a_cache_that_clones_share(monkey
     monkeypatch.setenv("TARGETWISE_CACHE", str(tmp_path))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", default_cache_dir())  # as the import of diffusers leaves it
     network = nn.Linear(2, 2)
-    device.compile_network(network, CPU, {"compile": {"cpu": False, "cuda": True}})
+    device.compile_network(network, CPU, {"compile": {"cpu": False, "cuda": True}, "channels_last": True})
     assert network._compiled_call_impl is None and os.environ["TORCHINDUCTOR_CACHE_DIR"] == default_cache_dir()
-    device.compile_network(network, CPU, {"compile": {"cpu": True, "cuda": False}})
+    device.compile_network(network, CPU, {"compile": {"cpu": True, "cuda": False}, "channels_last": True})
     assert network._compiled_call_impl is not None
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "compiled")
 
 
-@pytest.mark.parametrize(
-    ("kind", "graphs", "mode"), [("cuda", True, "reduce-overhead"), ("cuda", False, None), ("cpu", True, None)]
-)
-def test_only_a_gpu_replays_a_network_as_a_graph_and_only_where_it_may(monkeypatch, tmp_path, kind, graphs, mode):
+@pytest.mark.parametrize("graphs", [True, False])
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("kind", ["cuda", "cpu"])
+def test_only_a_gpu_replays_a_network_as_a_graph_and_only_where_it_may(
+    monkeypatch, tmp_path, kind, graphs, channels_last
+):
     monkeypatch.setenv("TARGETWISE_CACHE", str(tmp_path))
     asked, network = {}, nn.Linear(2, 2)
     monkeypatch.setattr(network, "compile", asked.update)
-    device.compile_network(network, torch.device(kind), {"compile": {"cpu": True, "cuda": True}}, graphs=graphs)
-    assert asked == {"backend": device.COMPILER, "mode": mode}
+    options = {"compile": {"cpu": True, "cuda": True}, "channels_last": channels_last}
+    device.compile_network(network, torch.device(kind), options, graphs=graphs)
+    on_gpu = {"triton.cudagraphs": graphs, "force_layout_optimization": channels_last}
+    assert asked == {"backend": device.COMPILER, "options": on_gpu if kind == "cuda" else None}
+
+
+def test_pytorch_knows_what_its_compiler_is_asked_for_on_a_gpu(monkeypatch, tmp_path):
+    """It refuses a name that it does not know."""
+    monkeypatch.setenv("TARGETWISE_CACHE", str(tmp_path))
+    options = {"compile": {"cpu": True, "cuda": True}, "channels_last": True}
+    device.compile_network(nn.Linear(2, 2), torch.device("cuda"), options, graphs=True)
 
 
 def test_a_cache_for_compiled_networks_that_the_user_names_is_used(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "own"))
-    device.compile_network(nn.Linear(2, 2), CPU, {"compile": {"cpu": True, "cuda": False}})
+    device.compile_network(nn.Linear(2, 2), CPU, {"compile": {"cpu": True, "cuda": False}, "channels_last": True})
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "own")

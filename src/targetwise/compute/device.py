@@ -109,11 +109,13 @@ def compile_network(
         options: the ``training`` section. What was compiled is kept in the user's cache, so that cells of one scale,
             and a resumed one, compile once.
         graphs: whether a GPU may replay the network's kernels as one graph, which spares the host launching each.
-            The next call then overwrites an output, and gradients too.
+            The next call then overwrites an output.
     """
     if options["compile"][device.type]:
         keep_compiled_in(cache() / "compiled")
-        network.compile(backend=COMPILER, mode="reduce-overhead" if graphs and device.type == "cuda" else None)
+        # Left to itself the compiler gives up channels last where a layer halves its channels, as in every U-Net.
+        on_gpu = {"triton.cudagraphs": graphs, "force_layout_optimization": options["channels_last"]}
+        network.compile(backend=COMPILER, options=on_gpu if device.type == "cuda" else None)
 
 
 def keep_compiled_in(folder: Path) -> None:

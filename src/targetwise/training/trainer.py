@@ -26,6 +26,7 @@ from targetwise.diffusion.schedule import add_noise, make_schedule
 from targetwise.diffusion.times import draws_of
 from targetwise.errors import UserError
 from targetwise.text import counted
+from targetwise.training.replay import replayed
 
 #: The time axis is logged in this many equal parts.
 QUARTERS = 4
@@ -81,6 +82,7 @@ class Trainer:
             self.model = self.model.to(memory_format=torch.channels_last)
         widen_output(self.model, device, options)
         self.network = self._wrapped()
+        self.take = replayed(self._take, device) if world.size == 1 else self._take
         self.parameters = list(self.model.parameters())
         self.ema = [parameter.detach().clone() for parameter in self.parameters]
         self.update_ema = get_ema_multi_avg_fn(options["ema_decay"])
@@ -89,6 +91,7 @@ class Trainer:
             lr=options["learning_rate"],
             weight_decay=options["weight_decay"],
             fused=options["fused_optimizer"] or None,  # a plain False turns foreach off as well
+            capturable=device.type == "cuda",
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=options["precision"][device.type] == "fp16")
         self.data = torch.from_numpy(images.images).permute(0, 3, 1, 2).contiguous().to(device)
@@ -119,8 +122,14 @@ class Trainer:
 
     def advance(self, draw: StepDraw) -> None:
         """Take one optimizer step; nothing waits for the device."""
-        timesteps, noise = self._to_device(draw.timesteps), self._to_device(draw.noise)
-        x_0 = self._images(self._to_device(draw.indices), self._to_device(draw.flips))
+        arrays = draw.indices, draw.flips, draw.timesteps, draw.noise
+        row = self.take(*map(self._to_device, arrays))
+        self.window[self.step % len(self.window)].copy_(row)
+        self.step += 1
+
+    def _take(self, indices: Tensor, flips: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
+        """Take one optimizer step and return its row of the window."""
+        x_0 = self._images(indices, flips)
         self.optimizer.zero_grad(set_to_none=True)
         losses = []
         for first in range(0, self.count, self.micro_batch):
@@ -133,8 +142,7 @@ class Trainer:
         self.scaler.update()
         with torch.no_grad():
             self.update_ema(self.ema, self.parameters, 0)
-            self._record(torch.cat(losses), norm, timesteps)
-        self.step += 1
+            return self._row(torch.cat(losses), norm, timesteps)
 
     def window_is_full(self) -> bool:
         """Return whether ``log_every`` steps have passed since the last summary."""
@@ -231,9 +239,7 @@ class Trainer:
         network: torch.nn.Module = self.model
         if self.world.size > 1:
             network = DistributedDataParallel(network, [self.device] if self.device.type == "cuda" else None)
-        # Gradients that add up over micro-batches, or are exchanged, must not be where a graph writes the next ones.
-        graphs = self.world.size == 1 and self.micro_batch >= self.count
-        compile_network(network, self.device, self.options, graphs=graphs)
+        compile_network(network, self.device, self.options)
         return network
 
     def _accumulate(self, x_0: Tensor, noise: Tensor, timesteps: Tensor, *, exchange: bool) -> Tensor:
@@ -249,14 +255,12 @@ class Trainer:
             self.scaler.scale(losses.sum() / self.count).backward()
         return losses.detach()
 
-    def _record(self, losses: Tensor, norm: Tensor, timesteps: Tensor) -> None:
+    def _row(self, losses: Tensor, norm: Tensor, timesteps: Tensor) -> Tensor:
         quarter = timesteps * QUARTERS // len(self.schedule["sqrt_alpha"])
         member = (quarter[:, None] == torch.arange(QUARTERS, device=self.device)).float()
-        row = self.window[self.step % len(self.window)]
-        row[0] = norm
         # Not a matrix product: an infinite loss must not make its neighbours' sums NaN.
-        row[1 : 1 + QUARTERS] = torch.where(member.bool(), losses[:, None], 0.0).sum(0)
-        row[1 + QUARTERS :] = member.sum(0)
+        sums = torch.where(member.bool(), losses[:, None], 0.0).sum(0)
+        return torch.cat([norm[None], sums, member.sum(0)])
 
 
 def _number(value: Tensor) -> float | None:
