@@ -37,14 +37,20 @@ def main() -> None:
     """Write the page and the figures."""
     records = load(RECORDS)
     write_text(PAGE, replaced(PAGE.read_text(encoding="utf-8"), page(records)))
-    for stem, record in records.items():
-        write_text(IMAGES / f"bench-{stem}.svg", figure.draw(figure.rows(record)))
+    for name, drawing in figures(records).items():
+        write_text(IMAGES / name, drawing)
     print(f"{PAGE}: {len(records)} records")
 
 
 def load(folder: Path) -> dict[str, Record]:
     """Return all records by the stem of their file."""
     return {path.stem: read_record(path) for path in sorted(folder.glob("*.json"))}
+
+
+def figures(records: Mapping[str, Record]) -> dict[str, str]:
+    """Return the SVG of each record in which anything was compared, by the name of its file."""
+    groups = {stem: figure.rows(record) for stem, record in records.items()}
+    return {f"bench-{stem}.svg": figure.draw(each) for stem, each in groups.items() if each}
 
 
 def replaced(text: str, block: str) -> str:
@@ -69,9 +75,10 @@ def _of_record(stem: str, record: Record) -> str:
     sections = record["sections"]
     parts = [
         f"### {record['name']}",
-        f"![Ratios of every comparison, with their spread](images/bench-{stem}.svg)",
+        f"![Ratios of every comparison, with their spread](images/bench-{stem}.svg)" if figure.rows(record) else "",
         _sizes(sections),
         _ours(sections),
+        _choice(_timed(sections).get("choice")),
         _comparisons(sections),
         _limits(sections),
         _memory(sections.get("train")),
@@ -110,6 +117,17 @@ def _ours(sections: Mapping[str, Any]) -> str:
     comparisons = _timed(sections).get("comparisons", [])
     settings = {comparison["ours"]["name"]: comparison["ours"]["settings"] for comparison in comparisons}
     return "; ".join(f"*{name}*: {describe(each)}" for name, each in settings.items())
+
+
+def _choice(choice: Mapping[str, Any] | None) -> str:
+    """Return the measurement by which ``auto`` was decided."""
+    if not choice:
+        return ""
+    turns = "; then ".join(
+        ", ".join(f"{name.replace(',', '')} {seconds:.2g} s" for name, seconds in turn.items())
+        for turn in choice["compared"]
+    )
+    return f"What `auto` rests on, a training step of {choice['images']} images: {turns}."
 
 
 def _comparisons(sections: Mapping[str, Any]) -> str:

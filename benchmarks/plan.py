@@ -17,34 +17,21 @@ from targetwise.training.measurement import AUTO, measure
 
 Settings = dict[str, Any]
 
-#: The switches of the configuration that the project's loops run with here.
-FAST: Settings = {
-    "precision": "bf16",
-    "channels_last": True,
-    "fused_optimizer": True,
-    "compile": True,
-    "tf32": False,
-    "deterministic": False,
-}
-FAST_FP32: Settings = {**FAST, "precision": "fp32"}
-
-#: Each switch by itself: the settings with it, and without it; the others are those of :data:`FAST`.
-SWITCHES: dict[str, tuple[Settings, Settings]] = {
-    "bf16": (FAST, FAST_FP32),
-    "compile": (FAST, {**FAST, "compile": False}),
-    "channels_last": (FAST, {**FAST, "channels_last": False}),
-    "fused_optimizer": (FAST, {**FAST, "fused_optimizer": False}),
-    "deterministic": ({**FAST, "deterministic": True}, FAST),
-}
-
-#: Those that only a GPU has.
-SWITCHES_OF_GPU: dict[str, tuple[Settings, Settings]] = {
-    "fp16": ({**FAST, "precision": "fp16"}, FAST_FP32),
-    "tf32": ({**FAST_FP32, "tf32": True}, FAST_FP32),
-}
+#: Switches that are measured by themselves too, and those that only a GPU has.
+SWITCHES = ("bf16", "compile", "channels_last", "fused_optimizer", "deterministic")
+SWITCHES_OF_GPU = ("fp16", "tf32")
 
 #: Those that matter for sampling too.
 SWITCHES_OF_SAMPLING = ("bf16", "fp16", "compile", "channels_last")
+
+
+def with_and_without(name: str, configured: Settings) -> tuple[Settings, Settings]:
+    """Return the switches ``configured`` with one of :data:`SWITCHES` or :data:`SWITCHES_OF_GPU`, and without it."""
+    plain = {**configured, "precision": "fp32"}
+    if name in ("bf16", "fp16"):
+        return {**configured, "precision": name}, plain
+    base = plain if name == "tf32" else configured
+    return {**base, name: True}, {**base, name: False}
 
 
 @dataclass(frozen=True)
@@ -56,8 +43,9 @@ class Plan:
         network: a scale of the configuration.
         scale: its name.
         configured: the switches as ``config.yaml`` sets them for this kind of device; see :func:`with_choice`.
-        switches: each by itself: the settings with it, and without it.
-        formats: number formats that the other training loops run in; the first is how they come.
+        choice: what ``auto`` rests on, where they leave something to be chosen.
+        others: the number format in which the other training loops come.
+        switched: switches to measure by themselves.
         pairs: of runs.
         images: in the data set.
         batch: of training.
@@ -74,8 +62,9 @@ class Plan:
     network: Mapping[str, Any]
     scale: str
     configured: Settings
-    switches: Mapping[str, tuple[Settings, Settings]]
-    formats: tuple[str, ...]
+    choice: Settings | None
+    others: str
+    switched: tuple[str, ...]
     pairs: int
     images: int
     batch: int
@@ -87,6 +76,11 @@ class Plan:
     matrix: int
     copied: int
 
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Number formats that the other training loops run in: as they come, and as ours runs."""
+        return tuple(dict.fromkeys((self.others, self.configured["precision"])))
+
 
 def plan_for(device: torch.device) -> Plan:
     """Return what is measured on a device: minutes of it."""
@@ -97,13 +91,14 @@ def plan_for(device: torch.device) -> Plan:
         "network": config["scales"][scale],
         "scale": scale,
         "configured": switches(config["training"], kind),
+        "choice": None,
         "pairs": 5,
     }
     if kind == "cpu":
         return Plan(
             **common,
-            switches=SWITCHES,
-            formats=("fp32", "bf16"),
+            others="fp32",
+            switched=SWITCHES,
             images=2048,
             batch=8,
             steps=6,
@@ -116,8 +111,8 @@ def plan_for(device: torch.device) -> Plan:
         )
     return Plan(
         **common,
-        switches={**SWITCHES, **SWITCHES_OF_GPU},
-        formats=("fp16", "bf16"),
+        others="fp16",
+        switched=SWITCHES + SWITCHES_OF_GPU,
         images=50000,
         batch=128,
         steps=50,
@@ -143,7 +138,10 @@ def with_choice(plan: Plan, threads: int) -> Plan:
     training = {**cell["training"], "threads": threads}
     training["global_batch"] = read_yaml(Path("config.yaml"))["training"]["global_batch"]
     found = measure({**cell, "training": training}, (images.size, images.channels))
-    return replace(plan, configured={**plan.configured, **found["values"]})
+    configured = {**plan.configured, **found.pop("values")}
+    # Where bf16 is no choice it takes many times as long, and nobody would run it.
+    switched = tuple(name for name in plan.switched if name != "bf16" or configured["precision"] == name)
+    return replace(plan, configured=configured, choice=found, switched=switched)
 
 
 def specification(plan: Plan, settings: Settings, accumulated: int = 1) -> Settings:

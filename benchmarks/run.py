@@ -14,6 +14,7 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -23,7 +24,7 @@ from typing import Any
 import torch
 from plan import Plan, plan_for, use_threads, with_choice
 from sections import SECTIONS, release
-from timing import peaks
+from timing import FORMATS, peaks
 
 from targetwise import errors
 from targetwise.compute.device import choose, keep_compiled_in
@@ -61,7 +62,7 @@ def main() -> None:
         begin(Path(scratch), arguments.device)
         device = choose(cores) if arguments.device == "cuda" else torch.device("cpu")
         plan = replace(plan_for(device), **given)
-        if {"train", "sample"} & set(names):
+        if {"train", "sample", "switches"} & set(names):
             plan = with_choice(plan, cores)
         print(measure(plan, names, cores, arguments.output))
 
@@ -89,7 +90,7 @@ def measure(plan: Plan, names: list[str], cores: int, folder: Path) -> Path:
         folder: of the records; one of this device that is there keeps its other sections.
     """
     about = machine()
-    name = about["gpu"] if plan.device.type == "cuda" else f"{about['cpu']}, {cores} cores"
+    name = about["gpu"] if plan.device.type == "cuda" else f"{about['cpu']}, {cores} cores, {about['instructions']}"
     path = folder / f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}.json"
     new: dict[str, Any] = {"format": FORMAT, "kind": plan.device.type, "name": name, "sections": {}}
     record = read_record(path) if path.exists() else new
@@ -99,7 +100,7 @@ def measure(plan: Plan, names: list[str], cores: int, folder: Path) -> Path:
         with tempfile.TemporaryDirectory() as scratch:
             conditions = {**_conditions(cores, about), "code": source}
             if section != "host":  # the parts of the host have bounds of their own
-                conditions["peaks"] = peaks(plan.device, plan.matrix, plan.copied)
+                conditions["peaks"] = peaks(plan.device, _formats(plan), plan.matrix, plan.copied)
             found = SECTIONS[section](plan, Path(scratch), cores)
         release()
         record["sections"][section] = {**conditions, **found, "seconds": time.monotonic() - began}
@@ -107,6 +108,11 @@ def measure(plan: Plan, names: list[str], cores: int, folder: Path) -> Path:
         write_json(path, record)
         print(f"{section}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     return path
+
+
+def _formats(plan: Plan) -> Sequence[str]:
+    """Return the number formats whose peak is worth knowing: on a CPU, one that is slow takes minutes to say so."""
+    return [each for each in FORMATS if plan.device.type == "cuda" or each in ("fp32", *plan.formats)]
 
 
 def _conditions(cores: int, about: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The sections of a benchmark record: what is compared with what, and what is needed to read the ratios."""
 
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,15 @@ import metric as measuring
 import sampling
 import torch
 import training
-from plan import FAST, SWITCHES_OF_SAMPLING, Plan, Settings, load_images
+from plan import SWITCHES_OF_SAMPLING, Plan, Settings, load_images, with_and_without
 from timing import Contestant, alone, compare, seconds
 
 from targetwise.data.store import Images
 from targetwise.diffusion.cost import cost
 from targetwise.metric import inception
 
-OURS, AS_CONFIGURED = "targetwise", "targetwise, as config.yaml has it"
+#: Our loops, with the switches as ``config.yaml`` has them.
+OURS = "targetwise"
 
 #: Runs of what is timed by itself, for `targetwise estimate` and not for a comparison.
 REPEATS = 3
@@ -29,35 +30,31 @@ Section = dict[str, Any]
 def train(plan: Plan, scratch: Path, cores: int) -> Section:
     """Compare our training loop with two others, each as it comes and in the number format that ours runs in."""
     source, images = load_images(plan.images)
-    fast = training.ours(plan, images, FAST, OURS)
-    guides = {
-        each: (f"diffusers' loop, {each}", partial(training.guide, plan, images, each)) for each in plan.formats
-    }
-    found = [versus(plan, "training", fast, *guide) for guide in guides.values()]
-    if plan.configured != FAST:
-        configured = training.ours(plan, images, plan.configured, AS_CONFIGURED)
-        found.append(versus(plan, "training", configured, *guides[plan.formats[0]]))
+    mine = training.ours(plan, images, plan.configured, OURS)
+    found = [
+        versus(plan, "training", mine, f"diffusers' loop, {each}", partial(training.guide, plan, images, each))
+        for each in plan.formats
+    ]
     accumulated = training.batches_accumulated(plan)
     if accumulated > 1:
-        fast = training.ours(plan, images, FAST, OURS, accumulated)
+        mine = training.ours(plan, images, plan.configured, OURS, accumulated)
     for each in plan.formats:
         build = partial(training.lucidrains, plan, images, each, scratch)
-        found.append(versus(plan, "training", fast, f"denoising-diffusion-pytorch, {each}", build))
-    return {**_network(plan, images), "steps": plan.steps, "images": source, "comparisons": found}
+        found.append(versus(plan, "training", mine, f"denoising-diffusion-pytorch, {each}", build))
+    about = {"steps": plan.steps, "images": source, "choice": plan.choice}
+    return {**_network(plan, images), **about, "comparisons": found}
 
 
 def sample(plan: Plan, scratch: Path, cores: int) -> Section:
     """Compare our sampler with diffusers' pipeline, as it comes and in the number format that ours runs in."""
     source, images = load_images(plan.images)
-    fast = sampling.ours(plan, images, FAST, OURS)
-    pipelines = {
-        each: (f"diffusers' DDIMPipeline, {each}", partial(sampling.pipeline, plan, images, each))
-        for each in ("fp32", FAST["precision"])
-    }
-    found = [versus(plan, "sampling", fast, *pipeline) for pipeline in pipelines.values()]
-    if plan.configured != FAST:
-        configured = sampling.ours(plan, images, plan.configured, AS_CONFIGURED)
-        found.append(versus(plan, "sampling", configured, *pipelines["fp32"]))
+    mine = sampling.ours(plan, images, plan.configured, OURS)
+    found = [
+        versus(
+            plan, "sampling", mine, f"diffusers' DDIMPipeline, {each}", partial(sampling.pipeline, plan, images, each)
+        )
+        for each in dict.fromkeys(("fp32", plan.configured["precision"]))
+    ]
     sizes = {"steps": plan.sampling_steps, "sampling_batch": plan.sampling_images}
     return {**_network(plan, images), **sizes, "images": source, "comparisons": found}
 
@@ -89,14 +86,14 @@ def metric(plan: Plan, scratch: Path, cores: int) -> Section:
 
 
 def switches(plan: Plan, scratch: Path, cores: int) -> Section:
-    """Measure each switch of the configuration by itself, the others as the project runs."""
+    """Measure each switch of the configuration by itself, the others as ``config.yaml`` has them."""
     source, images = load_images(plan.images)
     trained, sampled = (partial(loop.ours, plan, images) for loop in (training, sampling))
-    for_sampling = {name: pair for name, pair in plan.switches.items() if name in SWITCHES_OF_SAMPLING}
+    for_sampling = [name for name in plan.switched if name in SWITCHES_OF_SAMPLING]
     return {
         **_network(plan, images),
         "images": source,
-        "train": _each(plan, "training", plan.switches, trained),
+        "train": _each(plan, "training", plan.switched, trained),
         "sample": _each(plan, "sampling", for_sampling, sampled),
     }
 
@@ -141,13 +138,14 @@ def release() -> None:
 def _each(
     plan: Plan,
     what: str,
-    switched: Mapping[str, tuple[Settings, Settings]],
+    switched: Sequence[str],
     make: Callable[[Settings, str], Contestant],
 ) -> list[Section]:
-    return [
-        versus(plan, what, make(on, name), f"without {name}", partial(make, off))
-        for name, (on, off) in switched.items()
-    ]
+    found = []
+    for name in switched:
+        on, off = with_and_without(name, plan.configured)
+        found.append(versus(plan, what, make(on, name), f"without {name}", partial(make, off)))
+    return found
 
 
 def _network(plan: Plan, images: Images) -> Section:

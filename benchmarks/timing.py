@@ -3,11 +3,14 @@
 import gc
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+#: The numbers of a matrix product; tf32 rounds those of fp32.
+FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "tf32": torch.float32}
 
 
 def torch_defaults() -> None:
@@ -73,11 +76,12 @@ def alone(contestant: Contestant, runs: int) -> dict[str, Any]:
     return _facts(contestant, first, [_rate(contestant) for _ in range(runs)])
 
 
-def peaks(device: torch.device, size: int, copied: int) -> dict[str, float]:
+def peaks(device: torch.device, formats: Sequence[str], size: int, copied: int) -> dict[str, float]:
     """Measure what the hardware can do: a matrix product in each number format, and a copy; the best of five each.
 
     Args:
         device: to measure.
+        formats: keys of :data:`FORMATS`.
         size: rows and columns of the matrices.
         copied: fp32 numbers in the block that is copied.
 
@@ -85,13 +89,10 @@ def peaks(device: torch.device, size: int, copied: int) -> dict[str, float]:
         TFLOP/s by number format, and GB/s read and written by a copy.
     """
     torch_defaults()
-    formats = {"fp32": torch.float32, "bf16": torch.bfloat16}
-    if device.type == "cuda":
-        formats |= {"fp16": torch.float16, "tf32": torch.float32}
     found = {}
-    for name, dtype in formats.items():
+    for name in formats:
         torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
-        a = torch.randn(size, size, device=device).to(dtype)
+        a = torch.randn(size, size, device=device).to(FORMATS[name])
         found[f"{name}_tflops"] = 2 * size**3 / _best(lambda a=a: a @ a) / 1e12  # type: ignore[misc]
     torch_defaults()
     block = torch.zeros(copied, device=device)

@@ -13,7 +13,7 @@ import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.training_utils import EMAModel
 from PIL import Image
-from plan import FAST, Plan, Settings, specification
+from plan import Plan, Settings, specification
 from timing import Contestant
 from torch import Tensor, nn
 
@@ -59,7 +59,7 @@ def guide(plan: Plan, images: Images, precision: str, name: str) -> Contestant:
     from torchvision import transforms
 
     _forget_accelerators(plan.device)
-    options = specification(plan, FAST)["training"]
+    options = specification(plan, plan.configured)["training"]
     flipped = transforms.Compose(
         [transforms.RandomHorizontalFlip(), transforms.ToTensor(), transforms.Normalize([0.5], [0.5])]
     )
@@ -103,7 +103,7 @@ def lucidrains(plan: Plan, images: Images, precision: str, scratch: Path, name: 
     from denoising_diffusion_pytorch import Trainer as TheirTrainer
 
     _forget_accelerators(plan.device)
-    options = specification(plan, FAST)["training"]
+    options = specification(plan, plan.configured)["training"]
     accumulated = batches_accumulated(plan)
     folder = scratch / "images"
     if not folder.exists():

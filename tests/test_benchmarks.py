@@ -16,13 +16,13 @@ import run
 import sections
 import timing
 import torch
-from helpers import ROOT
+from helpers import FAST, ROOT
 from timing import Contestant
 
 from targetwise.errors import UserError
 from targetwise.operations import rates
 
-SLOW = {**planning.FAST, "compile": False}
+SLOW = {**FAST, "compile": False}
 TINY = {"channels": [32, 32], "attention": [1], "layers_per_block": 1}
 
 
@@ -69,33 +69,45 @@ def test_kernels_are_set_before_every_run(clock):
     assert prepared == [0, 2, 5]
 
 
-def test_every_switch_of_the_configuration_is_measured_by_itself():
-    pairs = {**planning.SWITCHES, **planning.SWITCHES_OF_GPU}
+@pytest.mark.parametrize("configured", [FAST, SLOW, {**FAST, "deterministic": True}])
+def test_every_switch_of_the_configuration_is_measured_by_itself(configured):
+    names = planning.SWITCHES + planning.SWITCHES_OF_GPU
+    pairs = {name: planning.with_and_without(name, configured) for name in names}
     changed = {name: {key for key in on if on[key] != off[key]} for name, (on, off) in pairs.items()}
     assert all(len(keys) == 1 for keys in changed.values()), changed
-    assert set().union(*changed.values()) == set(rates.TRAINING_SWITCHES) == set(planning.FAST)
+    assert set().union(*changed.values()) == set(rates.TRAINING_SWITCHES) == set(configured)
     assert set(planning.SWITCHES_OF_SAMPLING) <= set(pairs)
+    assert pairs["fp16"][0]["precision"] == "fp16" and pairs["tf32"][0]["precision"] == "fp32"
 
 
 def test_plans_ask_for_five_pairs_and_the_tasks_batches():
     cpu = planning.plan_for(torch.device("cpu"))
     gpu = planning.plan_for(torch.device("cuda"))
     assert (cpu.batch, gpu.batch) == (8, 128) and min(cpu.pairs, gpu.pairs) >= 5
-    assert gpu.configured == planning.FAST  # on a GPU the study runs with what is measured
+    assert gpu.configured == FAST and gpu.formats == ("fp16", "bf16")
+    assert set(gpu.switched) == {*cpu.switched, "fp16", "tf32"}
 
 
-def test_what_config_yaml_leaves_to_be_chosen_is_chosen_for_the_benchmarks_network(monkeypatch):
+@pytest.mark.parametrize(
+    ("precision", "formats", "measures_bf16"), [("fp32", ("fp32",), False), ("bf16", ("fp32", "bf16"), True)]
+)
+def test_what_config_yaml_leaves_to_be_chosen_is_chosen_for_the_benchmarks_network(
+    monkeypatch, precision, formats, measures_bf16
+):
     asked = []
 
     def measure(cell, shape):
         asked.append((cell, shape))
-        return {"values": {"precision": "bf16", "compile": False}}
+        return {"values": {"precision": precision, "compile": False}, "compared": []}
 
     monkeypatch.setattr(planning, "measure", measure)
     plan = planning.plan_for(torch.device("cpu"))
     assert (plan.configured["precision"], plan.configured["compile"]) == ("auto", "auto")
     found = planning.with_choice(plan, threads=2)
-    assert found.configured == {**plan.configured, "precision": "bf16", "compile": False}
+    assert found.configured == {**plan.configured, "precision": precision, "compile": False}
+    assert found.choice == {"compared": []}
+    assert found.formats == formats and ("bf16" in found.switched) == measures_bf16
+    assert run._formats(found) == list(formats)
     assert planning.with_choice(found, threads=2) is found
     ((cell, shape),) = asked
     assert shape == (32, 3) and cell["network"] == plan.network
@@ -108,7 +120,7 @@ def tiny_plan():
     plan = planning.plan_for(torch.device("cpu"))
     return replace(
         plan,
-        configured={**SLOW, "precision": "fp32"},
+        configured=SLOW,
         network=TINY,
         scale="tiny",
         pairs=2,
@@ -118,7 +130,7 @@ def tiny_plan():
         sampling_images=2,
         matrix=64,
         copied=1024,
-        switches={"fused_optimizer": (SLOW, {**SLOW, "fused_optimizer": False})},
+        switched=("fused_optimizer",),
     )
 
 
@@ -128,7 +140,6 @@ def measured(tmp_path_factory):
     folder = tmp_path_factory.mktemp("records")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        patch.setitem(planning.FAST, "compile", False)
         path = run.measure(tiny_plan(), ["train", "sample", "switches"], 1, folder)
     return path
 
@@ -154,18 +165,16 @@ def test_every_contestant_did_the_same_work(record):
     assert [comparison["theirs"]["name"] for comparison in comparisons] == [
         "diffusers' loop, fp32",
         "diffusers' loop, bf16",
-        "diffusers' loop, fp32",
         "denoising-diffusion-pytorch, fp32",
         "denoising-diffusion-pytorch, bf16",
         "diffusers' DDIMPipeline, fp32",
         "diffusers' DDIMPipeline, bf16",
-        "diffusers' DDIMPipeline, fp32",
     ]
     for comparison in comparisons:
         assert comparison["ours"]["work"] == comparison["theirs"]["work"]
         assert comparison["ours"]["settings"].get("batch") == comparison["theirs"]["settings"].get("batch")
         assert len(comparison["ours"]["rates"]) == len(comparison["theirs"]["rates"]) == comparison["pairs"] == 2
-    assert [comparison["ours"]["settings"].get("batch") for comparison in comparisons[:5]] == [8, 8, 8, 16, 16]
+    assert [comparison["ours"]["settings"].get("batch") for comparison in comparisons[:4]] == [8, 8, 16, 16]
 
 
 def test_measuring_a_section_again_keeps_the_others(measured, tmp_path, monkeypatch):
@@ -236,7 +245,7 @@ def crafted(record):
     train["peaks"] = {"fp32_tflops": 1.0, "bf16_tflops": 0.4, "copy_gb_per_s": 4.0}
     first = train["comparisons"][0]
     first["ratio"] = {"median": 1.5, "min": 1.25, "max": 1.75}
-    first["ours"] |= {"rates": [90.0, 100.0, 110.0], "settings": {**planning.FAST, "batch": 8}}
+    first["ours"] |= {"rates": [90.0, 100.0, 110.0], "settings": {**FAST, "batch": 8}}
     first["theirs"]["rates"] = [60.0, 80.0, 70.0]
     return changed
 
@@ -288,6 +297,15 @@ def test_page_says_what_a_cells_host_takes(record):
     assert "| resizing | 100 | 4 | 0.4 s | nothing to tell apart |" in page
 
 
+def test_page_says_what_auto_rests_on(record):
+    changed = copy.deepcopy(record)
+    turns = [{"fp32": 1.0, "bf16": 9.0}, {"fp32": 1.0, "fp32, compiled": 0.75}]
+    changed["sections"]["train"]["choice"] = {"compared": turns, "images": 8}
+    page = document.page({"here": changed})
+    assert "a training step of 8 images: fp32 1 s, bf16 9 s; then fp32 1 s, fp32 compiled 0.75 s." in page
+    assert "What `auto`" not in document.page({"here": record})
+
+
 def test_page_of_a_record_without_training_says_what_was_sampled_and_no_more(record):
     page = document.page({"here": {**record, "sections": {"sample": record["sections"]["sample"]}}})
     assert "Scale tiny: " in page and "sampling 2 images in 2 steps." in page
@@ -309,7 +327,13 @@ def test_performance_page_repeats_the_committed_records():
     text = document.PAGE.read_text(encoding="utf-8")
     assert document.replaced(text, document.page(records)) == text
     pictures = {path.name: path.read_text(encoding="utf-8") for path in document.IMAGES.glob("bench-*.svg")}
-    assert pictures == {f"bench-{stem}.svg": figure.draw(figure.rows(each)) for stem, each in records.items()}
+    assert pictures == document.figures(records)
+
+
+def test_a_record_in_which_nothing_was_compared_has_no_figure(record):
+    host_only = {**record, "sections": {}}
+    assert document.figures({"here": host_only, "there": record}).keys() == {"bench-there.svg"}
+    assert "![" not in document.page({"here": host_only})
 
 
 def test_figure_has_every_comparison_with_its_ratio(record):
@@ -324,7 +348,7 @@ def test_figure_has_every_comparison_with_its_ratio(record):
 
 def test_peaks_count_the_products_arithmetic(monkeypatch):
     monkeypatch.setattr(timing, "_best", lambda work: 2.0)
-    found = timing.peaks(torch.device("cpu"), 100, 1000)
+    found = timing.peaks(torch.device("cpu"), ["fp32", "bf16"], 100, 1000)
     assert found == {"fp32_tflops": 1e-6, "bf16_tflops": 1e-6, "copy_gb_per_s": pytest.approx(4e-6)}
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import FAST as GPU
 from helpers import ROOT
-from plan import FAST as GPU
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 

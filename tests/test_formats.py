@@ -126,6 +126,18 @@ def test_bf16_is_chosen_only_where_it_is_clearly_faster(fp32, bf16, chosen):
     assert found["compared"] == [{"fp32": fp32, "bf16": bf16}]
 
 
+@pytest.mark.parametrize(("bf16", "turns"), [(2.0, measurement.MOST_ROUNDS), (2.1, measurement.PATIENCE)])
+def test_a_format_that_is_twice_as_slow_as_the_other_takes_few_turns(bf16, turns):
+    """Otherwise a processor without bf16 would spend minutes on what the first turns have shown."""
+    taken = []
+
+    def begin(precision, compiled):
+        return lambda: taken.append(precision) or {"fp32": 1.0, "bf16": bf16}[precision]
+
+    decide({**OPEN, "compile": {"cpu": False}}, begin, batches=1)
+    assert taken.count("bf16") == turns and taken.count("fp32") == measurement.MOST_ROUNDS
+
+
 @pytest.mark.parametrize(("compiled", "chosen"), [(0.8, True), (0.95, True), (0.97, False), (3.0, False)])
 def test_compiling_is_kept_where_the_chosen_format_is_slightly_faster_with_it(compiled, chosen):
     found = decide(OPEN, candidates(fp32=2.0, bf16=1.0, bf16_compiled=compiled), batches=3601)

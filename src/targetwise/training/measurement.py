@@ -27,6 +27,9 @@ CLEARLY, SLIGHTLY = 1.1, 1.05
 #: Compiling takes minutes, so it is tried where a training takes longer than this many seconds.
 LONG = 3600.0
 
+#: A candidate that is so many times as slow as another takes so many turns and no more.
+HOPELESS, PATIENCE = 2.0, 3
+
 #: Images in a measured step, at most.
 IMAGES = 8
 
@@ -127,7 +130,8 @@ def _take_turns(steps: Mapping[str, Step]) -> dict[str, float]:
         if done >= LEAST_ROUNDS and time.monotonic() > until:
             break
         for name, step in steps.items():
-            best[name] = min(best[name], step())
+            if done < PATIENCE or best[name] <= HOPELESS * min(best.values()):
+                best[name] = min(best[name], step())
     return best
 
 
