@@ -45,7 +45,7 @@ FAST = {
     "deterministic": False,
 }
 
-LINEAR = {"schedule": "linear", "timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
+LINEAR = {"schedule": "linear", "timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "times": "uniform"}
 VARIANT = {"weighting": "constant", "parameters": {}, "diffusion": LINEAR}
 
 

@@ -159,7 +159,7 @@ def coefficients(timesteps, options):
     angle = (torch.arange(timesteps, dtype=torch.float64) + 0.5) / timesteps * math.pi / 2
     return angle.cos(), angle.sin()
 ''',
-    "workflow/weightings/p2.py": block("P2 with k = 1"),
+    "workflow/weightings/clamp.py": block("1/max(b, c)²"),
     "workflow/times/late.py": '''"""late: p(t) grows linearly with t."""
 
 import torch
@@ -200,14 +200,14 @@ def build(options, *, in_channels, out_channels, image_size):
 KINDS = {
     "study": "mine",
     "grid": {
-        "parameterizations": ["two_s", "heads", "on_arc", "p2", "late", "plain"],
+        "parameterizations": ["two_s", "heads", "on_arc", "clamp", "late", "plain"],
         "seeds": [0],
         "samplings": ["halfway"],
     },
     "parameterizations": {
         "two_s": {"target": "scaled", "parameters": {"s": 2.0}},
         "on_arc": {"target": "v", "schedule": "arc"},
-        "p2": {"target": "epsilon", "weighting": "p2", "parameters": {"gamma": 0.5}},
+        "clamp": {"target": "epsilon", "weighting": "clamp", "parameters": {"least": 0.1}},
         "late": {"target": "v", "diffusion.times": "late"},
         "plain": {"target": "v", "network": {"network": "conv", "width": 16}},
     },
@@ -231,7 +231,7 @@ def test_a_file_of_each_kind_and_its_name_are_enough_for_snakemake(every_kind):
     assert table.status.to_dict() == dict.fromkeys(KINDS["grid"]["parameterizations"], "finished")
     assert table.value.nunique() == 6
     assert table.loc["late", "diffusion.times"] == "late" and table.loc["on_arc", "diffusion.schedule"] == "arc"
-    assert table.loc["plain", "network.network"] == "conv" and table.loc["p2", "weighting"] == "p2"
+    assert table.loc["plain", "network.network"] == "conv" and table.loc["clamp", "weighting"] == "clamp"
     row = read_json(every_kind / "results/mine/heads/tiny/seed0/fid/halfway/draw0.json")
     assert set(row["values"]) == {"frechet", "kid", "shift"} and row["value"] == row["values"]["frechet"]
 
@@ -241,7 +241,7 @@ def test_each_file_is_in_the_record_of_the_cells_that_use_it(every_kind):
         name: set(read_json(every_kind / f"results/mine/{name}/tiny/seed0/training.json")["sources"])
         for name in KINDS["grid"]["parameterizations"]
     }
-    assert "workflow/weightings/p2.py" in used["p2"] and "workflow/weightings/p2.py" not in used["heads"]
+    assert "workflow/weightings/clamp.py" in used["clamp"] and "workflow/weightings/clamp.py" not in used["heads"]
     assert "workflow/paths/arc.py" in used["on_arc"] and "workflow/paths/arc.py" not in used["late"]
     assert "workflow/times/late.py" in used["late"] and "workflow/networks/conv.py" in used["plain"]
 
@@ -268,7 +268,7 @@ def test_mlflow_has_a_run_of_each(every_kind):
     [
         ("workflow/samplers/halfway.py", {"sample": 6, "fid": 6}),
         ("workflow/metrics/shift.py", {"fid": 6}),
-        ("workflow/weightings/p2.py", {"train": 1, "sample": 1, "fid": 1}),
+        ("workflow/weightings/clamp.py", {"train": 1, "sample": 1, "fid": 1}),
         ("workflow/paths/arc.py", {"train": 1, "sample": 1, "fid": 1}),
         ("workflow/samplers/ddim.py", {}),
         ("workflow/paths/flow.py", {}),

@@ -77,7 +77,8 @@ def test_what_is_found_is_byte_for_byte_what_the_check_finds(name):
 def test_a_stacked_target_of_a_file_that_prints_and_keeps_a_constant_is_sound(tmp_path, monkeypatch, capfd):
     folder = tmp_path / "workflow/parameterizations"
     folder.mkdir(parents=True)
-    (tmp_path / "workflow/paths").symlink_to(ROOT / "workflow/paths")
+    for kind in ("paths", "times"):
+        (tmp_path / "workflow" / kind).symlink_to(ROOT / "workflow" / kind)
     (folder / "mine.py").write_text("""
 import torch
 HALF = torch.tensor([0.5, 0.5]).view(1, 2, 1, 1, 1)

@@ -41,6 +41,13 @@ def test_check_names_every_parameterization(project, monkeypatch, capsys):
     assert "up to 157-fold (t = 999), over 10-fold at" in lines[1]
 
 
+def test_check_says_which_variants_have_one_objective(project, monkeypatch, capsys):
+    (project / "mine.yaml").write_text("grid: {parameterizations: [epsilon, x0_snr, v]}\n")
+    call(monkeypatch, "check", *DIGITS, "mine.yaml")
+    *_, before, last = capsys.readouterr().out.splitlines()
+    assert before.startswith("v: inverts to") and last.startswith("epsilon, x0_snr: one objective")
+
+
 def test_answer_says_whose_report_it_names_and_how_to_make_one(project, monkeypatch, capsys):
     def second_line(*files):
         call(monkeypatch, "answer", "--configfile", *files)

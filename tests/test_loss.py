@@ -5,7 +5,17 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers import DIFFUSERS_PATHS, LINEAR, ROOT, TARGETS, affine, parameterization, signal_to_noise, some_images
+from helpers import (
+    DIFFUSERS_PATHS,
+    LINEAR,
+    PATHS,
+    ROOT,
+    TARGETS,
+    affine,
+    parameterization,
+    signal_to_noise,
+    some_images,
+)
 from hypothesis import given
 from hypothesis import strategies as some
 
@@ -26,7 +36,17 @@ FLAT_WEIGHTS = {
     "epsilon": lambda snr: snr,
     "x0": torch.ones_like,
     "v": lambda snr: snr + 1,
+    "u": lambda snr: (snr.sqrt() + 1) ** 2,
+    "edm_f": lambda snr: snr + 4,  # 1/s², s = 0.5
+    "residual": torch.ones_like,
+    "angle": lambda snr: (snr.sqrt() + 1) ** 2 / 2,
+    "eps_v_blend": lambda snr: ((snr + 1).sqrt() + snr.sqrt()) * (snr + 1).sqrt() / 2,
+    "score": lambda snr: snr * (snr + 1),
+    "two_head": lambda snr: (snr + 1) / 2,  # the mean of both heads'
 }
+
+
+LN4, LN9 = math.log(4), math.log(9)
 
 
 def angle(phi, name="angle"):
@@ -90,6 +110,13 @@ def three_steps(**parameters):
         ("snr_plus_one", {}, [10, 2, 1.25]),
         ("min_snr", {}, [5, 1, 0.25]),
         ("min_snr", {"gamma": 0.5}, [0.5, 0.5, 0.25]),
+        ("p2", {}, [0.9, 0.5, 0.2]),
+        ("p2", {"k": 7.0, "gamma": 0.5}, [9 / 4, 1 / 8**0.5, 0.25 / 7.25**0.5]),
+        ("soft_min_snr", {}, [36 / 13, 4 / 5, 4 / 17]),
+        ("soft_min_snr", {"gamma": 1.0}, [0.9, 0.5, 0.2]),
+        # λ = ln 9, 0 and −ln 4, a third apart; SNR·sigmoid(β − λ) = SNR/(1 + SNR/e^β)
+        ("sigmoid", {"beta": 0.0}, [0.9 * 3 * LN9, 0.5 * 1.5 * (LN9 + LN4), 0.2 * 3 * LN4]),
+        ("sigmoid", {"beta": LN4}, [9 / 3.25 * 3 * LN9, 0.8 * 1.5 * (LN9 + LN4), 0.25 / 1.0625 * 3 * LN4]),
     ],
 )
 @each_target
@@ -97,6 +124,20 @@ def test_a_named_weight_is_that_of_the_paper_in_every_space(name, weighting, par
     schedule, expected = three_steps(**parameters), torch.tensor(worked_out, dtype=torch.float64)
     torch.testing.assert_close(named_weight(weighting, schedule), expected, rtol=1e-12, atol=0)
     torch.testing.assert_close(weight_in_x0_space(load(name), weighting, schedule), expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("beta", [-3.0, 1.0])
+@pytest.mark.parametrize("path", PATHS)
+def test_the_sigmoid_weighs_noise_alike_on_every_path(path, beta):
+    """A sum over time steps is the paper's integral of sigmoid(β − λ) times the epsilon error over λ = ln SNR."""
+    schedule = make_schedule({**LINEAR, "schedule": path}, {"beta": beta}, dtype=torch.float64)
+    lam = signal_to_noise(schedule).log()
+    weight = named_weight("sigmoid", schedule)
+    bump = torch.exp(-(lam**2))  # an epsilon error that lies within every path's range
+    found = (weight / lam.exp() * bump).sum() / 1000
+    grid = torch.linspace(-8, 8, 100_001, dtype=torch.float64)
+    expected = torch.trapezoid(torch.sigmoid(beta - grid) * torch.exp(-(grid**2)), grid)
+    assert found.item() == pytest.approx(expected.item(), rel=2e-3)
 
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS)

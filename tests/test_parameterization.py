@@ -1,12 +1,22 @@
 """Every parameterization file there is, against the algebra of protocol.md section 2."""
 
+import math
 import os
 import sys
 from hashlib import sha256
 
 import pytest
 import torch
-from helpers import DIFFUSERS_PATHS, LINEAR, TARGETS, affine, parameterization, some_images
+from helpers import (
+    DIFFUSERS_PATHS,
+    FILES,
+    LINEAR,
+    PATHS,
+    TARGETS,
+    affine,
+    parameterization,
+    some_images,
+)
 from hypothesis import given
 from hypothesis import strategies as some
 
@@ -20,16 +30,26 @@ ALGEBRA = {
     "epsilon": (lambda a, b: torch.ones_like(a), lambda a, b: torch.zeros_like(a)),
     "x0": (lambda a, b: torch.zeros_like(a), lambda a, b: torch.ones_like(a)),
     "v": (lambda a, b: a, lambda a, b: -b),
+    "u": (lambda a, b: torch.ones_like(a), lambda a, b: -torch.ones_like(a)),
+    "edm_f": (lambda a, b: -0.5 * a / (b**2 + a**2 / 4).sqrt(), lambda a, b: 2 * b / (b**2 + a**2 / 4).sqrt()),
+    "residual": (lambda a, b: -a * b / (4 * b**2 + a**2), lambda a, b: 4 * b**2 / (4 * b**2 + a**2)),
+    "angle": (lambda a, b: torch.ones_like(a) / math.sqrt(2), lambda a, b: -torch.ones_like(a) / math.sqrt(2)),
+    # cos(θ/2) and sin(θ/2) by the half-angle formulas; cos θ = a where a² + b² = 1
+    "eps_v_blend": (lambda a, b: ((1 + a) / 2).sqrt(), lambda a, b: -((1 - a) / 2).sqrt()),
+    "score": (lambda a, b: -1 / b, lambda a, b: torch.zeros_like(a)),
 }
+
+#: Whose inverse holds on every path; that of v needs a² + b² = 1.
+ANYWHERE = [name for name in FILES if name != "v"]
 
 each_target = pytest.mark.parametrize("name", TARGETS)
 each_known_target = pytest.mark.parametrize("name", sorted(set(ALGEBRA) & set(TARGETS)))
 each_schedule = pytest.mark.parametrize("kind", DIFFUSERS_PATHS)
 
 
-def everything(kind="linear", dtype=torch.float64, per_step=2):
+def everything(kind="linear", dtype=torch.float64, per_step=2, **parameters):
     """Return x_0, ε, x_t, t and the schedule, with images at every time step."""
-    schedule = make_schedule({**LINEAR, "schedule": kind}, dtype=dtype)
+    schedule = make_schedule({**LINEAR, "schedule": kind}, parameters, dtype=dtype)
     timesteps = torch.arange(1000).repeat_interleave(per_step)
     x_0, noise = (tensor.to(dtype) for tensor in some_images(len(timesteps)))
     return x_0, noise, add_noise(x_0, noise, timesteps, schedule), timesteps, schedule
@@ -50,6 +70,76 @@ def test_the_image_comes_back_at_every_step(name, kind):
     a, _ = at(schedule, timesteps)
     # No parameterization of a variance-preserving path needs to be worse than epsilon, whose gain is below 1/a.
     assert ((back - x_0).abs() * a).max() < 1e-14
+
+
+@pytest.mark.parametrize("name", ANYWHERE)
+@pytest.mark.parametrize("kind", PATHS)
+def test_the_image_comes_back_on_every_path(name, kind):
+    target = load(name)
+    x_0, noise, x_t, timesteps, schedule = everything(kind)
+    y = target.compute_training_target(x_0, noise, timesteps, schedule)
+    a, b = at(schedule, timesteps)
+    off = (target.predict_x0(y, x_t, timesteps, schedule) - x_0).abs()
+    assert (off * a / (a + b)).max() < 1e-14
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "like", "sign"),
+    [
+        ("angle", {"angle": 0.0}, "epsilon", 1),
+        ("angle", {"angle": 90.0}, "x0", -1),
+        ("eps_v_blend", {"blend": 0.0}, "epsilon", 1),
+        ("eps_v_blend", {"blend": 1.0}, "v", 1),
+        ("edm_f", {"sigma_data": 1.0}, "v", -1),
+    ],
+)
+@each_schedule
+def test_a_constant_leads_to_a_plain_output(name, parameters, like, sign, kind):
+    target, plain = load(name), load(like)
+    x_0, noise, x_t, timesteps, schedule = everything(kind, **parameters)
+    y = target.compute_training_target(x_0, noise, timesteps, schedule)
+    expected = sign * plain.compute_training_target(x_0, noise, timesteps, schedule)
+    torch.testing.assert_close(y, expected, rtol=1e-13, atol=1e-13)
+    output = some_images(len(y), seed=1)[1]
+    mine = target.predict_x0(output, x_t, timesteps, schedule)
+    a, _ = at(schedule, timesteps)
+    torch.testing.assert_close(
+        a * mine, a * plain.predict_x0(sign * output, x_t, timesteps, schedule), rtol=1e-12, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("s", [0.25, 0.5, 1.0])
+@pytest.mark.parametrize("kind", PATHS)
+def test_edms_output_has_the_variance_of_one_and_residuals_skip_is_the_best_linear_one(s, kind):
+    """What EDM asks of F; and no other multiple of x_t is nearer to x_0 (variances of x_0 and ε are s² and 1)."""
+    schedule = make_schedule({**LINEAR, "schedule": kind}, {"sigma_data": s}, dtype=torch.float64)
+    timesteps = torch.arange(1000)
+    one, zero = torch.ones(1000, 1, 1, 1, dtype=torch.float64), torch.zeros(1000, 1, 1, 1, dtype=torch.float64)
+
+    def parts(name):
+        compute = load(name).compute_training_target
+        return compute(one, zero, timesteps, schedule), compute(zero, one, timesteps, schedule)
+
+    q, p = parts("edm_f")
+    torch.testing.assert_close((q * s) ** 2 + p**2, one, rtol=1e-12, atol=0)
+    q, p = parts("residual")
+    a, b = at(schedule, timesteps)
+    covariance = q * s**2 * a + p * b  # of the residual and x_t
+    assert covariance.abs().max() < 1e-14
+
+
+@pytest.mark.parametrize("kind", PATHS)
+def test_two_heads_mix_what_both_say(kind):
+    """Salimans & Ho 2022, section 4, where a² + b² = 1; elsewhere the weights are divided by that sum."""
+    target = load("two_head")
+    x_0, noise, x_t, timesteps, schedule = everything(kind)
+    a, b = at(schedule, timesteps)
+    first, second = some_images(len(x_0), seed=1)
+    y = target.compute_training_target(x_0, noise, timesteps, schedule)
+    assert torch.equal(y[:, :3], x_0) and torch.equal(y[:, 3:], noise)
+    off = target.predict_x0(y + torch.cat([first, second], dim=1), x_t, timesteps, schedule) - x_0
+    expected = (b**2 * first - a * b * second) / (a**2 + b**2)
+    torch.testing.assert_close(off, expected, rtol=1e-9, atol=1e-11)
 
 
 @each_known_target

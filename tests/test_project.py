@@ -92,15 +92,15 @@ def test_readme_names_every_folder_and_its_pictures_exist():
         assert (ROOT / picture).is_file(), picture
 
 
-def test_readmes_parameterization_is_sound(tmp_path):
+def test_readmes_parameterization_is_the_file_and_sound():
     """The example that everybody copies first."""
     from targetwise.check.roundtrip import check
     from targetwise.diffusion import parameterization
     from targetwise.recipe.config import load, variant
 
     code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
-    path = tmp_path / "flow_u.py"
-    path.write_text(code)
+    path = ROOT / "workflow/parameterizations/u.py"
+    assert code == path.read_text()
     target = parameterization.load_file(path)
     study = load([ROOT / "config/digits.yaml"], ROOT / "config.yaml")
     found = check(target, target, variant(study, "v"), [])

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import LINEAR
 from hypothesis import given
 from hypothesis import strategies as some
 from scipy import stats
 
 from targetwise.diffusion import randomness
 from targetwise.diffusion.randomness import BLOCK, TrainingStreams, golden_draw, sampling_noise, stream
+from targetwise.diffusion.schedule import make_schedule
 from targetwise.diffusion.times import draws_of, probabilities
 from targetwise.errors import UserError
 from targetwise.training.loop import DRAWING_THREADS, prefetched
@@ -264,6 +266,27 @@ def test_logit_normal_time_steps_follow_their_density(mean, deviation):
 def test_by_default_logit_normal_time_steps_are_of_the_standard_normal():
     named = steps(100) | {"logit_mean": torch.tensor(0.0), "logit_deviation": torch.tensor(1.0)}
     np.testing.assert_array_equal(probabilities("logit_normal", steps(100)), probabilities("logit_normal", named))
+
+
+def test_stratified_time_steps_come_one_from_each_part_and_all_alike():
+    draw = draws_of("stratified", steps(1000))
+    random = stream("test", 0)
+    drawn = np.stack([draw(random, 50) for _ in range(2000)])
+    assert (drawn // 20 == np.arange(50)).all()
+    assert stats.chisquare(np.bincount((drawn % 20).ravel(), minlength=20)).pvalue > 1e-3
+    few = draw(random, 3)  # 3 does not divide 1,000
+    assert few[0] <= 333 and 333 <= few[1] <= 666 and 666 <= few[2] <= 999
+
+
+@pytest.mark.parametrize("path", ["linear", "cosine_continuous", "flow"])
+def test_log_snr_normal_time_steps_have_normal_noise_levels_on_every_path(path):
+    schedule = make_schedule({**LINEAR, "schedule": path}, dtype=torch.float64)
+    probability = probabilities("log_snr_normal", schedule)
+    lam = 2 * torch.log(schedule["sqrt_alpha"] / schedule["sqrt_one_minus_alpha"]).numpy()
+    order = np.argsort(lam)
+    # What lies beyond the path's ends is never drawn: 0.5 % at most, below 9 on the linear path.
+    expected = stats.norm.cdf(lam[order], 2.4, 2.4)
+    assert np.abs(np.cumsum(probability[order]) - expected).max() < 0.01
 
 
 @pytest.fixture

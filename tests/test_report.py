@@ -163,7 +163,8 @@ def make_grid(config, values, **options):
             make_cell(config, name, seed, value, **options)
 
 
-def make_check(config, name):
+def make_check(config, name, **objective):
+    effective = {"log_snr": [9.0, 0.0, -9.0], "effective_weight": [0.1, 0.05, 0.001 * len(name)]}
     write_json(
         Path("results") / config["study"] / name / "check.json",
         {
@@ -177,6 +178,7 @@ def make_check(config, name):
             "gain_to_x0": {"largest": 157.4, "at_t": 999},
             "ill_conditioned": {"gain_above": 10.0, "steps": 326, "ranges": [[674, 999]]},
             "curve": {"t": [0, 500, 999], "gain_to_x0": [0.01, 1, 157.4], "weight_in_x0_space": [9000.0, 1.0, 0.0]},
+            **(objective or {"objective": effective}),
         },
     )
 
@@ -368,6 +370,25 @@ def test_the_check_is_reported(config):
     text = Page(render(config)).text
     assert "epsilon epsilon epsilon constant 4.2 × 10⁻¹⁴ 1 157.4 at t = 999 t = 674 to 999" in text
     assert "Not checked yet: v." in text
+    assert "one objective" not in text
+
+
+def test_variants_of_one_objective_are_told(config):
+    make_grid(config, {"epsilon": [60, 61], "v": [40, 41], "x0": [50, 51]})
+    same = {"log_snr": [9.0, 0.0, -9.0], "effective_weight": [0.1, 0.05, 0.003]}
+    make_check(config, "epsilon", objective=same)
+    make_check(config, "v")
+    make_check(config, "x0", objective=same)
+    text = Page(render(config)).text
+    assert "epsilon, x0: one objective, errors count alike at every noise level" in text
+
+
+def test_a_check_of_before_the_effective_weight_leaves_its_figure_out(config):
+    make_grid(config, {"epsilon": [60, 61], "v": [40, 41]})
+    make_check(config, "epsilon")
+    before = render(config).count('role="img"')
+    make_check(config, "epsilon", without="it")
+    assert render(config).count('role="img"') == before - 1
 
 
 def test_origins_are_told(config):

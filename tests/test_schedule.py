@@ -82,6 +82,14 @@ def test_the_straight_path_is_on_midpoints():
     assert made["alphas_cumprod"].tolist() == [0.765625, 0.390625, 0.140625, 0.015625]
 
 
+def test_the_continuous_cosine_is_a_quarter_of_a_turn_on_midpoints():
+    made = make_schedule({**LINEAR, "schedule": "cosine_continuous"}, dtype=torch.float64)
+    a, b = made["sqrt_alpha"], made["sqrt_one_minus_alpha"]
+    torch.testing.assert_close(a, b.flip(0), rtol=1e-12, atol=1e-15)  # as much image at τ as noise at 1 − τ
+    tau = (np.arange(1000) + 0.5) / 1000
+    np.testing.assert_allclose(signal_to_noise(made).numpy(), np.tan(np.pi / 2 * tau) ** -2, rtol=1e-9)
+
+
 T5 = "torch.linspace(0.9, 0.1, 5, dtype=torch.float64)"
 
 

@@ -91,21 +91,20 @@ def _main() -> None:
 @verb("validate the configuration and check every parameterization of the grid")
 def check(study: Study) -> None:
     """Print what the grid is and how well each parameterization is conditioned."""
-    from targetwise.check.process import check_files
+    from targetwise.check.process import check_files, in_words
+    from targetwise.diffusion.effective import same_objectives
 
     drawn = sum(len(cells.draws(study, cell.parameterization)) for cell in cells.grid(study))
     size = f"{counted(len(cells.grid(study)), 'cell')}, {counted(drawn, 'draw')}"
     print(f"study {study['study']}: {size}; the configuration is sound")
     specifications = cells.specifications(study)
+    objectives = {}
     for name in study["grid"]["parameterizations"]:
         found = check_files(specifications[cells.RESULTS / study["study"] / name / "variant.json"])
-        gain, ill = found["gain_to_x0"], found["ill_conditioned"]
-        print(
-            f"{name}: inverts to {found['round_trip']['fp64']['largest_error']:.1e} in fp64 and "
-            f"{found['round_trip']['fp32']['largest_error']:.1e} in fp32; an output error reaches x0 up to "
-            f"{gain['largest']:.3g}-fold (t = {gain['at_t']}), over {ill['gain_above']:.0f}-fold at "
-            f"{counted(ill['steps'], 'step')}"
-        )
+        objectives[name] = found["objective"]
+        print(f"{name}: {in_words(found)}")
+    for sentence in same_objectives(objectives):
+        print(sentence)
 
 
 @verb(

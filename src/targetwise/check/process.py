@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from targetwise import errors
 from targetwise.errors import UserError
+from targetwise.text import counted
 from targetwise.training.measurement import AUTO, FORMATS
 
 if TYPE_CHECKING:
@@ -69,6 +70,17 @@ def check_files(specification: Mapping[str, Any], seconds: float = SECONDS) -> d
         )
     raise UserError(
         f"{running} ended the process with {how}; a parameterization must leave the process as it found it"
+    )
+
+
+def in_words(found: Mapping[str, Any]) -> str:
+    """Return how well a variant is conditioned, by what its check found."""
+    gain, ill = found["gain_to_x0"], found["ill_conditioned"]
+    return (
+        f"inverts to {found['round_trip']['fp64']['largest_error']:.1e} in fp64 and "
+        f"{found['round_trip']['fp32']['largest_error']:.1e} in fp32; an output error reaches x0 up to "
+        f"{gain['largest']:.3g}-fold (t = {gain['at_t']}), over {ill['gain_above']:.0f}-fold at "
+        f"{counted(ill['steps'], 'step')}"
     )
 
 

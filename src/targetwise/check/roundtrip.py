@@ -14,9 +14,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from targetwise.check.purity import enforced
+from targetwise.diffusion.effective import described, effective_weight
 from targetwise.diffusion.loss import weight_in_x0_space
 from targetwise.diffusion.parameterization import Parameterization, probe_output_channels
 from targetwise.diffusion.schedule import Schedule, add_noise, make_schedule, preserves_variance
+from targetwise.diffusion.times import probabilities
 from targetwise.errors import UserError
 
 PRECISIONS = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -51,8 +53,8 @@ def check(
         precisions: names out of :data:`PRECISIONS` to report beside fp64 and fp32.
 
     Returns:
-        Round-trip errors by precision, the gain from output to x0, and the weight in x0 space. Depends on the
-        variant and its files only: no time, no version.
+        Round-trip errors by precision, the gain from output to x0, the weight in x0 space, and the effective weight.
+        Depends on the variant and its files only: no time, no version.
 
     Raises:
         UserError: if the functions break a rule of :mod:`targetwise.check.purity`, do not fit together, or give
@@ -80,6 +82,10 @@ def check(
         if name not in round_trips:
             round_trips[name] = _round_trip_if_it_runs(target, _schedule(variant, PRECISIONS[name]))
 
+    probability = probabilities(variant["diffusion"]["times"], double)
+    path = (double[name].numpy() for name in ("sqrt_alpha", "sqrt_one_minus_alpha"))
+    objective = described(*effective_weight(weight.numpy(), probability, *path))
+
     largest = int(gain.argmax())
     ill = (gain > LARGE_GAIN).nonzero().flatten().tolist()
     curve = torch.linspace(0, len(gain) - 1, min(CURVE_POINTS, len(gain))).long()
@@ -101,6 +107,7 @@ def check(
             "gain_to_x0": gain[curve].tolist(),
             "weight_in_x0_space": weight[curve].tolist(),
         },
+        "objective": objective,
         "mean_weight_in_x0_space": weight.mean().item(),
     }
 

@@ -197,31 +197,38 @@ def clipped_curves(
 
 
 @mpl.rc_context(STYLE)
-def over_time(
-    curves: Mapping[str, tuple[Sequence[int], Sequence[float]]], order: Sequence[str], label: str
+def of_check(
+    curves: Mapping[str, tuple[Sequence[float | None], Sequence[float | None]]],
+    order: Sequence[str],
+    label: str,
+    along: str,
 ) -> Markup:
-    """Return a quantity of the check over the time step, on a log axis, a line per parameterization.
+    """Return a quantity of the check on a log axis, a line per parameterization, from the image to the noise.
 
     Args:
-        curves: by parameterization, time steps t and the quantity; what is not positive leaves a gap.
+        curves: by parameterization, places and the quantity there; what is not positive leaves a gap.
         order: all parameterizations of the grid.
         label: of the y axis.
+        along: of the x axis: the time step, or a log-SNR, which falls.
     """
     figure, (axes,) = blank(230)
     highest = []
-    for name, (t, quantity) in curves.items():
-        shown = np.array([np.nan if value is None else value for value in quantity], dtype=float)
+    for name, given in curves.items():
+        places, shown = (np.array([np.nan if v is None else v for v in each], dtype=float) for each in given)
         shown[~(shown > 0)] = np.nan
-        axes.plot(t, shown, label=name, **line(order.index(name)))
+        axes.plot(places, shown, label=name, **line(order.index(name)))
         highest.extend(shown[np.isfinite(shown)])
     axes.set_yscale("log")
     if highest:
         log_ticks(axes, "y", min(highest), max(highest))
-    step_axis(axes)
-    axes.set_xlabel("time step t: clean → noise")
+    if along.startswith("time"):
+        step_axis(axes)
+    else:
+        axes.invert_xaxis()
+    axes.set_xlabel(f"{along}: clean → noise")
     axes.set_ylabel(label)
     axes.legend(frameon=False, fontsize=11, loc="best", handlelength=2.8)
-    return inline(figure, f"{label} over the time step, for {', '.join(curves)}.", f"over-time-{label}")
+    return inline(figure, f"{label} over the {along}, for {', '.join(curves)}.", f"check-{label}")
 
 
 def sheet(images: np.ndarray) -> Markup:

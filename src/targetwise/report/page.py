@@ -15,6 +15,7 @@ from targetwise.cells.agreement import Agreement
 from targetwise.cells.outcome import read_curve
 from targetwise.data import store
 from targetwise.data.samples import load_samples
+from targetwise.diffusion.effective import same_objectives
 from targetwise.files import read_json, read_whole
 from targetwise.metric.measures import title
 from targetwise.recipe import variants
@@ -260,11 +261,12 @@ def _checks(config: Mapping[str, Any], frame: pd.DataFrame, study: Path) -> dict
     order = config["grid"]["parameterizations"]
     found = {name: read_json(path) for name in order if (path := study / name / "check.json").exists()}
     curves = {name: check["curve"] for name, check in found.items()}
+    objectives = {name: check["objective"] for name, check in found.items() if "objective" in check}
     precisions = list(dict.fromkeys(precision for check in found.values() for precision in check["round_trip"]))
 
-    def over_time(quantity: str, label: str) -> Any:
-        return figures.over_time(
-            {name: (curve["t"], curve[quantity]) for name, curve in curves.items()}, order, label
+    def drawn(of: Mapping[str, Any], place: str, along: str, quantity: str, label: str) -> Any:
+        return figures.of_check(
+            {name: (each[place], each[quantity]) for name, each in of.items()}, order, label, along
         )
 
     own = _own_settings(frame)
@@ -273,8 +275,11 @@ def _checks(config: Mapping[str, Any], frame: pd.DataFrame, study: Path) -> dict
         "fields": list(next(iter(own.values()))),
         "precisions": [name for name in ("fp64", "fp32", "bf16", "fp16") if name in precisions],
         "missing": [name for name in order if name not in found],
-        "gain": over_time("gain_to_x0", "gain from output to x0") if curves else None,
-        "weight": over_time("weight_in_x0_space", "weight in x0 space") if curves else None,
+        "gain": drawn(curves, "t", "time step t", "gain_to_x0", "gain from output to x0") if curves else None,
+        "weight": drawn(objectives, "log_snr", "log-SNR λ", "effective_weight", "effective weight")
+        if objectives
+        else None,
+        "same": same_objectives(objectives),
     }
 
 
