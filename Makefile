@@ -36,7 +36,7 @@ test-all: $(READY) lint ## everything, what takes over a minute included (real C
 cell-gpu: ## one cell from data to number without Snakemake: make cell-gpu CELL=reference@epsilon-small-42
 	PYTHONPATH=src $(PYTHON) workflow/scripts/cell.py $(CELL)
 
-bench: $(READY) ## our loops against others on this CPU; keep it free for half an hour
+bench: $(READY) ## our loops against others on this CPU; keep it free for half an hour or more
 	$(RUN) python benchmarks/run.py --device cpu
 	$(RUN) python benchmarks/document.py
 

@@ -1,6 +1,6 @@
 """Measure the project's loops against others on this machine, and write benchmarks/results/<device>.json.
 
-    python benchmarks/run.py --device cpu                       everything, some twenty minutes on two cores
+    python benchmarks/run.py --device cpu                       everything, half an hour or more on two cores
     python benchmarks/run.py --device cuda --only train         one section again; the record keeps the others
     python benchmarks/run.py --pairs 1 --steps 2 --output /tmp  whether it works; the numbers mean nothing
 

@@ -19,7 +19,7 @@ COMMON = 0.9
 POINTS = 201
 
 #: ``log_snr``, which falls, and ``effective_weight`` there.
-Objective = Mapping[str, Sequence[float]]
+Profile = Mapping[str, Sequence[float]]
 
 
 def effective_weight(
@@ -42,14 +42,14 @@ def effective_weight(
     return lam, asked / asked.sum() / np.abs(np.gradient(lam))
 
 
-def described(lam: np.ndarray, weight: np.ndarray) -> Objective:
+def described(lam: np.ndarray, weight: np.ndarray) -> Profile:
     """Return what a check tells of an objective: noise levels about evenly spaced, and the effective weight there."""
     wanted = np.linspace(lam[0], lam[-1], POINTS) if len(lam) else np.zeros(0)
     chosen = sorted({int(np.abs(lam - level).argmin()) for level in wanted})
     return {"log_snr": lam[chosen].tolist(), "effective_weight": weight[chosen].tolist()}
 
 
-def same_objectives(objectives: Mapping[str, Objective]) -> list[str]:
+def same_objectives(objectives: Mapping[str, Profile]) -> list[str]:
     """Return a sentence for each group of variants whose objectives are one, by what each one's check tells."""
     groups: list[list[str]] = []
     for name, objective in objectives.items():
@@ -66,7 +66,7 @@ def same_objectives(objectives: Mapping[str, Objective]) -> list[str]:
     ]
 
 
-def is_same(one: Objective, other: Objective) -> bool:
+def is_same(one: Profile, other: Profile) -> bool:
     """Return whether two objectives are one."""
     (lam, weight), (other_lam, other_weight) = map(_rising, (one, other))
     if min(len(lam), len(other_lam)) < 2:
@@ -80,7 +80,7 @@ def is_same(one: Objective, other: Objective) -> bool:
     return bool(np.trapezoid(np.abs(asked[0] - asked[1]), grid) / 2 < SAME)
 
 
-def _rising(objective: Objective) -> np.ndarray:
+def _rising(objective: Profile) -> np.ndarray:
     """Return λ, rising, and the effective weight where it is above 0, (2, n)."""
     found = np.array([objective["log_snr"], objective["effective_weight"]])[:, ::-1]
     return found[:, found[1] > 0]

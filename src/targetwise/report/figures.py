@@ -198,7 +198,7 @@ def clipped_curves(
 
 @mpl.rc_context(STYLE)
 def of_check(
-    curves: Mapping[str, tuple[Sequence[float | None], Sequence[float | None]]],
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     order: Sequence[str],
     label: str,
     along: str,
@@ -213,8 +213,8 @@ def of_check(
     """
     figure, (axes,) = blank(230)
     highest = []
-    for name, given in curves.items():
-        places, shown = (np.array([np.nan if v is None else v for v in each], dtype=float) for each in given)
+    for name, (places, quantity) in curves.items():
+        shown = np.array([np.nan if value is None else value for value in quantity], dtype=float)
         shown[~(shown > 0)] = np.nan
         axes.plot(places, shown, label=name, **line(order.index(name)))
         highest.extend(shown[np.isfinite(shown)])

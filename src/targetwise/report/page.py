@@ -265,9 +265,8 @@ def _checks(config: Mapping[str, Any], frame: pd.DataFrame, study: Path) -> dict
     precisions = list(dict.fromkeys(precision for check in found.values() for precision in check["round_trip"]))
 
     def drawn(of: Mapping[str, Any], place: str, along: str, quantity: str, label: str) -> Any:
-        return figures.of_check(
-            {name: (each[place], each[quantity]) for name, each in of.items()}, order, label, along
-        )
+        known = {name: (each[place], each[quantity]) for name, each in of.items()}
+        return figures.of_check(known, order, label, along) if known else None
 
     own = _own_settings(frame)
     return {
@@ -275,10 +274,8 @@ def _checks(config: Mapping[str, Any], frame: pd.DataFrame, study: Path) -> dict
         "fields": list(next(iter(own.values()))),
         "precisions": [name for name in ("fp64", "fp32", "bf16", "fp16") if name in precisions],
         "missing": [name for name in order if name not in found],
-        "gain": drawn(curves, "t", "time step t", "gain_to_x0", "gain from output to x0") if curves else None,
-        "weight": drawn(objectives, "log_snr", "log-SNR λ", "effective_weight", "effective weight")
-        if objectives
-        else None,
+        "gain": drawn(curves, "t", "time step t", "gain_to_x0", "gain from output to x0"),
+        "weight": drawn(objectives, "log_snr", "log-SNR λ", "effective_weight", "effective weight"),
         "same": same_objectives(objectives),
     }
 
