@@ -126,11 +126,16 @@ def configured(config):
 
 
 def rows(query):
-    """Ask the database itself; nothing while it is not there."""
+    """Ask the database itself; nothing while it, or its table, is not there.
+
+    Opened for writing, as a write that a kill cut off must be rolled back before anything can be read.
+    """
     try:
-        with contextlib.closing(sqlite3.connect("file:mlflow.db?mode=ro", uri=True)) as database:
+        with contextlib.closing(sqlite3.connect("file:mlflow.db?mode=rw", uri=True, timeout=60)) as database:
             return database.execute(query).fetchall()
-    except sqlite3.OperationalError:
+    except sqlite3.OperationalError as error:
+        if not str(error).startswith(("no such table", "unable to open")):
+            raise
         return []
 
 
