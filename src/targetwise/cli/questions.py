@@ -1,0 +1,116 @@
+"""Questions about a study: they read, and write nothing but what they are told to."""
+
+from pathlib import Path
+
+from targetwise import cells, errors, files
+from targetwise.cli.verbs import Study, argument, interval, verb
+from targetwise.recipe import config
+from targetwise.text import counted
+
+
+@verb("validate the configuration and check every parameterization of the grid")
+def check(study: Study) -> None:
+    """Print what the grid is and how well each parameterization is conditioned."""
+    from targetwise.check.process import check_files, in_words
+    from targetwise.diffusion.effective import same_objectives
+
+    drawn = sum(len(cells.draws(study, cell.parameterization)) for cell in cells.grid(study))
+    size = f"{counted(len(cells.grid(study)), 'cell')}, {counted(drawn, 'draw')}"
+    print(f"study {study['study']}: {size}; the configuration is sound")
+    specifications = cells.specifications(study)
+    objectives = {}
+    for name in study["grid"]["parameterizations"]:
+        found = check_files(specifications[cells.RESULTS / study["study"] / name / "variant.json"])
+        objectives[name] = found["objective"]
+        print(f"{name}: {in_words(found)}")
+    for sentence in same_objectives(objectives):
+        print(sentence)
+
+
+@verb(
+    "say what the grid costs before it runs: hours and disk, from a benchmark record",
+    argument("--record", type=Path, metavar="JSON", help="by default the newest of a GPU, or else of a CPU"),
+    argument("--devices", type=int, default=1, metavar="N", help="GPUs that work at once, one cell on each"),
+)
+def estimate(study: Study, record: Path | None, devices: int) -> None:
+    """Print hours and disk per scale and in all, and what they rest on."""
+    from targetwise.operations import estimate as estimating
+    from targetwise.operations import rates
+
+    if devices < 1:
+        raise errors.UserError(f"--devices is {devices}; it must be at least 1")
+    print(estimating.render(estimating.estimate(study, record or rates.newest_record(), devices)))
+
+
+@verb(
+    "say what is missing for a run here or on the cluster, with a remedy for each",
+    argument("--profile", type=Path, default=Path("slurm"), help="a Snakemake profile's folder"),
+)
+def doctor(study: Study, profile: Path) -> None:
+    """Print what was found, as it is found; what is wrong makes the exit code 1."""
+    from targetwise.operations import doctor as examination
+
+    wrong = 0
+    for finding in examination.examine(study, profile):
+        print(f"{finding.state:<6} {finding.what:<10} {finding.words}", flush=True)
+        wrong += finding.state == "wrong"
+    if wrong:
+        raise errors.UserError(f"{wrong} of these must be fixed before a run")
+
+
+@verb(
+    "show where every cell stands; reads files only",
+    argument("--watch", type=interval("--watch"), nargs="?", const=10.0, metavar="SECONDS", help="repeatedly"),
+)
+def status(study: Study, watch: float | None) -> None:
+    """Print where every cell stands."""
+    from targetwise.operations import status as standing
+
+    if watch is not None:
+        standing.watch(study, watch)
+        return
+    found = standing.standings(study)
+    print(standing.render(found))
+    if hint := standing.elsewhere(found, study):
+        print(hint)
+
+
+@verb(
+    "show the means, what is missing and why, and the verdict of each pair; also while the grid is partly done",
+    argument("--output", type=Path, metavar="CSV", help="also write every cell's row there"),
+)
+def table(study: Study, output: Path | None) -> None:
+    """Print what the results say so far; nothing is written unless it is asked for."""
+    from targetwise.report import statistics
+
+    frame = statistics.table(study)
+    said_twice = "setting" if frame["setting"].equals(frame["scale"]) else "scale"
+    print(statistics.summary(frame).drop(columns=said_twice).to_string(index=False))
+    for row in frame[frame["status"] != "finished"].itertuples():
+        draw = f"{row.sampling} draw {row.draw}" if study["grid"].get("samplings") else f"draw {row.draw}"
+        print(f"{row.status}: {row.parameterization}-{row.scale}-{row.seed} {draw}: {row.reason}")
+    pairs = statistics.pairs(frame)
+    if len(pairs):
+        print(
+            f"\na − b, seed by seed, with its 95 % interval:\n{pairs.drop(columns=said_twice).to_string(index=False)}"
+        )
+    if output is not None:
+        files.write_text(output, frame.to_csv(index=False))
+        print(f"every cell's row: {output}")
+
+
+@verb("print the answer of a finished study, and where its report is")
+def answer(study: Study, overlays: list[Path]) -> None:
+    """Print the answer that the present files give, and the path of the report, which may be of before."""
+    from targetwise.report import statistics
+    from targetwise.report.answer import headline
+
+    page = cells.RESULTS / study["study"] / "report.html"
+    print(headline(statistics.table(study)))
+    made = f"`snakemake --cores all all{config.option(overlays)}`"
+    if not page.exists():
+        print(f"there is no report yet; {made} makes it")
+    elif files.sha256_of_json(study) not in page.read_text():
+        print(f"report: {page.resolve()}, of another configuration; {made} makes it again")
+    else:
+        print(f"report: {page.resolve()}")
