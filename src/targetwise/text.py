@@ -1,6 +1,10 @@
 """Words and tables for a terminal."""
 
+import math
 from collections.abc import Callable, Sequence
+
+#: From low to high.
+BARS = "▁▂▃▄▅▆▇█"
 
 
 def aligned(rows: Sequence[Sequence[str]], pad: Callable[[str, int], str] = str.ljust) -> list[str]:
@@ -20,3 +24,20 @@ def counted(count: int, what: str, verb: str = "") -> str:
     one = count == 1
     verb = {"are": "is", "were": "was"}[verb] if one and verb else verb
     return f"{count:,} {what}{'' if one else 's'} {verb}".rstrip()
+
+
+def sparkline(values: Sequence[float | None], width: int = 40) -> str:
+    """Return a curve of ``width`` characters on a logarithmic scale; what has no logarithm is a space.
+
+    Where all values are alike, within a hundredth, the line is flat and in the middle.
+    """
+    if not values:
+        return ""
+    places = (round(index * (len(values) - 1) / (width - 1)) for index in range(width))
+    shown = [values[place] for place in places]
+    logs = [math.log(value) if value and 0 < value < math.inf else None for value in shown]
+    known = [log for log in logs if log is not None]
+    low, high = min(known, default=0.0), max(known, default=0.0)
+    if high - low < 0.01:
+        low, high = low - 1, high + 1
+    return "".join(" " if log is None else BARS[round((log - low) / (high - low) * 7)] for log in logs)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from targetwise import errors
@@ -25,18 +26,23 @@ if TYPE_CHECKING:
 SECONDS = 60.0
 
 
-def check_files(specification: Mapping[str, Any], seconds: float = SECONDS) -> dict[str, Any]:
+def check_files(
+    specification: Mapping[str, Any], seconds: float = SECONDS, *, describe: bool = False
+) -> dict[str, Any]:
     """Check a variant by its files, in a process of its own.
 
     What the files print goes to stderr.
 
     Args:
         specification: the content of ``variant.json``: the variant, and the ``precision`` it is trained in; of
-            ``auto``, all that it may turn out to be.
+            ``auto``, all that it may turn out to be. ``files``, if there, has the paths of files that are elsewhere,
+            by the names that they are checked under.
         seconds: the time limit, counted from when the libraries are imported.
+        describe: whether to probe further.
 
     Returns:
-        What :func:`targetwise.check.roundtrip.check` returns.
+        What :func:`targetwise.check.roundtrip.check` returns, and with ``describe`` what
+        :func:`targetwise.check.probing.describe` does, beside it.
 
     Raises:
         UserError: as there; or if a file cannot be loaded, changes the process, ends it, or does not end in time.
@@ -44,7 +50,7 @@ def check_files(specification: Mapping[str, Any], seconds: float = SECONDS) -> d
     # A new process and not a fork, which can hang where torch's threads run; in a session of its own, so that Ctrl-C
     # reaches only the caller, which ends it. -P: no other stage can import what is in the working directory.
     done = subprocess.run(
-        [sys.executable, "-P", "-m", __name__, str(seconds)],
+        [sys.executable, "-P", "-m", __name__, str(seconds), *(["describe"] if describe else [])],
         input=json.dumps(specification),
         stdout=subprocess.PIPE,
         text=True,
@@ -99,23 +105,29 @@ def _main() -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, float(sys.argv[1]))
     try:
-        target, loss_space = (_load(specification[part], tell) for part in ("target", "loss_space"))
+        files = specification.get("files", {})
+        target, loss_space = (_load(specification[part], files, tell) for part in ("target", "loss_space"))
         stated = set(specification["precision"].values())
         formats = sorted(stated - {AUTO} | set(FORMATS if AUTO in stated else ()))
-        tell(found=check(target, loss_space, specification, formats))
+        found = check(target, loss_space, specification, formats)
+        if sys.argv[2:]:
+            from targetwise.check.probing import describe
+
+            found |= describe(target, loss_space, specification)
+        tell(found=found)
     except UserError as error:
         tell(error=str(error))
 
 
-def _load(name: str, tell: Callable[..., None]) -> "Parameterization":
-    """Load a parameterization whose functions tell when they run."""
+def _load(name: str, files: Mapping[str, str], tell: Callable[..., None]) -> "Parameterization":
+    """Load a parameterization whose functions tell when they run; ``files`` are elsewhere."""
     from targetwise.check import purity
     from targetwise.diffusion import parameterization
 
     loading = f"parameterization {name}: loading its file"
     tell(running=loading)
     with purity.process_kept(loading):
-        loaded = parameterization.load(name)
+        loaded = parameterization.load_file(Path(files[name])) if name in files else parameterization.load(name)
     tell(running=None)
 
     def run(function: str, *arguments: Any) -> Any:

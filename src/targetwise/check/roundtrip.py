@@ -120,7 +120,7 @@ def round_trip(target: Parameterization, schedule: Schedule) -> Tensor:
     Raises:
         UserError: if something is not finite in fp64.
     """
-    x_0, noise, x_t, timesteps = _images(schedule)
+    x_0, noise, x_t, timesteps = probing_images(schedule)
     y = target.compute_training_target(x_0, noise, timesteps, schedule)
     estimate = target.predict_x0(y, x_t, timesteps, schedule)
     if x_0.dtype == torch.float64:
@@ -137,7 +137,7 @@ def gain_to_x0(target: Parameterization, schedule: Schedule) -> Tensor:
     Each channel of the output is moved by itself, starting from the target of an image, and the moves of x0 are
     added in squares, because errors of two channels are independent.
     """
-    x_0, noise, x_t, timesteps = _images(schedule)
+    x_0, noise, x_t, timesteps = probing_images(schedule)
     y = target.compute_training_target(x_0, noise, timesteps, schedule)
     still = target.predict_x0(y, x_t, timesteps, schedule)
     step = 1e-3
@@ -155,7 +155,7 @@ def _schedule(variant: Mapping[str, Any], dtype: torch.dtype) -> Schedule:
     return make_schedule(variant["diffusion"], variant["parameters"], dtype=dtype)
 
 
-def _images(schedule: Schedule) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def probing_images(schedule: Schedule) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return x_0 in [-1, 1], ε, x_t and t for some images at every time step, always the same ones."""
     T, dtype = len(schedule["sqrt_alpha"]), schedule["sqrt_alpha"].dtype
     generator = torch.Generator().manual_seed(0)
@@ -205,7 +205,7 @@ def _require_each_image_by_itself(space: Parameterization, schedule: Schedule, g
     A round trip does not show it when both functions take, say, the first image's time step for the whole batch: the
     second undoes the first's mistake. Training and sampling do not call both on one batch.
     """
-    x_0, noise, x_t, timesteps = _images(schedule)
+    x_0, noise, x_t, timesteps = probing_images(schedule)
     T = len(schedule["sqrt_alpha"])
 
     def compare(function: str, first: Tensor, second: Tensor, gain: Tensor) -> Tensor:
@@ -240,7 +240,7 @@ def _require_use_of_output(target: Parameterization, gain: Tensor, schedule: Sch
     """
     if gain.any():
         return
-    x_0, noise, x_t, timesteps = _images(schedule)
+    x_0, noise, x_t, timesteps = probing_images(schedule)
     y = target.compute_training_target(x_0, noise, timesteps, schedule)
     once, twice = (target.predict_x0(output, x_t, timesteps, schedule) for output in (y, 2 * y))
     if torch.equal(once, twice):

@@ -8,23 +8,42 @@ from targetwise.recipe import config
 from targetwise.text import counted
 
 
-@verb("validate the configuration and check every parameterization of the grid")
-def check(study: Study) -> None:
-    """Print what the grid is and how well each parameterization is conditioned."""
+@verb(
+    "validate the configuration and check every parameterization of the grid, or examine one",
+    argument("what", nargs="?", metavar="NAME|FILE", help="one variant, or a parameterization's file, anywhere"),
+    argument("--set", dest="changes", action="append", default=[], metavar="KEY=VALUE", help="of the variant"),
+    argument("--figure", type=Path, metavar="FILE", help="also draw it, as .svg, .png or .pdf"),
+)
+def check(study: Study, what: str | None, changes: list[str], figure: Path | None) -> None:
+    """Print what the grid is and how well each parameterization is conditioned, or all that is found of one."""
+    from targetwise.check import figure as drawing
     from targetwise.check.process import check_files, in_words
     from targetwise.diffusion.effective import same_objectives
+    from targetwise.operations import examination
 
+    if figure is not None:
+        drawing.require_drawable(figure)
+    if what is not None:
+        examined = examination.candidate(study, what, changes)
+        description = examination.examine(examined)
+        print(examination.render(examined, description))
+        if figure is not None:
+            drawing.draw({examined.name: description}, figure)
+        return
+    if changes:
+        raise errors.UserError("--set changes one variant; name it before")
     drawn = sum(len(cells.draws(study, cell.parameterization)) for cell in cells.grid(study))
     size = f"{counted(len(cells.grid(study)), 'cell')}, {counted(drawn, 'draw')}"
     print(f"study {study['study']}: {size}; the configuration is sound")
     specifications = cells.specifications(study)
-    objectives = {}
+    checks = {}
     for name in study["grid"]["parameterizations"]:
-        found = check_files(specifications[cells.RESULTS / study["study"] / name / "variant.json"])
-        objectives[name] = found["objective"]
-        print(f"{name}: {in_words(found)}")
-    for sentence in same_objectives(objectives):
+        checks[name] = check_files(specifications[cells.RESULTS / study["study"] / name / "variant.json"])
+        print(f"{name}: {in_words(checks[name])}")
+    for sentence in same_objectives({name: found["objective"] for name, found in checks.items()}):
         print(sentence)
+    if figure is not None:
+        drawing.draw(checks, figure)
 
 
 @verb(

@@ -9,6 +9,26 @@ from targetwise.text import counted
 
 
 @verb(
+    "examine an idea, train it beside a finished study's cells, by default the demo's, and compare seed by seed",
+    argument("what", metavar="NAME|FILE", help="a variant, or a parameterization's file, anywhere"),
+    argument("--set", dest="changes", action="append", default=[], metavar="KEY=VALUE", help="of the variant"),
+)
+def try_(study: Study, overlays: list[Path], what: str, changes: list[str]) -> None:
+    """Print what a candidate is, how it compares, and what to do next."""
+    from targetwise.operations import examination, trial
+
+    if not overlays:
+        overlays = [Path("config/digits.yaml")]
+        study = config.load(overlays)
+    candidate = examination.candidate(study, what, changes)
+    print(examination.render(candidate, examination.examine(candidate)), flush=True)
+    beside = trial.baselines(study, overlays)
+    own, file = trial.prepare(study, candidate, beside)
+    trial.train(own, [*overlays, file])
+    print("\n".join(["", *trial.compare(own, beside), "", *trial.what_next(candidate)]))
+
+
+@verb(
     "measure any samples against the study's reference",
     argument("file", type=Path, help="npz with arr_0 (uint8, N×H×W×C), or a folder or zip of PNG files"),
     argument("--reference", type=Path, metavar="NPZ", help="by default the study's"),

@@ -68,16 +68,24 @@ def same_objectives(objectives: Mapping[str, Profile]) -> list[str]:
 
 def is_same(one: Profile, other: Profile) -> bool:
     """Return whether two objectives are one."""
+    return difference(one, other) < SAME
+
+
+def difference(one: Profile, other: Profile) -> float:
+    """Return which share of its weight one objective has at other noise levels than the other, 0 … 1.
+
+    It is 1 where their paths have too few noise levels in common to tell.
+    """
     (lam, weight), (other_lam, other_weight) = map(_rising, (one, other))
     if min(len(lam), len(other_lam)) < 2:
-        return False
+        return 1.0
     low, high = max(lam[0], other_lam[0]), min(lam[-1], other_lam[-1])
     if high - low < COMMON * (max(lam[-1], other_lam[-1]) - min(lam[0], other_lam[0])):
-        return False
+        return 1.0
     grid = np.linspace(low, high, 2000)
     asked = np.exp([np.interp(grid, lam, np.log(weight)), np.interp(grid, other_lam, np.log(other_weight))])
     asked /= np.trapezoid(asked, grid)[:, None]
-    return bool(np.trapezoid(np.abs(asked[0] - asked[1]), grid) / 2 < SAME)
+    return float(np.trapezoid(np.abs(asked[0] - asked[1]), grid) / 2)
 
 
 def _rising(objective: Profile) -> np.ndarray:

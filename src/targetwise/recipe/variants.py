@@ -148,10 +148,11 @@ def _spell_out(name: str, definition: Mapping[str, Any] | None) -> Iterator[tupl
         return
     for values in product(*fields.values()):
         own = _nest(dict(zip(fields, values, strict=True)), f"parameterizations.{name}.each")
-        yield "_".join([name, *map(_in_name, values)]), merge({"target": name, **rest}, own)
+        yield "_".join([name, *map(in_name, values)]), merge({"target": name, **rest}, own)
 
 
-def _in_name(value: Any) -> str:
+def in_name(value: Any) -> str:
+    """Return how a value is written in the name of a variant: 2.0e-4 as ``0p0002``."""
     if isinstance(value, list):
-        return "_".join(map(_in_name, value))
+        return "_".join(map(in_name, value))
     return str(value).lower().translate(IN_NAMES)

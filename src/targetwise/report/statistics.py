@@ -74,7 +74,7 @@ def table(config: Mapping[str, Any]) -> pd.DataFrame:
     _mark_formats(config, records, [trainings[cell] for cell, _ in points])
     others = _further_numbers(config, [record.pop("values", {}) for record in records])
     frame = pd.DataFrame.from_records(records, columns=list(TABLE_COLUMNS)).astype(TABLE_COLUMNS)
-    _require_comparable(frame)
+    require_comparable(frame)
     fields = _differing(config, points)
     found = frame.join(others).join(fields)
     found.attrs["fields"] = list(fields)
@@ -187,7 +187,12 @@ def _mark_formats(
             record["marks"] = "; ".join(filter(None, [record["marks"], words]))
 
 
-def _require_comparable(frame: pd.DataFrame) -> None:
+def require_comparable(frame: pd.DataFrame) -> None:
+    """Make sure that the finished rows of each setting measure the same thing.
+
+    Raises:
+        UserError: naming the column of :data:`COMPARABLE` in which they differ, and a row for each value.
+    """
     for _, group in frame[frame["status"] == "finished"].groupby("setting", sort=False):
         _require_one_value(group)
 

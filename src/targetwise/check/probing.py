@@ -1,0 +1,118 @@
+"""What an unknown parameterization is, found by probing: coefficients, gradient, other paths, known objectives.
+
+Beside the check, which refuses, and whose result is kept: nothing here decides whether a variant may be trained.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from targetwise.check.purity import enforced
+from targetwise.check.roundtrip import CHANNELS, IMAGES_PER_STEP, check, probing_images
+from targetwise.diffusion import parameterization
+from targetwise.diffusion.effective import Profile, described, effective_weight
+from targetwise.diffusion.loss import FLAT, Objective, weight_in_x0_space
+from targetwise.diffusion.parameterization import Parameterization
+from targetwise.diffusion.schedule import Schedule, make_schedule
+from targetwise.diffusion.times import probabilities
+from targetwise.errors import UserError
+from targetwise.recipe import kinds
+
+#: A target is affine if no value of it is further from p·ε + q·x_0 than this share of the largest.
+ROUNDING = 1e-6
+
+
+def describe(target: Parameterization, loss_space: Parameterization, variant: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe a variant that passed the check.
+
+    Args:
+        target: the space the network predicts in.
+        loss_space: the space its error is measured in.
+        variant: ``weighting``, ``diffusion`` and ``parameters``.
+
+    Returns:
+        ``coefficients``: p and q by time step, one pair for each block of as many channels as the image has, or None
+        where the target is not affine; ``gradient_at_start`` by time step; ``known_objectives``: the effective weight
+        of a flat loss on each known output; ``paths``: for each known path what the check finds, or why it refuses.
+    """
+    schedule = make_schedule(variant["diffusion"], variant["parameters"], dtype=torch.float64)
+    return {
+        "coefficients": coefficients(target, schedule),
+        "gradient_at_start": gradient_at_start(target, loss_space, variant["weighting"], schedule).tolist(),
+        "known_objectives": known_objectives(variant["diffusion"]),
+        "paths": {name: _on_path(target, loss_space, variant, name) for name in kinds.known("paths")},
+    }
+
+
+def coefficients(target: Parameterization, schedule: Schedule) -> list[dict[str, list[float]]] | None:
+    """Return p and q of y = p·ε + q·x_0 at each time step, found with images of one value.
+
+    Returns:
+        A pair for each block of output channels, ``{"epsilon": p, "x_0": q}``, each (T,); None if random images show
+        that the target is another function.
+    """
+    x_0, noise, _, timesteps = probing_images(schedule)
+    T = len(schedule["sqrt_alpha"])
+    steps = torch.arange(T)
+    one = torch.ones(T, *x_0.shape[1:], dtype=x_0.dtype)
+    p = target.compute_training_target(0 * one, one, steps, schedule)
+    q = target.compute_training_target(one, 0 * one, steps, schedule)
+    y = target.compute_training_target(x_0, noise, timesteps, schedule)
+    blocks, rest = divmod(y.shape[1], CHANNELS)
+    if rest:
+        return None
+    found = [(p[:, first, 0, 0], q[:, first, 0, 0]) for first in range(0, y.shape[1], CHANNELS)]
+    for block, (of_noise, of_image) in zip(y.chunk(blocks, dim=1), found, strict=True):
+        explained = of_noise[timesteps].view(-1, 1, 1, 1) * noise + of_image[timesteps].view(-1, 1, 1, 1) * x_0
+        off, size = (each.abs().view(T, -1).amax(dim=1) for each in (block - explained, block))
+        if (off > ROUNDING * (1 + size)).any():
+            return None
+    return [{"epsilon": of_noise.tolist(), "x_0": of_image.tolist()} for of_noise, of_image in found]
+
+
+def gradient_at_start(
+    target: Parameterization, loss_space: Parameterization, weighting: str, schedule: Schedule
+) -> Tensor:
+    """Return the size of the gradient that the network's output gets before it has learned anything, shape (T,).
+
+    It is the root mean square, over images, of the loss's derivative by one number of the output, times how many
+    numbers the loss is a mean of, at an output of 0. A flat loss of ε has 2 at every time step. Where the loss does
+    not exist, as at b = 0 in another space than the target, it is NaN.
+    """
+    x_0, noise, x_t, timesteps = probing_images(schedule)
+    truth = target.compute_training_target(x_0, noise, timesteps, schedule)
+    output = torch.zeros_like(truth, requires_grad=True)
+    losses = Objective.of(target, loss_space, weighting, schedule)(output, x_0, noise, x_t, timesteps)
+    (gradient,) = torch.autograd.grad(losses.sum(), output)
+    numbers = loss_space.compute_training_target(x_0, noise, timesteps, schedule)[0].numel()
+    return numbers * gradient.view(-1, IMAGES_PER_STEP * truth[0].numel()).square().mean(dim=1).sqrt()
+
+
+def known_objectives(diffusion: Mapping[str, Any]) -> dict[str, Profile]:
+    """Return the effective weight of a flat loss on each known output, on a path and under its density of steps.
+
+    Outputs with constants have those that their files fall back on. One that does not work here is left out.
+    """
+    schedule = make_schedule(diffusion, dtype=torch.float64)
+    probability = probabilities(diffusion["times"], schedule)
+    path = [schedule[name].numpy() for name in ("sqrt_alpha", "sqrt_one_minus_alpha")]
+    found = {}
+    for name in kinds.known("parameterizations"):
+        try:
+            weight = weight_in_x0_space(enforced(parameterization.load(name)), FLAT, schedule)
+        except UserError:
+            continue
+        if weight.isfinite().all():
+            found[name] = described(*effective_weight(weight.numpy(), probability, *path))
+    return found
+
+
+def _on_path(
+    target: Parameterization, loss_space: Parameterization, variant: Mapping[str, Any], name: str
+) -> dict[str, Any]:
+    try:
+        return check(target, loss_space, {**variant, "diffusion": {**variant["diffusion"], "schedule": name}}, [])
+    except UserError as error:
+        return {"refused": str(error)}
