@@ -80,7 +80,9 @@ def train(trial: Mapping[str, Any], overlays: Sequence[Path]) -> None:
     ]
     command = [sys.executable, "-m", "snakemake", "--cores", "all", "--quiet", "host"]
     command += ["--configfile", *map(str, overlays), "--", *rows]
-    done = subprocess.run(command, env={**os.environ, follow.ASKED: "1"})
+    # The rules call `python`: this one, also where its environment was not activated.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    done = subprocess.run(command, env={**os.environ, follow.ASKED: "1", "PATH": path})
     if done.returncode:
         raise UserError(
             f"the trial did not finish (exit code {done.returncode}); what was printed says why, and the same "
