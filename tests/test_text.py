@@ -32,3 +32,15 @@ def test_what_was_restored_is_said_in_singular_and_plural():
     assert one.lines() == ["digits: 1 cell is whole; 1 file was put in place"]
     more = Outcome("digits", whole=["v-tiny-0", "v-tiny-1"], placed=0)
     assert more.lines() == ["digits: 2 cells are whole; 0 files were put in place"]
+
+
+def test_a_curve_is_on_a_logarithmic_scale_and_has_gaps():
+    assert text.sparkline([1, 10, 100, 1000], 4) == "▁▃▆█"
+    assert text.sparkline([None, 1, 4, 0, float("inf"), float("nan"), 1], 7) == " ▁█   ▁"
+    assert text.sparkline([10.0**power for power in range(100)], 8) == "▁▂▃▄▅▆▇█"
+    assert text.sparkline([], 5) == ""
+
+
+def test_what_hardly_varies_makes_a_flat_line_in_the_middle():
+    assert set(text.sparkline([1.0, 1.02, 0.99, 1.01] * 10)) <= set("▄▅")
+    assert text.sparkline([3.0] * 5, 5) == "▅▅▅▅▅"

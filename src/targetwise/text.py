@@ -29,7 +29,7 @@ def counted(count: int, what: str, verb: str = "") -> str:
 def sparkline(values: Sequence[float | None], width: int = 40) -> str:
     """Return a curve of ``width`` characters on a logarithmic scale; what has no logarithm is a space.
 
-    Where all values are alike, within a hundredth, the line is flat and in the middle.
+    The scale spans at least a factor of four, so that values that hardly differ make a flat line.
     """
     if not values:
         return ""
@@ -38,6 +38,6 @@ def sparkline(values: Sequence[float | None], width: int = 40) -> str:
     logs = [math.log(value) if value and 0 < value < math.inf else None for value in shown]
     known = [log for log in logs if log is not None]
     low, high = min(known, default=0.0), max(known, default=0.0)
-    if high - low < 0.01:
-        low, high = low - 1, high + 1
-    return "".join(" " if log is None else BARS[round((log - low) / (high - low) * 7)] for log in logs)
+    span = max(high - low, math.log(4))
+    low -= (span - (high - low)) / 2
+    return "".join(" " if log is None else BARS[round((log - low) / span * 7)] for log in logs)
