@@ -112,6 +112,8 @@ def test_what_is_no_combination_of_noise_and_image_has_no_coefficients(write, ta
         ("v", "v", "constant", 2 * np.sqrt(A**2 + B**2 / 3)),
         # x_0 is read as (x_t − b·y)/a, so at y = 0 it is off by b·ε/a, and its derivative by y is −b/a.
         ("epsilon", "x0", "constant", 2 * (B / A) ** 2),
+        # x̂_0 = b²·y₁ + a·(x_t − b·y₂) is off by a·b·ε − b²·x_0, and its derivatives are b² and −a·b.
+        ("two_head", "x0", "constant", 2 * np.sqrt(A**2 * B**2 + B**4 / 3) * B / math.sqrt(2)),
         ("epsilon", "x0", "snr_plus_one", 2 * (B / A) ** 2 * (1 + (A / B) ** 2)),
     ],
 )

@@ -193,7 +193,8 @@ def test_rows_that_measure_something_else_are_not_compared(project):
     made = Files(own)
     for cell in made.cells:
         made.finish(cell, [20, 40])
-    assert any(line.startswith("mine − v: ") for line in trial.compare(own, beside))
+    pairs = [line.split(":")[0] for line in trial.compare(own, beside) if " − " in line]
+    assert pairs == ["mine − epsilon", "mine − v", "mine − x0"]
     with pytest.raises(UserError, match="the rows cannot be put in one table, because n differs"):
         trial.compare(own, beside.assign(n=beside["n"] + 1))
 

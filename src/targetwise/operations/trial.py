@@ -107,22 +107,18 @@ def compare(trial: Mapping[str, Any], beside: pd.DataFrame) -> list[str]:
     for row in records(means.sort_values("mean")):
         rows.append([row.parameterization, number(row.mean), number(row.deviation), str(row.seeds)])
     lines += aligned(rows)
-    for pair in records(statistics.pairs(frame)):
-        if name in (pair.a, pair.b) and pair.seeds:
-            lines.append(_in_words(pair, name))
-    return lines
+    # The trial's own rows come first, so it is the first of each pair that it is in.
+    return lines + [_in_words(pair) for pair in records(statistics.pairs(frame)) if pair.a == name and pair.seeds]
 
 
-def _in_words(pair: Any, name: str) -> str:
-    """Return a pair's sentence, as the trial's minus the other."""
-    other, sign = (pair.b, 1) if pair.a == name else (pair.a, -1)
-    difference, bounds = sign * pair.difference, sorted((sign * pair.low, sign * pair.high))
+def _in_words(pair: Any) -> str:
+    """Return a pair's sentence."""
     seeds = counted(pair.seeds, "seed")
+    begun = f"{pair.a} − {pair.b}: {signed(pair.difference)}"
     if pair.verdict == "too few seeds":
-        return f"{name} − {other}: {signed(difference)}, {seeds}: too few to say anything"
-    interval = f"95 % interval {signed(bounds[0])} to {signed(bounds[1])}, {seeds}"
-    told = {name: f"{name} is better", other: f"{other} is better"}.get(pair.verdict, "not resolved")
-    return f"{name} − {other}: {signed(difference)}, {interval}: {told}"
+        return f"{begun}, {seeds}: too few to say anything"
+    told = f"{pair.verdict} is better" if pair.verdict in (pair.a, pair.b) else pair.verdict
+    return f"{begun}, 95 % interval {signed(pair.low)} to {signed(pair.high)}, {seeds}: {told}"
 
 
 def what_next(candidate: Candidate) -> list[str]:
