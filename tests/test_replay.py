@@ -38,7 +38,8 @@ def trained(images, device=CPU, steps=STEPS, state=None, variant="x0_in_v", netw
 
 
 def weights(trainer):
-    return [each.detach().cpu() for each in [*trainer.parameters, *trainer.ema, trainer.window]]
+    stored = [each for values in trainer.averages.values for each in values]
+    return [each.detach().cpu() for each in [*trainer.parameters, *trainer.ema, *stored, trainer.window]]
 
 
 def assert_same(one, other):
@@ -51,6 +52,7 @@ def assert_same(one, other):
     [
         ("mlp", {}),
         ("mlp", {"micro_batch": 4}),
+        ("mlp", {"ema_power": [0.05, 0.1]}),
         ("unet", {"precision": {"cuda": "bf16", "cpu": "bf16"}}),
     ],
 )
@@ -66,10 +68,11 @@ def test_replayed_steps_are_the_steps_themselves(images, monkeypatch, network, t
 
 def test_a_resumed_training_records_again_and_goes_on_the_same(images, monkeypatch):
     recorded(monkeypatch)
-    first = trained(images, steps=WARM_UP + 2)
-    resumed = trained(images, state={**first.state(0.0), "step": first.step}, steps=2 * STEPS)
+    options = {"ema_power": [0.05, 0.1]}
+    first = trained(images, steps=WARM_UP + 2, **options)
+    resumed = trained(images, state={**first.state(0.0), "step": first.step}, steps=2 * STEPS, **options)
     assert resumed.take.graph and resumed.continued == []
-    assert_same(resumed, trained(images, steps=2 * STEPS))
+    assert_same(resumed, trained(images, steps=2 * STEPS, **options))
 
 
 def test_a_step_that_cannot_be_recorded_is_taken_as_it_is(images, monkeypatch, capsys):
@@ -93,6 +96,7 @@ def test_a_step_that_cannot_be_recorded_is_taken_as_it_is(images, monkeypatch, c
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_on_a_gpu_replayed_steps_are_the_steps_themselves(images, monkeypatch, precision):
     options = {"network": "unet", "deterministic": True, "precision": {"cuda": precision, "cpu": "fp32"}}
+    options |= {"ema_power": [0.05, 0.1]}
     found = trained(images, torch.device("cuda"), **options)
     assert found.take.graph is not None
     plain(monkeypatch)

@@ -147,6 +147,10 @@ def _check_names(config: Config) -> None:
             )
         for each in variants.samplings(config, name).values():
             _check_diffusion(own["diffusion"], each, f"parameterizations.{name}: ")
+            if "ema_length" in each:
+                from targetwise.training.power import require_stored  # NumPy, which few configurations need
+
+                require_stored(own["training"], each["ema_length"], f"parameterizations.{name}: ")
 
 
 def _check_parameterizations(config: Config) -> None:

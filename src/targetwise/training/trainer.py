@@ -26,6 +26,7 @@ from targetwise.diffusion.schedule import add_noise, make_schedule
 from targetwise.diffusion.times import draws_of
 from targetwise.errors import UserError
 from targetwise.text import counted
+from targetwise.training.averages import PowerAverages
 from targetwise.training.replay import replayed
 
 #: The time axis is logged in this many equal parts.
@@ -86,6 +87,7 @@ class Trainer:
         self.parameters = list(self.model.parameters())
         self.ema = [parameter.detach().clone() for parameter in self.parameters]
         self.update_ema = get_ema_multi_avg_fn(options["ema_decay"])
+        self.averages = PowerAverages(self.parameters, options.get("ema_power", ()), options["steps"])
         self.optimizer = torch.optim.AdamW(
             self.parameters,
             lr=options["learning_rate"],
@@ -126,6 +128,8 @@ class Trainer:
         row = self.take(*map(self._to_device, arrays))
         self.window[self.step % len(self.window)].copy_(row)
         self.step += 1
+        if self.world.is_main:
+            self.averages.keep(self.step)
 
     def _take(self, indices: Tensor, flips: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
         """Take one optimizer step and return its row of the window."""
@@ -142,6 +146,7 @@ class Trainer:
         self.scaler.update()
         with torch.no_grad():
             self.update_ema(self.ema, self.parameters, 0)
+            self.averages.update()
             return self._row(torch.cat(losses), norm, timesteps)
 
     def window_is_full(self) -> bool:
@@ -191,6 +196,7 @@ class Trainer:
         return {
             "model": self.model.state_dict(),
             "ema": self.ema,
+            "averages": self.averages.state(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "window": self.window,
@@ -212,6 +218,8 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         for mine, saved in zip(self.ema, state["ema"], strict=True):
             mine.copy_(saved)
+        if self.averages.lengths:
+            self.averages.restore(state["averages"], state["step"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.window.copy_(state["window"])
@@ -222,6 +230,10 @@ class Trainer:
         """Return the averaged weights by name, on the CPU."""
         names = [name for name, _ in self.model.named_parameters()]
         return {name: value.cpu().contiguous() for name, value in zip(names, self.ema, strict=True)}
+
+    def stored_averages(self) -> dict[str, Tensor]:
+        """Return the stored averages as model.safetensors holds them, on the CPU; none unless they are asked for."""
+        return self.averages.tensors([name for name, _ in self.model.named_parameters()])
 
     def _to_device(self, array: Any) -> Tensor:
         tensor = torch.from_numpy(array)
