@@ -34,6 +34,7 @@ VARIANTS = {
     "v": {"target": "v"},
     "x0": {"target": "x0"},
     "x0_in_v": {"target": "x0", "loss_space": "v"},
+    "v_learned": {"target": "v", "uncertainty": True},
     "epsilon_min_snr": {"target": "epsilon", "weighting": "min_snr", "parameters": {"gamma": 4.0}},
 }
 
@@ -87,6 +88,8 @@ def test_a_training_step_does_not_wait(device, images, variant, micro_batch):
     stored = [each for values in trainer.averages.values for each in values]
     assert all(isinstance(each, OnDevice) for each in [*trainer.parameters, *trainer.ema, *stored, trainer.window])
     assert trainer.window[:2].isfinite().all() and not trainer.window[2:].any()
+    if trainer.uncertainty:
+        assert isinstance(trainer.uncertainty.weight.data, OnDevice) and trainer.uncertainty.weight.detach().any()
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

@@ -97,6 +97,7 @@ def variant(config: Mapping[str, Any], name: str) -> dict[str, Any]:
         "weighting": definition.get("weighting", "constant"),
         "parameters": definition.get("parameters", {}),
         "diffusion": variants.settings(config, name)["diffusion"],
+        **({"uncertainty": True} if definition.get("uncertainty") else {}),  # else it is in no key
     }
 
 

@@ -28,6 +28,7 @@ from targetwise.errors import UserError
 from targetwise.text import counted
 from targetwise.training.averages import PowerAverages
 from targetwise.training.replay import replayed
+from targetwise.training.uncertainty import Uncertainty
 
 #: The time axis is logged in this many equal parts.
 QUARTERS = 4
@@ -88,8 +89,12 @@ class Trainer:
         self.ema = [parameter.detach().clone() for parameter in self.parameters]
         self.update_ema = get_ema_multi_avg_fn(options["ema_decay"])
         self.averages = PowerAverages(self.parameters, options.get("ema_power", ()), options["steps"])
+        self.uncertainty = Uncertainty(self.schedule) if variant.get("uncertainty") else None
+        groups: list[dict[str, Any]] = [{"params": self.parameters}]
+        if self.uncertainty:
+            groups.append({"params": [self.uncertainty.weight], "weight_decay": 0.0})  # which would pull it to 0
         self.optimizer = torch.optim.AdamW(
-            self.parameters,
+            groups,
             lr=options["learning_rate"],
             weight_decay=options["weight_decay"],
             fused=options["fused_optimizer"] or None,  # a plain False turns foreach off as well
@@ -140,6 +145,8 @@ class Trainer:
             part = slice(first, first + self.micro_batch)
             is_last = first + self.micro_batch >= self.count
             losses.append(self._accumulate(x_0[part], noise[part], timesteps[part], exchange=is_last))
+        if self.uncertainty:
+            self.uncertainty.exchange(self.world)
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.options["gradient_clip"])
         self.scaler.step(self.optimizer)
@@ -197,6 +204,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "ema": self.ema,
             "averages": self.averages.state(),
+            "uncertainty": self.uncertainty and self.uncertainty.weight,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "window": self.window,
@@ -220,6 +228,8 @@ class Trainer:
             mine.copy_(saved)
         if self.averages.lengths:
             self.averages.restore(state["averages"], state["step"])
+        if self.uncertainty:
+            self.uncertainty.weight.data.copy_(state["uncertainty"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.window.copy_(state["window"])
@@ -264,7 +274,8 @@ class Trainer:
             with autocast(self.device, self.options["precision"]):
                 output = self.network(x_t, timesteps)
             losses = self.objective(output.float(), x_0, noise, x_t, timesteps)
-            self.scaler.scale(losses.sum() / self.count).backward()
+            minimized = self.uncertainty(losses, timesteps) if self.uncertainty else losses
+            self.scaler.scale(minimized.sum() / self.count).backward()
         return losses.detach()
 
     def _row(self, losses: Tensor, norm: Tensor, timesteps: Tensor) -> Tensor:
