@@ -38,7 +38,9 @@ def trained(images, device=CPU, steps=STEPS, state=None, variant="x0_in_v", netw
 
 
 def weights(trainer):
-    return [each.detach().cpu() for each in [*trainer.parameters, *trainer.ema, trainer.window]]
+    learned = [trainer.uncertainty.weight] if trainer.uncertainty else []
+    stored = [each for values in trainer.averages.values for each in values]
+    return [each.detach().cpu() for each in [*trainer.parameters, *trainer.ema, *stored, *learned, trainer.window]]
 
 
 def assert_same(one, other):
@@ -47,29 +49,31 @@ def assert_same(one, other):
 
 
 @pytest.mark.parametrize(
-    ("network", "training"),
+    ("variant", "network", "training"),
     [
-        ("mlp", {}),
-        ("mlp", {"micro_batch": 4}),
-        ("unet", {"precision": {"cuda": "bf16", "cpu": "bf16"}}),
+        ("x0_in_v", "mlp", {}),
+        ("v_learned", "mlp", {"micro_batch": 4}),
+        ("x0_in_v", "mlp", {"ema_power": [0.05, 0.1]}),
+        ("x0_in_v", "unet", {"precision": {"cuda": "bf16", "cpu": "bf16"}}),
     ],
 )
-def test_replayed_steps_are_the_steps_themselves(images, monkeypatch, network, training):
+def test_replayed_steps_are_the_steps_themselves(images, monkeypatch, variant, network, training):
     with monkeypatch.context() as patched:
         plain(patched)
-        expected = trained(images, network=network, **training)
+        expected = trained(images, variant=variant, network=network, **training)
     recorded(monkeypatch)
-    found = trained(images, network=network, **training)
+    found = trained(images, variant=variant, network=network, **training)
     assert len(found.take.graph.operations) > 100, "nothing was replayed"
     assert_same(found, expected)
 
 
 def test_a_resumed_training_records_again_and_goes_on_the_same(images, monkeypatch):
     recorded(monkeypatch)
-    first = trained(images, steps=WARM_UP + 2)
-    resumed = trained(images, state={**first.state(0.0), "step": first.step}, steps=2 * STEPS)
+    options = {"variant": "v_learned", "ema_power": [0.05, 0.1]}
+    first = trained(images, steps=WARM_UP + 2, **options)
+    resumed = trained(images, state={**first.state(0.0), "step": first.step}, steps=2 * STEPS, **options)
     assert resumed.take.graph and resumed.continued == []
-    assert_same(resumed, trained(images, steps=2 * STEPS))
+    assert_same(resumed, trained(images, steps=2 * STEPS, **options))
 
 
 def test_a_step_that_cannot_be_recorded_is_taken_as_it_is(images, monkeypatch, capsys):
@@ -93,6 +97,7 @@ def test_a_step_that_cannot_be_recorded_is_taken_as_it_is(images, monkeypatch, c
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_on_a_gpu_replayed_steps_are_the_steps_themselves(images, monkeypatch, precision):
     options = {"network": "unet", "deterministic": True, "precision": {"cuda": precision, "cpu": "fp32"}}
+    options |= {"variant": "v_learned", "ema_power": [0.05, 0.1]}
     found = trained(images, torch.device("cuda"), **options)
     assert found.take.graph is not None
     plain(monkeypatch)

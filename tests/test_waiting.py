@@ -34,6 +34,7 @@ VARIANTS = {
     "v": {"target": "v"},
     "x0": {"target": "x0"},
     "x0_in_v": {"target": "x0", "loss_space": "v"},
+    "v_learned": {"target": "v", "uncertainty": True},
     "epsilon_min_snr": {"target": "epsilon", "weighting": "min_snr", "parameters": {"gamma": 4.0}},
 }
 
@@ -80,11 +81,15 @@ def train(trainer, steps=2):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_training_step_does_not_wait(device, images, variant, micro_batch):
     """The second step is what all others are; in the first one, the optimizer makes its state."""
-    trainer = trainer_on(DEVICE, images, specification(variant, micro_batch=micro_batch))
+    spec = specification(variant, micro_batch=micro_batch, ema_power=[0.05, 0.1])
+    trainer = trainer_on(DEVICE, images, spec)
     with device.step():
         train(trainer)
-    assert all(isinstance(each, OnDevice) for each in [*trainer.parameters, *trainer.ema, trainer.window])
+    stored = [each for values in trainer.averages.values for each in values]
+    assert all(isinstance(each, OnDevice) for each in [*trainer.parameters, *trainer.ema, *stored, trainer.window])
     assert trainer.window[:2].isfinite().all() and not trainer.window[2:].any()
+    if trainer.uncertainty:
+        assert isinstance(trainer.uncertainty.weight.data, OnDevice) and trainer.uncertainty.weight.detach().any()
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 #: How long the files may take, all calls together and libraries not counted; sound ones take about a second.
 SECONDS = 60.0
 
+LEARNED = "; how much a noise level counts is learned, so only the training tells"
+
 
 def check_files(
     specification: Mapping[str, Any], seconds: float = SECONDS, *, describe: bool = False
@@ -86,7 +88,7 @@ def in_words(found: Mapping[str, Any]) -> str:
         f"inverts to {found['round_trip']['fp64']['largest_error']:.1e} in fp64 and "
         f"{found['round_trip']['fp32']['largest_error']:.1e} in fp32; an output error reaches x0 up to "
         f"{gain['largest']:.3g}-fold (t = {gain['at_t']}), over {ill['gain_above']:.0f}-fold at "
-        f"{counted(ill['steps'], 'step')}"
+        f"{counted(ill['steps'], 'step')}{LEARNED if found.get('uncertainty') else ''}"
     )
 
 

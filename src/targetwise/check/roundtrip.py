@@ -49,11 +49,12 @@ def check(
     Args:
         target: the space the network predicts in.
         loss_space: the space its error is measured in.
-        variant: ``weighting``, ``diffusion`` and ``parameters``.
+        variant: ``weighting``, ``diffusion`` and ``parameters``, and ``uncertainty`` where the weight is learned.
         precisions: names out of :data:`PRECISIONS` to report beside fp64 and fp32.
 
     Returns:
-        Round-trip errors by precision, the gain from output to x0, the weight in x0 space, and the effective weight.
+        Round-trip errors by precision, the gain from output to x0, the weight in x0 space, and the effective weight;
+        where the weight is learned, the one it begins with, and no effective weight, which only the training tells.
         Depends on the variant and its files only: no time, no version.
 
     Raises:
@@ -84,7 +85,8 @@ def check(
 
     probability = probabilities(variant["diffusion"]["times"], double)
     path = (double[name].numpy() for name in ("sqrt_alpha", "sqrt_one_minus_alpha"))
-    objective = described(*effective_weight(weight.numpy(), probability, *path))
+    asked = weight.numpy() * (not variant.get("uncertainty"))
+    objective = described(*effective_weight(asked, probability, *path))
 
     largest = int(gain.argmax())
     ill = (gain > LARGE_GAIN).nonzero().flatten().tolist()
@@ -94,7 +96,8 @@ def check(
         "target_digest": target.digest,
         "loss_space": loss_space.name,
         "loss_space_digest": loss_space.digest,
-        "weighting": variant["weighting"],
+        "weighting": f"{variant['weighting']} × learned" if variant.get("uncertainty") else variant["weighting"],
+        **({"uncertainty": True} if variant.get("uncertainty") else {}),
         "output_channels_per_image_channel": channels / CHANNELS,
         "round_trip": {
             name: {"largest_error": error.max().item(), "at_t": int(error.argmax())}

@@ -8,6 +8,7 @@ from typing import Any
 from targetwise.data import store
 from targetwise.files import read_json
 from targetwise.recipe import variants
+from targetwise.training.power import SNAPSHOTS
 
 #: Shapes (N, H, W, C) of the data sets that are known before they are prepared.
 SHAPES = {
@@ -18,7 +19,8 @@ SHAPES = {
 FEATURES = {"inception": 2048, "digits": 32}
 FP32_BYTES, FP64_BYTES, LABEL_BYTES = 4, 8, 8
 
-#: A saved state holds model, EMA and two moments, and the last one stays until the next is whole.
+#: A saved state holds model, EMA and two moments, beside stored averages and their snapshots, and the last one stays
+#: until the next is whole.
 WEIGHTS_IN_STATE, STATES = 4, 2
 
 
@@ -61,21 +63,26 @@ def disk(config: Mapping[str, Any], shapes: Mapping[str, list[int]], training_at
         (name, scale): FP32_BYTES * cost(variants.network(config, name, scale), channels, height).parameters
         for name, scale in product(axes["parameterizations"], axes["scales"])
     }
+    stored = {name: len(variants.settings(config, name)["training"].get("ema_power", ())) for name, _ in weights}
     images_of = {
         name: sum(options["draws"] * options["images"] for options in variants.samplings(config, name).values())
         for name in axes["parameterizations"]
     }
-    in_training = sorted([each for each in weights.values() for _ in axes["seeds"]], reverse=True)
+    in_state = [(WEIGHTS_IN_STATE + stored[name] * (1 + SNAPSHOTS)) * each for (name, _), each in weights.items()]
+    in_training = sorted([each for each in in_state for _ in axes["seeds"]], reverse=True)
     features = FEATURES[config["metric"]["extractor"]]
     reference = reference_images(config, shapes) * features * FP32_BYTES + features**2 * FP64_BYTES
     images = sum(n * (h * w * c + LABEL_BYTES) for n, h, w, c in shapes.values())
     return Disk(
         cells={
             scale: len(axes["seeds"])
-            * sum(weights[name, scale] + images_of[name] * height * width * channels for name in images_of)
+            * sum(
+                weights[name, scale] * (1 + stored[name] * SNAPSHOTS) + images_of[name] * height * width * channels
+                for name in images_of
+            )
             for scale in axes["scales"]
         },
-        states=STATES * WEIGHTS_IN_STATE * sum(in_training[:training_at_once]),
+        states=STATES * sum(in_training[:training_at_once]),
         shared=images + reference,
     )
 

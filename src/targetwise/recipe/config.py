@@ -97,6 +97,7 @@ def variant(config: Mapping[str, Any], name: str) -> dict[str, Any]:
         "weighting": definition.get("weighting", "constant"),
         "parameters": definition.get("parameters", {}),
         "diffusion": variants.settings(config, name)["diffusion"],
+        **({"uncertainty": True} if definition.get("uncertainty") else {}),  # else it is in no key
     }
 
 
@@ -147,6 +148,10 @@ def _check_names(config: Config) -> None:
             )
         for each in variants.samplings(config, name).values():
             _check_diffusion(own["diffusion"], each, f"parameterizations.{name}: ")
+            if "ema_length" in each:
+                from targetwise.training.power import require_stored  # NumPy, which few configurations need
+
+                require_stored(own["training"], each["ema_length"], f"parameterizations.{name}: ")
 
 
 def _check_parameterizations(config: Config) -> None:

@@ -261,7 +261,10 @@ def _checks(config: Mapping[str, Any], frame: pd.DataFrame, study: Path) -> dict
     order = config["grid"]["parameterizations"]
     found = {name: read_json(path) for name in order if (path := study / name / "check.json").exists()}
     curves = {name: check["curve"] for name, check in found.items()}
-    objectives = {name: check["objective"] for name, check in found.items() if "objective" in check}
+    # Empty where it is learned.
+    objectives = {
+        name: check["objective"] for name, check in found.items() if check.get("objective", {}).get("log_snr")
+    }
     precisions = list(dict.fromkeys(precision for check in found.values() for precision in check["round_trip"]))
 
     def drawn(of: Mapping[str, Any], place: str, along: str, quantity: str, label: str) -> Any:

@@ -13,7 +13,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from targetwise.cells import Cell
@@ -31,6 +30,7 @@ from targetwise.files import remedy
 from targetwise.jobs.parts import Parts
 from targetwise.progress import Progress
 from targetwise.recipe import kinds
+from targetwise.training.averages import read_weights
 
 #: Images at a time where no number is given.
 BATCH = 500
@@ -65,15 +65,16 @@ class Denoiser:
         self.model.eval()
         compile_network(self.model, device, self.options, graphs=True)
 
-    def load(self, path: Path) -> None:
-        """Load trained weights.
+    def load(self, path: Path, ema_length: float | None = None) -> None:
+        """Load trained weights: those the training ended with, or its average of the length ``ema_length``.
 
         Raises:
-            UserError: if the file is missing, damaged or of another network.
+            UserError: if the file is missing, damaged, of another network, or lacks the averages to rebuild one from.
         """
         try:
-            with safe_open(path, framework="pt") as file:
-                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            weights = read_weights(path, ema_length)
+        except UserError:
+            raise
         except Exception as error:
             summary = str(error).splitlines()[0]
             raise UserError(f"{path} cannot be loaded ({summary}); {remedy(path)}") from error

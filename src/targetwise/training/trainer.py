@@ -26,7 +26,9 @@ from targetwise.diffusion.schedule import add_noise, make_schedule
 from targetwise.diffusion.times import draws_of
 from targetwise.errors import UserError
 from targetwise.text import counted
+from targetwise.training.averages import PowerAverages
 from targetwise.training.replay import replayed
+from targetwise.training.uncertainty import Uncertainty
 
 #: The time axis is logged in this many equal parts.
 QUARTERS = 4
@@ -86,8 +88,13 @@ class Trainer:
         self.parameters = list(self.model.parameters())
         self.ema = [parameter.detach().clone() for parameter in self.parameters]
         self.update_ema = get_ema_multi_avg_fn(options["ema_decay"])
+        self.averages = PowerAverages(self.parameters, options.get("ema_power", ()), options["steps"])
+        self.uncertainty = Uncertainty(self.schedule) if variant.get("uncertainty") else None
+        groups: list[dict[str, Any]] = [{"params": self.parameters}]
+        if self.uncertainty:
+            groups.append({"params": [self.uncertainty.weight], "weight_decay": 0.0})  # which would pull it to 0
         self.optimizer = torch.optim.AdamW(
-            self.parameters,
+            groups,
             lr=options["learning_rate"],
             weight_decay=options["weight_decay"],
             fused=options["fused_optimizer"] or None,  # a plain False turns foreach off as well
@@ -126,6 +133,8 @@ class Trainer:
         row = self.take(*map(self._to_device, arrays))
         self.window[self.step % len(self.window)].copy_(row)
         self.step += 1
+        if self.world.is_main:
+            self.averages.keep(self.step)
 
     def _take(self, indices: Tensor, flips: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
         """Take one optimizer step and return its row of the window."""
@@ -136,12 +145,15 @@ class Trainer:
             part = slice(first, first + self.micro_batch)
             is_last = first + self.micro_batch >= self.count
             losses.append(self._accumulate(x_0[part], noise[part], timesteps[part], exchange=is_last))
+        if self.uncertainty:
+            self.uncertainty.exchange(self.world)
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.options["gradient_clip"])
         self.scaler.step(self.optimizer)
         self.scaler.update()
         with torch.no_grad():
             self.update_ema(self.ema, self.parameters, 0)
+            self.averages.update()
             return self._row(torch.cat(losses), norm, timesteps)
 
     def window_is_full(self) -> bool:
@@ -191,6 +203,8 @@ class Trainer:
         return {
             "model": self.model.state_dict(),
             "ema": self.ema,
+            "averages": self.averages.state(),
+            "uncertainty": self.uncertainty and self.uncertainty.weight,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "window": self.window,
@@ -212,6 +226,10 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         for mine, saved in zip(self.ema, state["ema"], strict=True):
             mine.copy_(saved)
+        if self.averages.lengths:
+            self.averages.restore(state["averages"], state["step"])
+        if self.uncertainty:
+            self.uncertainty.weight.data.copy_(state["uncertainty"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.window.copy_(state["window"])
@@ -222,6 +240,10 @@ class Trainer:
         """Return the averaged weights by name, on the CPU."""
         names = [name for name, _ in self.model.named_parameters()]
         return {name: value.cpu().contiguous() for name, value in zip(names, self.ema, strict=True)}
+
+    def stored_averages(self) -> dict[str, Tensor]:
+        """Return the stored averages as model.safetensors holds them, on the CPU; none unless they are asked for."""
+        return self.averages.tensors([name for name, _ in self.model.named_parameters()])
 
     def _to_device(self, array: Any) -> Tensor:
         tensor = torch.from_numpy(array)
@@ -252,7 +274,8 @@ class Trainer:
             with autocast(self.device, self.options["precision"]):
                 output = self.network(x_t, timesteps)
             losses = self.objective(output.float(), x_0, noise, x_t, timesteps)
-            self.scaler.scale(losses.sum() / self.count).backward()
+            minimized = self.uncertainty(losses, timesteps) if self.uncertainty else losses
+            self.scaler.scale(minimized.sum() / self.count).backward()
         return losses.detach()
 
     def _row(self, losses: Tensor, norm: Tensor, timesteps: Tensor) -> Tensor:
