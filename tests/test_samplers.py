@@ -174,9 +174,12 @@ def test_heun_with_c_0_is_that_of_diffusers_over_sigma():
     torch.testing.assert_close(mine, in_sigma(theirs, LINEAR, noise), rtol=1e-3, atol=1e-3)
 
 
-def test_unipc_is_that_of_diffusers():
+@pytest.mark.parametrize("beta_end", [0.02, 0.004])
+def test_unipc_is_that_of_diffusers(beta_end):
+    """With little noise at its end, a path shows what the first steps do."""
+    diffusion = {**LINEAR, "beta_end": beta_end}
     theirs = UniPCMultistepScheduler(
-        **diffusers_options(LINEAR),
+        **diffusers_options(diffusion),
         prediction_type="sample",
         solver_order=2,
         solver_type="bh2",
@@ -185,7 +188,7 @@ def test_unipc_is_that_of_diffusers():
     )
     theirs.set_timesteps(20)
     noise = some_images(4)[1]
-    mine = denoise(network(smooth), noise, options(sampler="unipc"))
+    mine = denoise(network(smooth, diffusion), noise, options(sampler="unipc"))
     torch.testing.assert_close(mine, along(theirs, noise, smooth).double(), rtol=1e-4, atol=1e-4)
 
 
@@ -357,6 +360,32 @@ def test_the_example_of_the_documentation_is_of_second_order(tmp_path, monkeypat
     test_the_error_vanishes_at_the_samplers_order_on_every_path("flow", "mine", {"share": 0.0}, 1)
 
 
+WHOLE = """import torch
+
+
+def coefficients(timesteps, options):
+    tau = torch.linspace(0, 1, timesteps, dtype=torch.float64)
+    return 1 - tau, tau
+"""
+
+
+@pytest.mark.parametrize("spacing", ["trailing", "leading", "linspace"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_path_may_begin_without_noise_and_end_without_an_image(sampler, spacing, tmp_path, monkeypatch):
+    """There λ is not finite. The best denoiser of one image gives that image."""
+    (tmp_path / "paths").mkdir()
+    (tmp_path / "paths/whole.py").write_text(WHOLE)
+    (tmp_path / "samplers").symlink_to(ROOT / "workflow/samplers")
+    monkeypatch.setattr(kinds, "WORKFLOW", tmp_path)
+    parameters = {"s_tmin": 0.0, "s_tmax": 1e9} if sampler == "edm_stochastic" else {}
+    image = some_images(1)[0]
+    exact = network(lambda x_t, t: image.expand_as(x_t), {**LINEAR, "schedule": "whole"})
+    chosen = options(sampler=sampler, spacing=spacing, parameters=parameters)
+    found = denoise(exact, some_images(2)[1], chosen)
+    torch.testing.assert_close(found, image.expand_as(found), rtol=1e-9, atol=1e-9)
+    assert exact.asked[0][0] == (950 if spacing == "leading" else 999)
+
+
 # --- for all parameterizations alike -------------------------------------------------------------------------------
 
 
@@ -383,17 +412,22 @@ def test_one_denoiser_gives_the_same_images_in_every_parameterization(sampler, c
 def test_every_estimate_is_clipped(sampler):
     """A second one too: with ε from what was clipped, nothing is left of what was not."""
     noise, chosen = some_images(2)[1], options(sampler=sampler, clipped_epsilon=True)
-    clipped = denoise(network(lambda x_t, t: 2 * smooth(x_t, t)), noise, {**chosen, "clip": True})
-    within = denoise(network(lambda x_t, t: (2 * smooth(x_t, t)).clamp(-1, 1)), noise, chosen)
-    assert torch.equal(clipped, within)
+    outside, within = (
+        network(lambda x_t, t: 2 * smooth(x_t, t)),
+        network(lambda x_t, t: (2 * smooth(x_t, t)).clamp(-1, 1)),
+    )
+    assert torch.equal(denoise(outside, noise, {**chosen, "clip": True}), denoise(within, noise, chosen))
+    for (_, one), (_, other) in zip(outside.asked, within.asked, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_a_second_estimate_that_is_clipped_keeps_its_noise():
     """Heun's method of flow matching, written out; ε is that of the estimate before it was clipped."""
-    x = noise = some_images(2)[1]
+    noise, seen = some_images(2)[1], []
     taus = [*[(t + 0.5) / 1000 for t in range(999, -1, -50)], 0.0]
 
     def parts(x, tau):
+        seen.append(x)
         estimate = 2 * smooth(x, torch.full((len(x),), round(tau * 1000 - 0.5)))
         return estimate.clamp(-1, 1), (x - (1 - tau) * estimate) / tau
 
@@ -405,8 +439,10 @@ def test_a_second_estimate_that_is_clipped_keeps_its_noise():
             two, second = parts((1 - then) * estimate + then * epsilon, then)
             change = (change + second - two) / 2
         x = (1 - now) * estimate + now * epsilon + (then - now) * change
-    found = denoise(network(lambda x_t, t: 2 * smooth(x_t, t), FLOW), noise, options(sampler="heun", clip=True))
-    torch.testing.assert_close(found, x, rtol=1e-9, atol=1e-9)
+    exact = network(lambda x_t, t: 2 * smooth(x_t, t), FLOW)
+    torch.testing.assert_close(denoise(exact, noise, options(sampler="heun", clip=True)), x, rtol=1e-9, atol=1e-9)
+    for (_, mine), expected in zip(exact.asked, seen, strict=True):  # the last images may all be at their bounds
+        torch.testing.assert_close(mine, expected, rtol=1e-9, atol=1e-9)
 
 
 # --- spacings ------------------------------------------------------------------------------------------------------
@@ -505,6 +541,13 @@ def test_a_sample_does_not_depend_on_the_batch(sampler, batch):
     np.testing.assert_allclose(draw(batch).astype(int), whole, atol=1)  # in fp32, a sum of another length
     assert len({image.tobytes() for image in whole}) == 40
     assert not np.array_equal(draw(40, 2), whole)
+
+
+def test_a_draw_asks_for_the_noise_of_its_own_number(monkeypatch):
+    seen = []
+    monkeypatch.setattr(sampling, "step_noise", lambda *key: seen.append(key) or step_noise(*key))
+    draw_images(network(smooth), options(sampler="ancestral", steps=2, seed=7, images=5, batch=3), 4, "test")
+    assert seen == [(7, 0, 4, step, *of, (2, 4, 4)) for of in [(0, 3), (3, 2)] for step in (0, 1)]
 
 
 @pytest.mark.parametrize("changed", [{"seed": 1}, {"training": 1}, {"draw": 1}])
