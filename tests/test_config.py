@@ -20,6 +20,7 @@ from targetwise.diffusion.trajectory import trajectory
 from targetwise.errors import UserError
 from targetwise.recipe import config as configuration
 from targetwise.recipe import kinds
+from targetwise.recipe.samplings import check_steps
 
 
 def refusal(config):
@@ -226,7 +227,13 @@ def test_an_entry_left_empty_is_named(study, place):
         ("diffusion.beta_start", 0.5, "diffusion.beta_start is 0.5; it must be at most diffusion.beta_end, 0.02"),
         ("diffusion.beta_end", 1.5, "diffusion.beta_end is 1.5; it must be less than 1"),
         ("sampling.steps", 1001, "sampling.steps is 1001; it must be at most diffusion.timesteps, 1000"),
-        ("sampling.spacing", "linspace", "sampling.spacing is 'linspace'; (choices: leading, trailing)"),
+        ("sampling.spacing", "linspac", "sampling.spacing is 'linspac'; did you mean 'linspace'?"),
+        (
+            "sampling.parameters",
+            {"eta": 1},
+            "parameters holds 'eta', which is no constant of sampler 'ddim'; it has none",
+        ),
+        ("sampling.parameters", {"eta": "1"}, "sampling.parameters.eta is '1'; it must be a finite number"),
         ("sampling.steps", 600, "sampling.steps is 600; with spacing leading it would begin at t = 599 of 999"),
         ("study", False, "study is False; it must be a text; YAML reads yes, no, on and off as true or false"),
         ("bounds", "yes", "bounds is 'yes'; it must be true or false"),
@@ -297,13 +304,41 @@ def test_trailing_steps_must_divide_the_path(study, steps):
     configuration.validate(study)
 
 
+def test_one_step_of_linspace_would_begin_without_noise(study):
+    study["sampling"].update(spacing="linspace", steps=1)
+    assert "sampling.steps is 1; with spacing linspace it would begin at t = 0 of 999; take at least 2" in refusal(
+        study
+    )
+    study["sampling"]["steps"] = 2
+    configuration.validate(study)
+
+
+@pytest.mark.parametrize("spacing", ["linspace", "lambda_uniform"])
+def test_more_steps_than_time_steps_are_refused_whatever_the_spacing(study, spacing):
+    study["sampling"].update(spacing=spacing, steps=1001)
+    assert "sampling.steps is 1001; it must be at most diffusion.timesteps, 1000" in refusal(study)
+    study["sampling"]["steps"] = 601  # of which leading and trailing would make others
+    configuration.validate(study)
+
+
+def test_a_samplers_constants_are_those_of_its_step(study):
+    study["sampling"].update(sampler="ancestral", parameters={"eta": 0.5})
+    configuration.validate(study)
+    study["sampling"]["parameters"] = {"noise": 0.5}  # an argument, but none that a configuration could set
+    assert "sampling.parameters holds 'noise', which is no constant of sampler 'ancestral'" in refusal(study)
+    study["sampling"]["parameters"] = {"etta": 0.5}
+    assert "sampling.parameters holds 'etta', which is no constant of sampler 'ancestral'; did you mean 'eta'?" in (
+        refusal(study)
+    )
+
+
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])
 def test_where_a_ddim_step_goes_the_next_one_begins(study, spacing):
     """Of every number of steps that the configuration takes, for a short path."""
     taken = 0
     for steps in range(1, 61):
         try:
-            configuration._check_sampling_steps({"steps": steps, "spacing": spacing}, 60)
+            check_steps({"steps": steps, "spacing": spacing}, 60)
         except UserError:
             continue
         options = {**study["sampling"], "steps": steps, "spacing": spacing}

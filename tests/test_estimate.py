@@ -170,6 +170,17 @@ def test_training_grows_with_the_steps_and_sampling_with_its_own(write):
     assert longer.sampling == pytest.approx(usual.sampling / 2)
 
 
+@pytest.mark.parametrize(
+    ("sampler", "evaluations"),
+    [("dpmpp_3m", 50), ("ancestral", 50), ("heun", 99), ("edm_stochastic", 99), ("pndm", 51)],
+)
+def test_a_sampler_costs_by_how_often_it_asks_the_network(write, sampler, evaluations):
+    """All steps of a method of two evaluations ask twice, but for the last one."""
+    path = write(record())
+    (usual,), (other,) = (estimate(path, sampling={"sampler": each}).scales for each in ("ddim", sampler))
+    assert other.sampling == pytest.approx(usual.sampling * evaluations / 50)
+
+
 def test_another_scale_costs_by_its_flops(write):
     found = estimate(write(record()), grid={"scales": ["small", "medium"]})
     small, medium = found.scales

@@ -172,6 +172,17 @@ def test_another_sampler_puts_no_other_out_of_date(two_samplers):
     assert {path.name for path in after if before.get(path) != after[path]} == {"study.json", "sampling-third.json"}
 
 
+def test_constants_of_a_sampler_are_an_axis_and_no_others_key_holds_them(two_samplers):
+    before = copy.deepcopy(cells.specifications(two_samplers))
+    two_samplers["samplings"] |= {"half": {"sampler": "ancestral", "parameters.eta": 0.5}}
+    two_samplers["grid"]["samplings"].append("half")
+    after = cells.specifications(config.validate(two_samplers))
+    new = {path.name: content for path, content in after.items() if before.get(path) != content}
+    assert set(new) == {"study.json", "sampling-half.json"}
+    assert new["sampling-half.json"]["parameters"] == {"eta": 0.5}
+    assert "parameters" not in next(each for path, each in after.items() if path.name == "sampling-few.json")
+
+
 def test_a_sampling_that_is_not_defined_is_named(two_samplers):
     two_samplers["grid"]["samplings"] = ["fow"]
     with pytest.raises(UserError, match=r"grid.samplings names 'fow'; did you mean 'few'\?"):

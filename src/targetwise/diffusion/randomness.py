@@ -105,12 +105,19 @@ class TrainingStreams:
         return permutation[position * self.global_batch : (position + 1) * self.global_batch]
 
     def _noise(self, step: int, first: int, stop: int) -> np.ndarray:
-        blocks = [
-            stream("noise", self.seed, step, block).standard_normal((BLOCK, *self.image_shape), dtype=np.float32)
-            for block in range(first // BLOCK, (stop - 1) // BLOCK + 1)
-        ]
-        offset = first // BLOCK * BLOCK
-        return np.concatenate(blocks)[first - offset : stop - offset]
+        return _noise_in_blocks("noise", (self.seed, step), first, stop, self.image_shape)
+
+
+def _noise_in_blocks(
+    purpose: str, key: tuple[int, ...], first: int, stop: int, image_shape: tuple[int, ...]
+) -> np.ndarray:
+    """Return the noise of images ``first`` … ``stop − 1``, cut out of the blocks that it touches."""
+    blocks = [
+        stream(purpose, *key, block).standard_normal((BLOCK, *image_shape), dtype=np.float32)
+        for block in range(first // BLOCK, (stop - 1) // BLOCK + 1)
+    ]
+    offset = first // BLOCK * BLOCK
+    return np.concatenate(blocks)[first - offset : stop - offset]
 
 
 def sampling_noise(
@@ -127,3 +134,10 @@ def sampling_noise(
             for index in range(first, first + count)
         ]
     )
+
+
+def step_noise(
+    seed: int, training_seed: int, draw: int, step: int, first: int, count: int, image_shape: tuple[int, ...]
+) -> np.ndarray:
+    """Return the noise that step ``step`` of a sampler adds to the same samples, (count, C, H, W) fp32."""
+    return _noise_in_blocks("sampler", (seed, training_seed, draw, step), first, first + count, image_shape)

@@ -14,7 +14,9 @@ from targetwise.data import store
 from targetwise.errors import UserError
 from targetwise.operations import rates
 from targetwise.operations.disk import Disk, cells_of_a_scale, disk, image_shapes, reference_images
-from targetwise.recipe import variants
+from targetwise.recipe import kinds, variants
+from targetwise.recipe.config import variant
+from targetwise.recipe.samplings import further_arguments
 from targetwise.text import aligned, counted
 
 #: Seconds until a job has imported PyTorch and diffusers: CPU time on the 2-core machine of the first record.
@@ -192,12 +194,12 @@ def _scale(
     _, size, _, channels = shape
     order = config["grid"]["parameterizations"]
     training_flops, sampling_flops, measuring, bounds = 0, 0, 0.0, 0.0
-    for variant in order:
-        own, network = variants.training(config, variant, name), variants.network(config, variant, name)
+    for each in order:
+        own, network = variants.training(config, each, name), variants.network(config, each, name)
         found = cost(network, channels, size)
         training_flops += own["steps"] * own["global_batch"] * found.training
-        for index, options in enumerate(variants.samplings(config, variant).values()):
-            draw_flops = options["images"] * options["steps"] * found.forward
+        for index, options in enumerate(variants.samplings(config, each).values()):
+            draw_flops = options["images"] * _evaluations(config, each, options) * found.forward
             sample = draw_flops / sampling.flops_per_second if sampling else 0.0
             measure = options["images"] / metric.images_per_second + metric.seconds_per_distance if metric else 0.0
             sampling_flops += options["draws"] * draw_flops
@@ -218,6 +220,16 @@ def _scale(
         start_up=START_UP * _jobs(config) / len(order) / len(config["grid"]["seeds"]) / len(config["grid"]["scales"]),
         bounds=bounds,
     )
+
+
+def _evaluations(config: Mapping[str, Any], name: str, options: Mapping[str, Any]) -> int:
+    """Return how often the network is asked about an image: once a step, unless the sampler asks more often."""
+    asked, _ = further_arguments(kinds.load("samplers", options["sampler"]))
+    if "denoise" not in asked:
+        return int(options["steps"])
+    from targetwise.sampling.denoiser import evaluations  # seconds, for PyTorch
+
+    return evaluations(variant(config, name), options)
 
 
 def _scaling(scales: list[Scale], measured: Mapping[str, Any]) -> list[str]:

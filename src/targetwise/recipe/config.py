@@ -11,6 +11,7 @@ from typing import Any
 
 from targetwise.errors import UserError, nearest
 from targetwise.recipe import kinds, variants
+from targetwise.recipe.samplings import check_sampling
 from targetwise.recipe.schema import check_schema, read_yaml
 from targetwise.recipe.variants import merge, network_name
 
@@ -271,27 +272,4 @@ def _check_diffusion(diffusion: Mapping[str, Any], sampling: Mapping[str, Any], 
             f"configuration: {where}diffusion.beta_start is {diffusion['beta_start']}; it must be at most "
             f"diffusion.beta_end, {diffusion['beta_end']}"
         )
-    kinds.require_known("samplers", sampling["sampler"], f"{where}sampling.sampler")
-    _check_sampling_steps(sampling, diffusion["timesteps"], where)
-
-
-def _check_sampling_steps(sampling: Mapping[str, Any], timesteps: int, where: str = "") -> None:
-    steps = sampling["steps"]
-    if steps > timesteps:
-        raise UserError(
-            f"configuration: {where}sampling.steps is {steps}; it must be at most diffusion.timesteps, {timesteps}"
-        )
-    stride, rest = divmod(timesteps, steps)
-    if sampling["spacing"] == "trailing" and rest:
-        # A DDIM step of diffusers goes T // steps down, which is not where the next step is then: the spread of the
-        # samples would be wrong by up to a third, and for some numbers of steps a last one at t = −1 is added.
-        raise UserError(
-            f"configuration: {where}sampling.steps is {steps}; with spacing trailing it must divide "
-            f"diffusion.timesteps, {timesteps}"
-        )
-    if sampling["spacing"] == "leading" and rest >= stride:
-        # Pure noise belongs to t = T − 1; with 600 steps of 1,000 diffusers' "leading" would begin at t = 599.
-        raise UserError(
-            f"configuration: {where}sampling.steps is {steps}; with spacing leading it would begin at "
-            f"t = {stride * (steps - 1)} of {timesteps - 1}; take a divisor of diffusion.timesteps, {timesteps}"
-        )
+    check_sampling(sampling, diffusion["timesteps"], where)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -22,14 +23,15 @@ from targetwise.compute.distributed import ALONE, World
 from targetwise.data.store import Images
 from targetwise.diffusion.network import build, misfit
 from targetwise.diffusion.parameterization import Parameterization, probe_output_channels
-from targetwise.diffusion.randomness import sampling_noise
+from targetwise.diffusion.randomness import sampling_noise, step_noise
 from targetwise.diffusion.schedule import make_schedule
-from targetwise.diffusion.trajectory import trajectory
+from targetwise.diffusion.trajectory import Point, points, trajectory
 from targetwise.errors import UserError, in_one_line
 from targetwise.files import remedy
 from targetwise.jobs.parts import Parts
 from targetwise.progress import Progress
 from targetwise.recipe import kinds
+from targetwise.recipe.samplings import further_arguments
 from targetwise.training.averages import read_weights
 
 #: Images at a time where no number is given.
@@ -104,16 +106,23 @@ class Sampler:
         self.options = options
         self.file = kinds.file_of("samplers", options["sampler"])
         self._source = kinds.load("samplers", options["sampler"])
+        self.asked, _ = further_arguments(self._source)
+        self.given = dict(options.get("parameters", {}))
+        if "path" in self.asked:
+            path = points(variant["diffusion"], variant["parameters"])
+            self.given["path"] = [point for point in path if point.b > 0]
+        if "steps" in self.asked:
+            self.given["steps"] = options["steps"]
         self.points = trajectory(variant["diffusion"], variant["parameters"], options)
         first = self.points[0]
         #: The spread of the pure noise that the way begins with: 1 on a path that preserves variance, as in diffusers
         #: (b itself would be less by what is left of the image), and b on any other.
         self.spread = 1.0 if math.isclose(first.a**2 + first.b**2, 1) else first.b
 
-    def step(self, x_t: Tensor, *arguments: Any) -> Tensor:
+    def step(self, x_t: Tensor, *arguments: Any, **asked: Any) -> Tensor:
         """Return x at the next point; whatever the file raises is said in one line."""
         try:
-            return cast(Tensor, self._source["step"](x_t, *arguments))
+            return cast(Tensor, self._source["step"](x_t, *arguments, **self.given, **asked))
         except torch.OutOfMemoryError:  # there is a remedy for it
             raise
         except Exception as error:
@@ -121,28 +130,54 @@ class Sampler:
 
 
 @torch.inference_mode()
-def denoise(denoiser: Denoiser, noise: Tensor, sampler: Sampler) -> Tensor:
+def denoise(denoiser: Denoiser, noise: Tensor, sampler: Sampler, draw: int = 0, first: int = 0) -> Tensor:
     """Run a sampler from ``noise`` (B, C, H, W) of variance 1 to images of nominal range [-1, 1].
 
-    Its ``step(x_t, x_0, now, then, memory)`` receives the estimate of x_0, clipped if the options say so.
+    Its ``step(x_t, x_0, now, then, memory)`` receives the estimate of x_0, clipped if the options say so, and what it
+    asks for by name: ``denoise``, to estimate at another point as well; ``noise``, that of this step for the samples
+    ``first`` … ``first + B − 1`` of a draw; ``path``, its points of which b > 0; ``steps``, their number.
     """
     options, memory = sampler.options, dict[str, Any]()
-    x = noise if sampler.spread == 1 else sampler.spread * noise
-    for now, then in pairwise(sampler.points):
-        timesteps = torch.full((len(x),), now.t, dtype=torch.int64, device=x.device)
+
+    def estimate(x: Tensor, point: Point) -> tuple[Tensor, Tensor]:
+        """Return x_t and x_0 as a step receives them."""
+        if point.t < 0:
+            raise ValueError("where there is no noise, the network cannot be asked")
+        timesteps = torch.full((len(x),), point.t, dtype=torch.int64, device=x.device)
         x_0 = denoiser.x_0(x, timesteps, widen_output=options["widen_output"])
         if options["clip"]:
             clipped = x_0.clamp(-1, 1)
             if not options["clipped_epsilon"]:
                 # The noise is that of the estimate before it was clipped: x_t of the clipped one with the same ε.
-                x = x - now.a * x_0 + now.a * clipped
+                x = x - point.a * x_0 + point.a * clipped
             x_0 = clipped
-        x = sampler.step(x, x_0, now, then, memory)
+        return x, x_0
+
+    x = noise if sampler.spread == 1 else sampler.spread * noise
+    for number, (now, then) in enumerate(pairwise(sampler.points)):
+        asked: dict[str, Any] = {"denoise": estimate} if "denoise" in sampler.asked else {}
+        if "noise" in sampler.asked:
+            key = options["seed"], denoiser.seed, draw, number
+            fresh = torch.from_numpy(step_noise(*key, first, len(x), tuple(noise.shape[1:])))
+            asked["noise"] = fresh.pin_memory().to(x.device, non_blocking=True) if x.device.type == "cuda" else fresh
+        x = sampler.step(*estimate(x, now), now, then, memory, **asked)
         if x.shape != noise.shape:
             raise UserError(
                 f"{sampler.file}: step returned shape {tuple(x.shape)} for images of shape {tuple(noise.shape)}"
             )
     return x
+
+
+def evaluations(variant: Mapping[str, Any], options: Mapping[str, Any]) -> int:
+    """Return how often a sampler asks the network about each image, by counting on the way of one pixel."""
+    sampler, asked = Sampler(variant, options), []
+
+    def x_0(x_t: Tensor, timesteps: Tensor, **_: Any) -> Tensor:
+        asked.append(timesteps)
+        return torch.zeros_like(x_t)
+
+    denoise(cast(Denoiser, SimpleNamespace(x_0=x_0, seed=0)), torch.zeros(1, 1, 1, 1), sampler)
+    return len(asked)
 
 
 def to_uint8(images: Tensor, quantization: str) -> np.ndarray:
@@ -193,7 +228,7 @@ def draw_images(
                 continue
             noise = sampling_noise(options["seed"], denoiser.seed, draw, first, count, denoiser.image_shape)
             try:
-                images = denoise(denoiser, torch.from_numpy(noise).to(denoiser.device), sampler)
+                images = denoise(denoiser, torch.from_numpy(noise).to(denoiser.device), sampler, draw, first)
             except torch.OutOfMemoryError:
                 if batch == 1:
                     raise

@@ -19,7 +19,7 @@ from targetwise.jobs.kept import Kept
 from targetwise.jobs.once import once
 from targetwise.jobs.parts import Parts
 from targetwise.provenance import environment
-from targetwise.sampling.denoiser import BATCH, Denoiser, draw_images
+from targetwise.sampling.denoiser import BATCH, Denoiser, draw_images, evaluations
 from targetwise.training.formats import settled
 
 #: Why a trained cell may have no samples.
@@ -91,6 +91,7 @@ def sample(
             "status": status,
             "reason": reason,
             "sampling": options,
+            "evaluations": evaluations(specification["variant"], options),
             "sources": sources,
             "device": device.type if device else None,
             "processes": world.size,
