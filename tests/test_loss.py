@@ -141,12 +141,21 @@ def test_the_sigmoid_weighs_noise_alike_on_every_path(path, beta):
 
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
-def test_every_file_gives_a_weight_at_every_step(weighting, schedule):
-    weight = named_weight(weighting, {name: value.float() for name, value in schedule.items()})
-    assert weight.shape == (1000,)
-    assert weight.dtype == torch.float64
-    assert (weight > 0).all()
-    assert weight.isfinite().all()
+def test_every_file_gives_a_weight_at_every_step(weighting):
+    for zero in (False, True):
+        weight = named_weight(weighting, make_schedule({**LINEAR, "zero_terminal_snr": zero}))
+        assert weight.shape == (1000,)
+        assert weight.dtype == torch.float64
+        assert (weight[:-1] > 0).all() and (weight[-1] >= 0 if zero else weight[-1] > 0)
+        assert weight.isfinite().all()
+
+
+def test_at_zero_terminal_snr_a_weight_is_its_limit():
+    schedule = make_schedule({**LINEAR, "zero_terminal_snr": True}, dtype=torch.float64)
+    limits = {"truncated_snr": 1.0, "snr_plus_one": 1.0}
+    assert {name: named_weight(name, schedule)[-1].item() for name in WEIGHTINGS} == {
+        name: limits.get(name, 0.0) for name in WEIGHTINGS
+    }
 
 
 def test_snr_plus_one_is_a_flat_loss_of_v_and_snr_one_of_epsilon(schedule):

@@ -55,12 +55,14 @@ def multiplier(space: Parameterization, weighting: str, schedule: Mapping[str, T
     """Return the factor on the squared error in ``space`` at each time step, shape (T,), in fp64.
 
     A named weighting is a weight in x0 space, as in the literature: the loss is that weight times the squared x0
-    error, whatever the space, so the space's own weight is divided out.
+    error, whatever the space, so the space's own weight is divided out. Where nothing is asked for the factor is 0,
+    also if the space cannot tell of x0 there, as ε cannot where the SNR is 0.
     """
     double = {name: value.double() for name, value in schedule.items()}
     if weighting == FLAT:
         return torch.ones_like(double["sqrt_alpha"])
-    return named_weight(weighting, schedule) / slope_of_target(space, double).square()
+    weight = named_weight(weighting, schedule)
+    return torch.where(weight == 0, 0, weight / slope_of_target(space, double).square())
 
 
 def weight_in_x0_space(space: Parameterization, weighting: str, schedule: Mapping[str, Tensor]) -> Tensor:
