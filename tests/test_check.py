@@ -108,6 +108,17 @@ def test_a_named_weight_is_told(schedule):
     assert found["weighting"] == "snr"
 
 
+def test_a_normalized_weight_is_told(schedule):
+    """A mean of 1 of the factor on the loss of ε is one of SNR times that factor on x0."""
+    found = verdict(load("x0"), load("epsilon"), weighting="min_snr", normalize_weight=True)
+    snr = signal_to_noise(schedule)
+    factor = snr.clamp(max=5) / snr
+    expected = (snr * factor / factor.mean()).mean().item()
+    assert found["mean_weight_in_x0_space"] == pytest.approx(expected, rel=1e-12)
+    same = verdict(load("x0"), weighting="min_snr")["objective"]["effective_weight"]
+    assert found["objective"]["effective_weight"] == pytest.approx(same, rel=1e-9)
+
+
 def test_epsilons_gain_and_where_it_is_large(schedule):
     """157 at t = 999; an error of the output is magnified by b/a."""
     found = verdict(load("epsilon"))

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from targetwise.check.purity import enforced
 from targetwise.diffusion.effective import described, effective_weight
-from targetwise.diffusion.loss import weight_in_x0_space
+from targetwise.diffusion.loss import mean_under, weight_in_x0_space
 from targetwise.diffusion.parameterization import Parameterization, probe_output_channels
 from targetwise.diffusion.schedule import Schedule, add_noise, make_schedule, preserves_variance
 from targetwise.diffusion.times import probabilities
@@ -72,7 +72,7 @@ def check(
     if loss_space.name != target.name:
         _require_each_image_by_itself(loss_space, double)
     _judge(target, exact, gain, seen.dtype, double)
-    weight = weight_in_x0_space(loss_space, variant["weighting"], double)
+    weight = weight_in_x0_space(loss_space, variant["weighting"], double, mean_under(variant))
     what = f"parameterization {loss_space.name}: the weight {variant['weighting']} in x0 space"
     _require_finite(weight, what, why=lambda t: "" if double["sqrt_alpha"][t] else "; there the SNR is zero")
     # Training hands fp32 to the functions, so they must at least run in it.
