@@ -108,6 +108,19 @@ def check(study: Study) -> None:
 
 
 @verb(
+    "print the weighting that gives a variant the objective of another, on its own path and time steps",
+    argument("variant", metavar="VARIANT", help="whose objective is wanted"),
+    argument("--to", required=True, metavar="VARIANT", help="which is to have it"),
+    argument("--output", type=Path, metavar="CSV", help="write it there, e.g. as workflow/weightings/mine.csv"),
+)
+def match(study: Study, variant: str, to: str, output: Path | None) -> None:
+    """Print or write the table of weights."""
+    from targetwise.operations import matching
+
+    matching.run(study, variant, to, output)
+
+
+@verb(
     "show the means, what is missing and why, and the verdict of each pair; also while the grid is partly done",
     argument("--output", type=Path, metavar="CSV", help="also write every cell's row there"),
 )
