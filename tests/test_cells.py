@@ -11,6 +11,7 @@ from helpers import ROOT
 from targetwise import cells
 from targetwise.errors import UserError
 from targetwise.files import canonical_json, read_json
+from targetwise.recipe import config
 
 
 @pytest.fixture
@@ -213,6 +214,22 @@ def test_a_file_belongs_to_the_stages_that_use_it_and_to_no_other(project, study
     path.write_text(path.read_text() + "\n# another file\n")
     assert [now != then for now, then in zip(keys(mine), before, strict=True)] == [trained, sampled]
     assert (keys(other) != before_of_other) == (file == "samplers/ddim.py")
+
+
+def test_a_table_of_weights_belongs_to_the_training_that_uses_it_and_to_its_check(project, study):
+    (project / "workflow").unlink()
+    shutil.copytree(ROOT / "workflow", project / "workflow")
+    table = Path("workflow/weightings/tabled.csv")
+    table.write_text("t,weight\n0,1\n")
+    study["parameterizations"]["v"] = {"weighting": "tabled"}
+    study["grid"] |= {"parameterizations": ["v", "epsilon"], "seeds": [0]}
+    config.validate(study)
+    mine, other = (content for path, content in cells.specifications(study).items() if path.name == "cell.json")
+    assert table in cells.source_files(mine["variant"]) and table not in cells.source_files(other["variant"])
+    before = [cells.Keys("d" * 64).of(each) for each in (mine, other)]
+    table.write_text("t,weight\n0,2\n")
+    after = [cells.Keys("d" * 64).of(each) for each in (mine, other)]
+    assert before[0] != after[0] and before[1] == after[1]
 
 
 def test_a_numpy_with_other_streams_gives_other_keys(study, monkeypatch):

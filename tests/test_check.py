@@ -66,10 +66,57 @@ def test_an_inverse_that_relies_on_a_path_that_preserves_variance_is_refused_els
     assert "a² + b²" not in refusal(v_with(predict=lambda x_0, *_: x_0 + 1e-3))
 
 
+ZERO = {**LINEAR, "zero_terminal_snr": True}
+
+
+@pytest.mark.parametrize("precisions", [[], ["bf16", "fp16"]])
+def test_an_output_that_says_nothing_of_x0_in_pure_noise_is_refused_at_zero_terminal_snr(precisions):
+    message = refusal(load("epsilon"), diffusion=ZERO)
+    assert "parameterization epsilon: predict_x0 is not finite at t = 999; at t = 999 the SNR is zero" in message
+    assert "x_0 cannot be read from its output; take an output that says x_0" in message
+    # The limit of u is x_0 + noise; its gain, b/(a + b), is 1 there.
+    found = verdict(load("u"), diffusion=ZERO, precisions=precisions)
+    assert found["gain_to_x0"]["largest"] == pytest.approx(1, abs=1e-9)
+    assert found["gain_to_x0"]["at_t"] == 999
+
+
+def test_an_inverse_that_bounds_what_it_divides_by_is_refused_with_the_reason():
+    bounded = parameterization(
+        load("epsilon").compute_training_target,
+        lambda y, x_t, t, s: (x_t - at(s, t)[1] * y) / at(s, t)[0].clamp(min=1e-8),
+    )
+    assert verdict(bounded)
+    message = refusal(bounded, diffusion=ZERO)
+    assert "does not invert compute_training_target: at t = 999" in message
+    assert message.endswith("take an output that says x_0 where x_t is noise alone, like v or x0")
+
+
+def test_a_loss_space_that_says_nothing_of_x0_in_pure_noise_carries_only_weights_that_ask_for_nothing_there():
+    """SNR times the x0 error is the ε error, which is 0 where x_t is ε; but 1 times the x0 error is not."""
+    for weighting in ("constant", "snr", "min_snr", "p2", "sigmoid"):
+        found = verdict(load("x0"), load("epsilon"), weighting=weighting, diffusion=ZERO)
+        assert found["curve"]["weight_in_x0_space"][-1] == 0
+    message = refusal(load("x0"), load("epsilon"), weighting="truncated_snr", diffusion=ZERO)
+    assert message.endswith(
+        "epsilon: the weight truncated_snr in x0 space is not finite at t = 999; there the SNR is zero"
+    )
+
+
 def test_a_named_weight_is_told(schedule):
     found = verdict(load("v"), weighting="snr")
     assert found["mean_weight_in_x0_space"] == pytest.approx(signal_to_noise(schedule).mean().item(), rel=1e-12)
     assert found["weighting"] == "snr"
+
+
+def test_a_normalized_weight_is_told(schedule):
+    """A mean of 1 of the factor on the loss of ε is one of SNR times that factor on x0."""
+    found = verdict(load("x0"), load("epsilon"), weighting="min_snr", normalize_weight=True)
+    snr = signal_to_noise(schedule)
+    factor = snr.clamp(max=5) / snr
+    expected = (snr * factor / factor.mean()).mean().item()
+    assert found["mean_weight_in_x0_space"] == pytest.approx(expected, rel=1e-12)
+    same = verdict(load("x0"), weighting="min_snr")["objective"]["effective_weight"]
+    assert found["objective"]["effective_weight"] == pytest.approx(same, rel=1e-9)
 
 
 def test_epsilons_gain_and_where_it_is_large(schedule):

@@ -44,13 +44,6 @@ def test_a_flat_loss_has_the_effective_weight_of_the_paper(space, path, closed_f
     np.testing.assert_allclose(ratio, ratio[400], rtol=5e-3)
 
 
-@pytest.mark.parametrize("path", ["linear", "cosine", "flow"])
-def test_it_is_a_density_over_noise_levels(path):
-    lam, found = effective("x0", path)
-    assert (np.diff(lam) < 0).all() and (found > 0).all()
-    assert -np.trapezoid(found, lam) == pytest.approx(1, abs=0.005)
-
-
 def test_how_often_a_step_is_drawn_counts_as_much_as_its_weight():
     _, rarely = effective("x0", "linear", times="logit_normal")
     _, always = effective("x0", "linear")

@@ -19,9 +19,11 @@ from helpers import (
 from hypothesis import given
 from hypothesis import strategies as some
 
+from targetwise.diffusion import table
 from targetwise.diffusion.loss import Objective, multiplier, named_weight, slope_of_target, weight_in_x0_space
 from targetwise.diffusion.parameterization import load, load_file
 from targetwise.diffusion.schedule import add_noise, at, make_schedule
+from targetwise.diffusion.times import draws_of
 from targetwise.errors import UserError
 from targetwise.recipe import kinds
 
@@ -141,12 +143,21 @@ def test_the_sigmoid_weighs_noise_alike_on_every_path(path, beta):
 
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
-def test_every_file_gives_a_weight_at_every_step(weighting, schedule):
-    weight = named_weight(weighting, {name: value.float() for name, value in schedule.items()})
-    assert weight.shape == (1000,)
-    assert weight.dtype == torch.float64
-    assert (weight > 0).all()
-    assert weight.isfinite().all()
+def test_every_file_gives_a_weight_at_every_step(weighting):
+    for zero in (False, True):
+        weight = named_weight(weighting, make_schedule({**LINEAR, "zero_terminal_snr": zero}))
+        assert weight.shape == (1000,)
+        assert weight.dtype == torch.float64
+        assert (weight[:-1] > 0).all() and (weight[-1] >= 0 if zero else weight[-1] > 0)
+        assert weight.isfinite().all()
+
+
+def test_at_zero_terminal_snr_a_weight_is_its_limit():
+    schedule = make_schedule({**LINEAR, "zero_terminal_snr": True}, dtype=torch.float64)
+    limits = {"truncated_snr": 1.0, "snr_plus_one": 1.0}
+    assert {name: named_weight(name, schedule)[-1].item() for name in WEIGHTINGS} == {
+        name: limits.get(name, 0.0) for name in WEIGHTINGS
+    }
 
 
 def test_snr_plus_one_is_a_flat_loss_of_v_and_snr_one_of_epsilon(schedule):
@@ -172,6 +183,92 @@ def test_a_file_that_gives_no_weights_is_one_line(body, words, tmp_path, monkeyp
     with pytest.raises(UserError, match=f"weightings/mine.py: {words}") as caught:
         multiplier(load_file(ROOT / "workflow/parameterizations/v.py"), "mine", three_steps())
     assert len(str(caught.value).splitlines()) == 1
+
+
+# --- a weighting that is a table -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def weightings(tmp_path, monkeypatch):
+    """A workflow/ of its own with no weightings."""
+    (tmp_path / "weightings").mkdir()
+    for kind in ("times", "parameterizations", "paths"):
+        (tmp_path / kind).symlink_to(ROOT / "workflow" / kind)
+    monkeypatch.setattr(kinds, "WORKFLOW", tmp_path)
+    return tmp_path / "weightings"
+
+
+def test_a_table_is_a_weight_in_x0_space_by_time_step(weightings):
+    (weightings / "mine.csv").write_text("t,weight\n0,9\n1,0.5\n2,0\n")
+    schedule, expected = three_steps(), torch.tensor([9, 0.5, 0], dtype=torch.float64)
+    assert torch.equal(named_weight("mine", schedule), expected)
+    for space in TARGETS:
+        torch.testing.assert_close(weight_in_x0_space(load(space), "mine", schedule), expected, rtol=1e-12, atol=0)
+    numbers = np.random.default_rng(0).lognormal(sigma=9, size=3)
+    (weightings / "mine.csv").write_text(table.written(numbers))
+    assert np.array_equal(named_weight("mine", schedule).numpy(), numbers), "bit by bit"
+
+
+WANTED = "a table of weights has the line 't,weight' and a row for each of 3 time steps, from t = 0 up"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", f" has the line '' and 0 rows after it; {WANTED}"),
+        ("0,1\n1,1\n2,1\n", f" has the line '0,1' and 2 rows after it; {WANTED}"),
+        ("t,weight\n0,1\n1,1\n", f" has the line 't,weight' and 2 rows after it; {WANTED}"),
+        ("t,weight\n1,1\n2,1\n3,1\n", f" has the line 't,weight' and 3 rows after it; {WANTED}"),
+        ("t,weight\n0,1\n1,x\n2,1\n", f": ValueError: could not convert string to float: 'x'; {WANTED}"),
+        ("t,weight\n0,1\n1,-1\n2,1\n", ": weight is negative at t = 1"),
+    ],
+)
+def test_a_table_that_is_none_is_one_line(content, words, weightings):
+    (weightings / "mine.csv").write_text(content)
+    with pytest.raises(UserError) as caught:
+        named_weight("mine", three_steps())
+    assert str(caught.value) == f"{weightings}/mine.csv{words}"
+
+
+def test_a_name_is_that_of_a_formula_or_of_a_table(weightings):
+    (weightings / "both.csv").touch()
+    assert kinds.known("weightings") == ["both"]
+    kinds.require_known("weightings", "both", "weighting")
+    (weightings / "both.py").touch()
+    with pytest.raises(UserError, match=r"weighting is 'both', but there are .*/both\.py and .*/both\.csv"):
+        kinds.require_known("weightings", "both", "weighting")
+
+
+# --- a mean of 1 ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("times", ["uniform", "logit_normal"])
+@pytest.mark.parametrize("space", ["x0", "v"])
+def test_a_factor_is_scaled_to_a_mean_of_one_over_the_steps_that_are_drawn(times, space, schedule):
+    """Of many steps drawn as a training draws them, the mean is 1; the shape stays."""
+    scaled = Objective.of(load(space), load(space), "min_snr", schedule, times).factor
+    plain = multiplier(load(space), "min_snr", schedule)
+    ratio = scaled.double() / plain
+    torch.testing.assert_close(ratio, ratio[:1].expand(1000), rtol=1e-6, atol=0)
+    drawn = draws_of(times, schedule)(np.random.default_rng(0), 200_000)
+    assert scaled[drawn].double().mean().item() == pytest.approx(1, rel=0.01)
+    assert plain[drawn].mean().item() != pytest.approx(1, rel=0.03)
+
+
+def test_by_hand_a_mean_of_one():
+    """SNR = 9, 1, 1/4: as an x0 loss their mean is 41/12; on ε, SNR/SNR = 1 already."""
+    expected = torch.tensor([9, 1, 0.25], dtype=torch.float64) * 12 / 41
+    torch.testing.assert_close(multiplier(load("x0"), "snr", three_steps(), "uniform"), expected)
+    torch.testing.assert_close(weight_in_x0_space(load("x0"), "snr", three_steps(), "uniform"), expected)
+    flat = torch.ones(3, dtype=torch.float64)
+    torch.testing.assert_close(multiplier(load("epsilon"), "snr", three_steps(), "uniform"), flat)
+    assert torch.equal(multiplier(load("v"), "constant", three_steps(), "uniform"), flat)
+
+
+def test_what_is_zero_wherever_it_is_drawn_has_no_scale(weightings):
+    (weightings / "mine.csv").write_text("t,weight\n0,0\n1,0\n2,0\n")
+    with pytest.raises(UserError, match="weighting mine is 0 wherever times uniform draws; nothing can scale it"):
+        multiplier(load("v"), "mine", three_steps(), "uniform")
 
 
 @each_target
@@ -207,28 +304,6 @@ def test_a_flat_loss_in_its_own_space_is_the_mean_squared_error(name, schedule):
 
 
 @each_pair
-def test_a_perfect_output_has_no_loss_in_any_space(target, space, schedule):
-    target, space = load(target), load(space)
-    x_0, noise, x_t, timesteps, _ = batch(schedule)
-    y = target.compute_training_target(x_0, noise, timesteps, schedule)
-    for weighting in ("constant", *WEIGHTINGS):
-        loss = objective(target, space, weighting, schedule)(y, x_0, noise, x_t, timesteps)
-        assert loss.max() < 1e-20
-
-
-@each_pair
-def test_under_a_named_weight_the_space_makes_no_difference(target, space, schedule):
-    """SNR times the x0 error is the epsilon loss, wherever the error is measured and whatever the output is."""
-    target, space = load(target), load(space)
-    x_0, noise, x_t, timesteps, error = batch(schedule)
-    output = target.compute_training_target(x_0, noise, timesteps, schedule) + error
-    loss = objective(target, space, "snr", schedule)(output, x_0, noise, x_t, timesteps)
-    a, b = at(schedule, timesteps)
-    noise_estimate = (x_t - a * target.predict_x0(output, x_t, timesteps, schedule)) / b
-    torch.testing.assert_close(loss, mean((noise_estimate - noise) ** 2), rtol=1e-9, atol=1e-12)
-
-
-@each_pair
 def test_in_training_precision_the_weighted_loss_is_still_that_of_epsilon(target, space):
     """The same in fp32, as training computes it, where no step magnifies rounding too far."""
     schedule = make_schedule(LINEAR)
@@ -258,29 +333,6 @@ def test_a_loss_in_space_s_is_d_over_b_squared_times_the_x0_error(phi, psi, seed
     D_target = a * math.cos(phi) + b * math.sin(phi)
     x_0_error = mean((scale * error) ** 2) * (b / D_target) ** 2
     torch.testing.assert_close(loss, (D_space / b) ** 2 * x_0_error, rtol=1e-8, atol=1e-12)
-
-
-@given(pair=some.tuples(some.sampled_from(TARGETS), some.sampled_from(TARGETS)), seed=some.integers(0, 2**16))
-def test_the_same_for_every_pair_of_files(pair, seed):
-    schedule = make_schedule(LINEAR, dtype=torch.float64)
-    target, space = map(load, pair)
-    x_0, noise, x_t, timesteps, error = batch(schedule, count=8, seed=seed)
-    output = target.compute_training_target(x_0, noise, timesteps, schedule) + error
-    loss = objective(target, space, "constant", schedule)(output, x_0, noise, x_t, timesteps)
-    x_0_error = mean((target.predict_x0(output, x_t, timesteps, schedule) - x_0) ** 2)
-    weight = weight_in_x0_space(space, "constant", schedule)[timesteps]
-    torch.testing.assert_close(loss, weight * x_0_error, rtol=1e-8, atol=1e-12)
-
-
-@each_pair
-def test_the_gradient_is_that_of_the_formula(target, space, schedule):
-    target, space = load(target), load(space)
-    x_0, noise, x_t, timesteps, error = batch(schedule, count=16)
-    output = (target.compute_training_target(x_0, noise, timesteps, schedule) + error).requires_grad_()
-    objective(target, space, "constant", schedule)(output, x_0, noise, x_t, timesteps).sum().backward()
-    # The loss is a quadratic form of the output's error e, k·mean(e²), so its gradient is 2·k·e/n.
-    k = (slope_of_target(space, schedule) / slope_of_target(target, schedule)).square()[timesteps].view(-1, 1, 1, 1)
-    torch.testing.assert_close(output.grad, 2 * k * error / error[0].numel(), rtol=1e-8, atol=1e-10)
 
 
 def test_each_image_has_its_own_weight(schedule):

@@ -15,7 +15,6 @@ from helpers import (
     EXAMPLE,
     LINEAR,
     ROOT,
-    TARGETS,
     denoise,
     diffusers_options,
     some_images,
@@ -64,18 +63,13 @@ class Exact:
         return self._x_0(x_t, timesteps)
 
 
-def gaussian(mean, deviation, target="x0"):
-    """Return the best denoiser of data N(mean, deviation²), which speaks through a parameterization's two functions.
-
-    E[x_0 | x_t] = mean + s²a/(s²a² + b²)·(x_t − a·mean), and E[ε | x_t] = (x_t − a·E[x_0 | x_t])/b.
-    """
-    schedule, target = make_schedule(LINEAR, dtype=torch.float64), load(target)
+def gaussian(mean, deviation):
+    """Return the best denoiser of data N(mean, s²), E[x_0 | x_t] = mean + s²a/(s²a² + b²)·(x_t − a·mean)."""
+    schedule = make_schedule(LINEAR, dtype=torch.float64)
 
     def x_0(x_t, timesteps):
         a, b = at(schedule, timesteps)
-        best = mean + deviation**2 * a / (deviation**2 * a**2 + b**2) * (x_t - a * mean)
-        output = target.compute_training_target(best, (x_t - a * best) / b, timesteps, schedule)
-        return target.predict_x0(output, x_t, timesteps, schedule)
+        return mean + deviation**2 * a / (deviation**2 * a**2 + b**2) * (x_t - a * mean)
 
     return Exact(x_0)
 
@@ -215,6 +209,52 @@ def test_dpmpp_3m_is_that_of_diffusers_but_for_the_bend_that_is_counted_by_half_
     assert (off < 1e-4) == (counted == 0.5)
 
 
+ZERO = {**LINEAR, "zero_terminal_snr": True}
+
+
+def test_from_zero_terminal_snr_ddim_is_that_of_diffusers():
+    """Lin et al. 2024: the first step, at t = 999, has no image in x_t, and is told nothing but the estimate."""
+    theirs = DDIMScheduler(
+        **diffusers_options(LINEAR),
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+    )
+    theirs.set_timesteps(20)
+    schedule, v = make_schedule(ZERO, dtype=torch.float64), load("v")
+    x = noise = some_images(4)[1]
+    for t in theirs.timesteps:
+        x = theirs.step(wild(x, t.expand(len(x))), t, x, eta=0.0).prev_sample
+
+    def through_v(x_t, timesteps):
+        return v.predict_x0(wild(x_t, timesteps), x_t, timesteps, schedule)
+
+    asked = Exact(through_v, ZERO)
+    mine = denoise(asked, noise, options(steps=20, spacing="trailing"))
+    assert asked.asked[0][0] == 999
+    torch.testing.assert_close(mine, x.double(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("sampler", sorted(path.stem for path in (ROOT / "workflow/samplers").glob("*.py")))
+@pytest.mark.parametrize("steps", [1, 2, 4, 100])
+def test_every_sampler_starts_at_zero_terminal_snr(sampler, steps):
+    """Its first step has an infinite Δλ. For data N(m, s²) the ODE ends at m + s·noise."""
+    schedule = make_schedule(ZERO, dtype=torch.float64)
+
+    def best(x_t, timesteps):
+        a, b = at(schedule, timesteps)
+        return 0.2 + 0.25 * a / (0.25 * a**2 + b**2) * (x_t - a * 0.2)
+
+    noise = some_images(4)[1]
+    images = denoise(Exact(best, ZERO), noise, options(sampler=sampler, steps=steps, spacing="trailing"))
+    assert images.isfinite().all()
+    if steps == 1:  # all that the first estimate can say
+        torch.testing.assert_close(images, torch.full_like(images, 0.2), rtol=1e-6, atol=0)
+    if steps == 100:
+        torch.testing.assert_close(images, 0.2 + 0.5 * noise, rtol=0.05, atol=0.02)
+
+
 def test_a_step_begins_nowhere_where_there_is_no_noise():
     """With b = 0 at t = 0 is x_t the image: ε would be 0/0 there."""
     diffusion = {**LINEAR, "beta_start": 0.0}
@@ -325,14 +365,6 @@ def test_with_all_steps_the_exact_denoiser_gives_the_datas_mean_and_spread():
     images = denoise(gaussian(0.2, 0.5), noise, options(steps=1000))
     assert images.mean().item() == pytest.approx(0.2, abs=4 * 0.5 / noise.numel() ** 0.5 + 0.005)
     assert images.std().item() == pytest.approx(0.5, rel=0.03)
-
-
-@pytest.mark.parametrize("target", TARGETS)
-def test_one_denoiser_gives_the_same_images_in_every_parameterization(target):
-    """What is compared is what networks learn, never how their output is read."""
-    noise = some_images(8)[1]
-    expected = denoise(gaussian(0.1, 0.4, "x0"), noise, options())
-    torch.testing.assert_close(denoise(gaussian(0.1, 0.4, target), noise, options()), expected, rtol=1e-6, atol=1e-6)
 
 
 # --- levels --------------------------------------------------------------------------------------------------------

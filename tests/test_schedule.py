@@ -90,6 +90,63 @@ def test_the_continuous_cosine_is_a_quarter_of_a_turn_on_midpoints():
     np.testing.assert_allclose(signal_to_noise(made).numpy(), np.tan(np.pi / 2 * tau) ** -2, rtol=1e-9)
 
 
+# --- zero terminal SNR ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", DIFFUSERS_PATHS)
+@pytest.mark.parametrize("T", [1000, 100])
+def test_zero_terminal_snr_is_that_of_diffusers(kind, T):
+    diffusion = {**LINEAR, "schedule": kind, "timesteps": T}
+    theirs = DDIMScheduler(**diffusers_options(diffusion), rescale_betas_zero_snr=True).alphas_cumprod
+    ours = make_schedule({**diffusion, "zero_terminal_snr": True}, dtype=torch.float64)
+    # They subtract in fp32, which magnifies rounding where little image is left, and multiply T numbers again.
+    np.testing.assert_allclose(ours["alphas_cumprod"].numpy(), theirs.numpy(), rtol=3e-5, atol=0)
+    assert ours["sqrt_alpha"][-1] == ours["alphas_cumprod"][-1] == 0 and ours["sqrt_one_minus_alpha"][-1] == 1
+
+
+@pytest.mark.parametrize("kind", [*DIFFUSERS_PATHS, "cosine_continuous"])
+def test_zero_terminal_snr_keeps_the_first_step_and_the_variance(kind):
+    before, after = (
+        make_schedule({**LINEAR, "schedule": kind, "zero_terminal_snr": zero}, dtype=torch.float64)
+        for zero in (False, True)
+    )
+    a, b = after["sqrt_alpha"], after["sqrt_one_minus_alpha"]
+    torch.testing.assert_close(a[0], before["sqrt_alpha"][0], rtol=1e-14, atol=0)
+    torch.testing.assert_close(a**2 + b**2, torch.ones_like(a), rtol=0, atol=1e-15)
+    # What is taken off grows evenly with what is gone: the path is shifted and stretched, and no more.
+    stretch = a.diff() / before["sqrt_alpha"].diff()
+    torch.testing.assert_close(stretch, stretch[:1].expand(999), rtol=1e-9, atol=0)
+
+
+STRAIGHT = "torch.linspace(0.9, {}, 5, dtype=torch.float64)"
+
+
+@pytest.mark.parametrize(
+    ("last", "words"),
+    [
+        (0.0, None),
+        (0.1, "a is 0.1 at t = 4 and a² \\+ b² is not 1; diffusion.zero_terminal_snr takes a path that preserves"),
+    ],
+)
+def test_on_other_paths_there_is_no_rescaling_but_their_own_end_may_be_noise(last, words, tmp_path, monkeypatch):
+    (tmp_path / "paths").mkdir()
+    straight = STRAIGHT.format(last)
+    (tmp_path / "paths/mine.py").write_text(
+        f"import torch\ndef coefficients(timesteps, options):\n    return {straight}, 1 - {straight}\n"
+    )
+    monkeypatch.setattr(kinds, "WORKFLOW", tmp_path)
+    diffusion = {"schedule": "mine", "timesteps": 5}
+    if words is None:
+        plain, zero = make_schedule(diffusion), make_schedule({**diffusion, "zero_terminal_snr": True})
+        assert all(torch.equal(plain[name], zero[name]) for name in plain)
+        return
+    with pytest.raises(UserError, match=f"paths/mine.py: {words}") as caught:
+        make_schedule({**diffusion, "zero_terminal_snr": True})
+    assert len(str(caught.value).splitlines()) == 1
+
+
+# --- files of one's own --------------------------------------------------------------------------------------------
+
 T5 = "torch.linspace(0.9, 0.1, 5, dtype=torch.float64)"
 
 

@@ -598,6 +598,18 @@ def test_under_truncated_snr_a_clip_of_one_cuts_every_step_which_the_log_tells(i
     assert run(truncated("snr"), images, tmp_path / "snr")["clipped_share"] < 1.0
 
 
+def test_a_normalized_weight_is_the_trainings(images):
+    spec = truncated("min_snr")
+    plain, normalized = copy.deepcopy(spec), copy.deepcopy(spec)
+    normalized["variant"]["normalize_weight"] = True
+    target = parameterization.load("epsilon")
+    factors = [
+        Trainer(each, images, target, target, torch.device("cpu")).objective.factor for each in (plain, normalized)
+    ]
+    assert factors[0].mean() < 0.95
+    assert factors[1].mean().item() == pytest.approx(1, rel=1e-6)
+
+
 def test_second_trainer_is_refused_and_told_who_holds_the_cell(images, tmp_path):
     with StateFolder(tmp_path / "state/train", "whatever").locked():
         time.sleep(0.1)

@@ -63,6 +63,18 @@ def test_a_variants_network_is_laid_over_each_scale_and_its_path_over_the_studys
     assert made["variant"]["diffusion"] == {**study["diffusion"], "timesteps": 500}
 
 
+def test_a_field_that_is_not_set_is_in_no_specification(study):
+    """So that a result of before there was such a field stays valid."""
+    study["parameterizations"] = {
+        "mine": {"target": "v", "diffusion.zero_terminal_snr": True, "normalize_weight": True},
+        "off": {"target": "v", "normalize_weight": False},
+    }
+    study["grid"]["parameterizations"] = ["v", "mine", "off"]
+    plain, mine, off = (specification(config.validate(study), name)["variant"] for name in ("v", "mine", "off"))
+    assert differing(plain, mine) == {"diffusion.zero_terminal_snr": (None, True), "normalize_weight": (None, True)}
+    assert off == plain
+
+
 def test_nested_and_dotted_spellings_mean_the_same(study):
     nested, dotted = copy.deepcopy(study), copy.deepcopy(study)
     nested["parameterizations"] = {"v": {"training": {"steps": 7, "precision": {"cpu": "bf16"}}}}

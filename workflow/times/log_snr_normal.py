@@ -9,6 +9,8 @@ import torch
 def density(schedule):
     """Return p(t) ∝ exp(−((λ − mean)/deviation)²/2)·|dλ/dt|, shape (T,)."""
     mean, deviation = schedule.get("log_snr_mean", 2.4), schedule.get("log_snr_deviation", 2.4)
-    lam = 2 * (schedule["sqrt_alpha"] / schedule["sqrt_one_minus_alpha"]).log()
+    ratio = schedule["sqrt_alpha"] / schedule["sqrt_one_minus_alpha"]
+    lam = 2 * ratio[ratio > 0].log()
     (slope,) = torch.gradient(lam)
-    return torch.exp(-(((lam - mean) / deviation) ** 2) / 2) * slope.abs()
+    density = torch.exp(-(((lam - mean) / deviation) ** 2) / 2) * slope.abs()
+    return torch.cat([density, ratio[len(lam) :]])  # 0 where the SNR is, at the last step

@@ -11,6 +11,7 @@ import torch
 def weight(schedule):
     """Return −dλ/dτ·SNR·sigmoid(β − λ), shape (T,)."""
     snr = schedule["sqrt_alpha"] ** 2 / schedule["sqrt_one_minus_alpha"] ** 2
-    lam = snr.log()
-    (slope,) = torch.gradient(lam, spacing=1 / len(lam))
-    return -slope * snr * torch.sigmoid(schedule.get("beta", -3.0) - lam)
+    lam = snr[snr > 0].log()
+    (slope,) = torch.gradient(lam, spacing=1 / len(snr))
+    weight = -slope * snr[: len(lam)] * torch.sigmoid(schedule.get("beta", -3.0) - lam)
+    return torch.cat([weight, snr[len(lam) :]])  # 0 where the SNR is, at the last step

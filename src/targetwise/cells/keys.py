@@ -27,9 +27,9 @@ def source_files(resolved: Mapping[str, Any], scale: Mapping[str, Any] | None = 
     files.append(kinds.file_of("paths", resolved["diffusion"]["schedule"]))
     if resolved["weighting"] != "constant":  # it is flat in the loss space, and needs no file
         files.append(kinds.file_of("weightings", resolved["weighting"]))
+    files.append(kinds.file_of("times", resolved["diffusion"]["times"]))
     if scale is not None:
         files.append(kinds.file_of("networks", network_name(scale)))
-        files.append(kinds.file_of("times", resolved["diffusion"]["times"]))
     return files
 
 

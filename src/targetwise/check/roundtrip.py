@@ -5,7 +5,8 @@ taken in fp64. Lower precisions are reported and not judged, because a sound par
 ill-conditioned at some steps: epsilon recovers x_0 at t = 999 with an error near 1 in bf16.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from targetwise.check.purity import enforced
 from targetwise.diffusion.effective import described, effective_weight
-from targetwise.diffusion.loss import weight_in_x0_space
+from targetwise.diffusion.loss import mean_under, weight_in_x0_space
 from targetwise.diffusion.parameterization import Parameterization, probe_output_channels
 from targetwise.diffusion.schedule import Schedule, add_noise, make_schedule, preserves_variance
 from targetwise.diffusion.times import probabilities
@@ -72,8 +73,9 @@ def check(
     if loss_space.name != target.name:
         _require_each_image_by_itself(loss_space, double)
     _judge(target, exact, gain, seen.dtype, double)
-    weight = weight_in_x0_space(loss_space, variant["weighting"], double)
-    _require_finite(weight, f"parameterization {loss_space.name}: the weight {variant['weighting']} in x0 space")
+    weight = weight_in_x0_space(loss_space, variant["weighting"], double, mean_under(variant))
+    what = f"parameterization {loss_space.name}: the weight {variant['weighting']} in x0 space"
+    _require_finite(weight, what, why=lambda t: "" if double["sqrt_alpha"][t] else "; there the SNR is zero")
     # Training hands fp32 to the functions, so they must at least run in it.
     round_trips = {
         "fp64": exact,
@@ -129,7 +131,7 @@ def round_trip(target: Parameterization, schedule: Schedule) -> Tensor:
     if x_0.dtype == torch.float64:
         what = f"parameterization {target.name}:"
         _require_finite(y, f"{what} compute_training_target", len(schedule["sqrt_alpha"]))
-        _require_finite(estimate, f"{what} predict_x0", len(schedule["sqrt_alpha"]))
+        _require_finite(estimate, f"{what} predict_x0", len(schedule["sqrt_alpha"]), partial(_unread, schedule))
     error = (estimate.double() - x_0.double()).abs().view(len(schedule["sqrt_alpha"]), -1).amax(dim=1)
     return error.nan_to_num(nan=NOT_FINITE, posinf=NOT_FINITE)
 
@@ -196,10 +198,23 @@ class _CoarsestType(TorchFunctionMode):
         return result
 
 
-def _require_finite(values: Tensor, what: str, steps: int | None = None) -> None:
+def _require_finite(
+    values: Tensor, what: str, steps: int | None = None, why: Callable[[int], str] = lambda t: ""
+) -> None:
     bad = (~values.isfinite()).reshape(steps or len(values), -1).any(dim=1)
     if bad.any():
-        raise UserError(f"{what} is not finite at t = {int(bad.nonzero()[0])}")
+        t = int(bad.nonzero()[0])
+        raise UserError(f"{what} is not finite at t = {t}{why(t)}")
+
+
+def _unread(schedule: Schedule, t: int) -> str:
+    """Return why x0 may be wrong at t: where the SNR is zero, x_t holds nothing of it; elsewhere nothing is known."""
+    if schedule["sqrt_alpha"][t] > 0:
+        return ""
+    return (
+        f"; at t = {t} the SNR is zero and x_0 cannot be read from its output; take an output that says x_0 where "
+        "x_t is noise alone, like v or x0"
+    )
 
 
 def _require_each_image_by_itself(space: Parameterization, schedule: Schedule, gain: Tensor | None = None) -> None:
@@ -265,7 +280,9 @@ def _judge(target: Parameterization, error: Tensor, gain: Tensor, dtype: torch.d
     if wrong.any():
         t = int((error / allowed).argmax())
         a, b = schedule["sqrt_alpha"], schedule["sqrt_one_minus_alpha"]
-        why = "" if preserves_variance(a, b) else "; on this path a² + b² is not 1, so no inverse may rely on it"
+        why = _unread(schedule, t)
+        if not preserves_variance(a, b):
+            why += "; on this path a² + b² is not 1, so no inverse may rely on it"
         raise UserError(
             f"parameterization {target.name}: predict_x0 does not invert compute_training_target: at t = {t} "
             f"x0 is off by {error[t].item():.3g} where rounding explains {allowed[t].item():.1g} "

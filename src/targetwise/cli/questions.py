@@ -47,6 +47,19 @@ def check(study: Study, what: str | None, changes: list[str], figure: Path | Non
 
 
 @verb(
+    "print the weighting that gives a variant the objective of another, on its own path and time steps",
+    argument("variant", metavar="VARIANT", help="whose objective is wanted"),
+    argument("--to", required=True, metavar="VARIANT", help="which is to have it"),
+    argument("--output", type=Path, metavar="CSV", help="write it there, e.g. as workflow/weightings/mine.csv"),
+)
+def match(study: Study, variant: str, to: str, output: Path | None) -> None:
+    """Print or write the table of weights."""
+    from targetwise.operations import matching
+
+    matching.run(study, variant, to, output)
+
+
+@verb(
     "say what the grid costs before it runs: hours and disk, from a benchmark record",
     argument("--record", type=Path, metavar="JSON", help="by default the newest of a GPU, or else of a CPU"),
     argument("--devices", type=int, default=1, metavar="N", help="GPUs that work at once, one cell on each"),

@@ -6,12 +6,15 @@ through (x_0, ε), so they need nothing but the two functions of each parameteri
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from targetwise.diffusion import table
 from targetwise.diffusion.parameterization import Parameterization
 from targetwise.diffusion.schedule import at
+from targetwise.diffusion.times import probabilities
 from targetwise.errors import UserError
 from targetwise.recipe import kinds
 
@@ -20,14 +23,17 @@ FLAT = "constant"
 
 
 def named_weight(weighting: str, schedule: Mapping[str, Tensor]) -> Tensor:
-    """Return the weight in x0 space that ``workflow/weightings/<weighting>.py`` defines, shape (T,), in fp64.
+    """Return the weight in x0 space that ``workflow/weightings/<weighting>.py``, or ``.csv``, defines, (T,) fp64.
 
     Raises:
         UserError: if there is no such file, or it fails, or gives something other than T values from 0 up.
     """
     double = {name: value.double() for name, value in schedule.items()}
-    weight = kinds.load("weightings", weighting).call("weight", double)
     file, shape = kinds.file_of("weightings", weighting), schedule["sqrt_alpha"].shape
+    if file.suffix == kinds.TABLE:
+        weight = torch.from_numpy(table.read(file, len(schedule["sqrt_alpha"]))).to(schedule["sqrt_alpha"].device)
+    else:
+        weight = kinds.load("weightings", weighting).call("weight", double)
     if not isinstance(weight, Tensor) or weight.shape != shape:
         found = tuple(weight.shape) if isinstance(weight, Tensor) else type(weight).__name__
         raise UserError(f"{file}: weight returned {found}; it must return a tensor of shape {tuple(shape)}")
@@ -51,22 +57,48 @@ def slope_of_target(space: Parameterization, schedule: Mapping[str, Tensor]) -> 
     return (moved - still).square().mean(dim=(1, 2, 3)).sqrt()
 
 
-def multiplier(space: Parameterization, weighting: str, schedule: Mapping[str, Tensor]) -> Tensor:
+def mean_under(variant: Mapping[str, Any]) -> str | None:
+    """Return the density of time steps under which a variant's factor has a mean of 1; None if it is left alone."""
+    return str(variant["diffusion"]["times"]) if variant.get("normalize_weight") else None
+
+
+def multiplier(
+    space: Parameterization, weighting: str, schedule: Mapping[str, Tensor], times: str | None = None
+) -> Tensor:
     """Return the factor on the squared error in ``space`` at each time step, shape (T,), in fp64.
 
     A named weighting is a weight in x0 space, as in the literature: the loss is that weight times the squared x0
-    error, whatever the space, so the space's own weight is divided out.
+    error, whatever the space, so the space's own weight is divided out. Where nothing is asked for the factor is 0,
+    also if the space cannot tell of x0 there, as ε cannot where the SNR is 0.
+
+    With ``times`` it is scaled so that its mean over the time steps that are drawn is 1, as it is for a flat loss. It
+    is the factor that is scaled, and not the weight in x0 space: a loss, and what a clip of its gradient sees, is as
+    large as the factor makes it, and a flat loss of v has an x0 weight of 32 on average.
+
+    Raises:
+        UserError: as :func:`named_weight`; or if a factor that is 0 wherever ``times`` draws has to be scaled.
     """
     double = {name: value.double() for name, value in schedule.items()}
     if weighting == FLAT:
         return torch.ones_like(double["sqrt_alpha"])
-    return named_weight(weighting, schedule) / slope_of_target(space, double).square()
+    weight = named_weight(weighting, schedule)
+    factor = torch.where(weight == 0, 0, weight / slope_of_target(space, double).square())
+    if times is None:
+        return factor
+    mean = factor @ torch.from_numpy(probabilities(times, double)).to(factor.device)
+    if mean == 0:
+        raise UserError(
+            f"weighting {weighting} is 0 wherever times {times} draws; nothing can scale it to a mean of 1"
+        )
+    return factor / mean
 
 
-def weight_in_x0_space(space: Parameterization, weighting: str, schedule: Mapping[str, Tensor]) -> Tensor:
+def weight_in_x0_space(
+    space: Parameterization, weighting: str, schedule: Mapping[str, Tensor], times: str | None = None
+) -> Tensor:
     """Return the weight on the squared x0 error that the choice amounts to, shape (T,), in fp64."""
     double = {name: value.double() for name, value in schedule.items()}
-    return multiplier(space, weighting, schedule) * slope_of_target(space, double).square()
+    return multiplier(space, weighting, schedule, times) * slope_of_target(space, double).square()
 
 
 @dataclass(frozen=True)
@@ -85,9 +117,10 @@ class Objective:
         loss_space: Parameterization,
         weighting: str,
         schedule: Mapping[str, Tensor],
+        times: str | None = None,
     ) -> "Objective":
-        """Build the objective of a variant on the schedule's device."""
-        return cls(target, loss_space, multiplier(loss_space, weighting, schedule).float(), schedule)
+        """Build the objective of a variant on the schedule's device; see :func:`multiplier`."""
+        return cls(target, loss_space, multiplier(loss_space, weighting, schedule, times).float(), schedule)
 
     def __call__(self, output: Tensor, x_0: Tensor, noise: Tensor, x_t: Tensor, timesteps: Tensor) -> Tensor:
         """Return the loss of each image, shape (B,): factor(t) times the mean squared error in the loss space.

@@ -1,6 +1,7 @@
 """Noise paths: x_t = a·x_0 + b·ε at the time steps t = 0 … T−1; ``workflow/paths/`` says what a and b are."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +23,8 @@ def make_schedule(
     """Build the mapping that both functions of a parameterization receive.
 
     Args:
-        diffusion: ``schedule`` (the path's name), ``timesteps`` (T), and what else the path's file reads.
+        diffusion: ``schedule`` (the path's name), ``timesteps`` (T), and what else the path's file reads; with
+            ``zero_terminal_snr`` the path is rescaled so that no image is left at t = T − 1.
         parameters: a variant's own constants (``sigma_data``, an angle, …), added as 0-d tensors; the path's file
             sees them too.
         dtype: of the tensors.
@@ -33,7 +35,8 @@ def make_schedule(
         parameters.
 
     Raises:
-        UserError: if the path's file is missing, fails, or gives no path from image to noise.
+        UserError: if the path's file is missing, fails, or gives no path from image to noise; or if it cannot be
+            rescaled.
     """
     a, b = _coefficients(diffusion, parameters or {})
     alphas_cumprod = (a**2).to(device, dtype)
@@ -83,7 +86,23 @@ def _coefficients(diffusion: Mapping[str, Any], parameters: Mapping[str, float])
     if len(rising):
         t = int(rising[0, 0])
         raise UserError(f"{file}: a/b does not fall from t = {t} to t = {t + 1}; noise must grow with t")
-    return a, b
+    return _without_image_at_the_end(a, b, file) if diffusion.get("zero_terminal_snr") else (a, b)
+
+
+def _without_image_at_the_end(a: Tensor, b: Tensor, file: Path) -> tuple[Tensor, Tensor]:
+    """Shift and stretch a: it ends at 0 and begins where it did (Lin et al. 2024, arXiv:2305.08891, algorithm 1).
+
+    There the variance is preserved, which gives b. On other paths nothing says what b should be.
+    """
+    if a[-1] == 0:
+        return a, b
+    if not preserves_variance(a, b):
+        raise UserError(
+            f"{file}: a is {a[-1].item():.3g} at t = {len(a) - 1} and a² + b² is not 1; diffusion.zero_terminal_snr "
+            "takes a path that preserves variance, or ends at a = 0 by itself"
+        )
+    a = (a - a[-1]) * a[0] / (a[0] - a[-1])
+    return a, (1 - a**2).sqrt()
 
 
 def at(schedule: Mapping[str, Tensor], timesteps: Tensor) -> tuple[Tensor, Tensor]:

@@ -92,7 +92,7 @@ def variant(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return everything that the parameterization ``name`` means, defaults filled in."""
     definition = config["parameterizations"].get(name) or {}
     target = definition.get("target", name)
-    return {
+    resolved = {
         "target": target,
         "loss_space": definition.get("loss_space", target),
         "weighting": definition.get("weighting", "constant"),
@@ -100,6 +100,8 @@ def variant(config: Mapping[str, Any], name: str) -> dict[str, Any]:
         "diffusion": variants.settings(config, name)["diffusion"],
         **({"uncertainty": True} if definition.get("uncertainty") else {}),  # else it is in no key
     }
+    # Only where it is asked for: the keys of variants of before there was such a field are what they were.
+    return {**resolved, "normalize_weight": True} if definition.get("normalize_weight") else resolved
 
 
 def parameterization_file(target: str) -> Path:

@@ -15,6 +15,9 @@ from targetwise.errors import UserError, in_one_line, nearest
 
 WORKFLOW = Path("workflow")
 
+#: A weighting may also be a table of numbers, which is read and not run.
+TABLE = ".csv"
+
 #: The functions that a file must define, by the folder that it is in.
 KINDS: dict[str, tuple[str, ...]] = {
     "parameterizations": ("compute_training_target", "predict_x0"),
@@ -66,24 +69,30 @@ class Source:
 
 
 def file_of(kind: str, name: str) -> Path:
-    """Return the path of the file that defines ``name``."""
-    return Path(WORKFLOW, kind, f"{name}.py")
+    """Return the path of the file that defines ``name``; of a weighting it may be a table."""
+    path = Path(WORKFLOW, kind, f"{name}.py")
+    table = path.with_suffix(TABLE)
+    return table if kind == "weightings" and table.is_file() else path
 
 
 def known(kind: str) -> list[str]:
     """Return the names of all files of a kind."""
-    return sorted(path.stem for path in (WORKFLOW / kind).glob("*.py"))
+    endings = [".py", TABLE] if kind == "weightings" else [".py"]
+    return sorted(path.stem for ending in endings for path in (WORKFLOW / kind).glob(f"*{ending}"))
 
 
 def require_known(kind: str, name: str, where: str, *built_in: str) -> None:
     """Make sure that a name of the configuration has a file, or is one of those ``built_in`` that need none.
 
     Raises:
-        UserError: naming the nearest one that there is.
+        UserError: naming the nearest one that there is; or if a weighting is both a formula and a table.
     """
     if name not in built_in and not file_of(kind, name).is_file():
         near = nearest(name, [*known(kind), *built_in])
         raise UserError(f"configuration: {where} is '{name}', but there is no {file_of(kind, name)}; {near}")
+    if known(kind).count(name) > 1:
+        table = file_of(kind, name)
+        raise UserError(f"configuration: {where} is '{name}', but there are {table.with_suffix('.py')} and {table}")
 
 
 def load(kind: str, name: str) -> Source:

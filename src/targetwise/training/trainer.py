@@ -18,7 +18,7 @@ from targetwise.compute.conditions import conditions, differences
 from targetwise.compute.device import autocast, compile_network, set_kernels, widen_output
 from targetwise.compute.distributed import ALONE, World
 from targetwise.data.store import Images
-from targetwise.diffusion.loss import Objective
+from targetwise.diffusion.loss import Objective, mean_under
 from targetwise.diffusion.network import build
 from targetwise.diffusion.parameterization import Parameterization, probe_output_channels
 from targetwise.diffusion.randomness import StepDraw, TrainingStreams
@@ -71,7 +71,7 @@ class Trainer:
         self.micro_batch = options["micro_batch"] or self.count
         self.schedule = make_schedule(variant["diffusion"], variant["parameters"], device=device)
         cpu_schedule = {name: value.cpu() for name, value in self.schedule.items()}
-        self.objective = Objective.of(target, loss_space, variant["weighting"], self.schedule)
+        self.objective = Objective.of(target, loss_space, variant["weighting"], self.schedule, mean_under(variant))
         self.out_channels = probe_output_channels(target, images.channels, images.size, cpu_schedule)
         self.model = build(
             specification["network"],
