@@ -21,7 +21,7 @@ OWNERS = {
     "dvc": {"dvc"},
     "snakemake": set(),
     "cleanfid": {"clean_fid", "inception"},
-    "matplotlib": {"svg", "figures"},
+    "matplotlib": {"svg", "figures", "figure"},
     "jinja2": {"page"},
 }
 
