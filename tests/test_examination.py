@@ -11,6 +11,7 @@ from PIL import Image
 
 from targetwise import cli, errors
 from targetwise.check import probing
+from targetwise.diffusion.loss import Objective
 from targetwise.diffusion.parameterization import load, load_file
 from targetwise.diffusion.schedule import make_schedule
 from targetwise.errors import UserError
@@ -102,6 +103,10 @@ def test_what_is_no_combination_of_noise_and_image_has_no_coefficients(write, ta
     assert probing.coefficients(load_file(write(target, "x_t")), SCHEDULE) is None, why
 
 
+def gradient(target, space, weighting):
+    return probing.gradient_at_start(Objective.of(load(target), load(space), weighting, SCHEDULE)).numpy()
+
+
 @pytest.mark.parametrize(
     ("target", "space", "weighting", "size"),
     [
@@ -119,7 +124,7 @@ def test_what_is_no_combination_of_noise_and_image_has_no_coefficients(write, ta
 )
 def test_the_gradient_at_the_start_is_that_of_the_closed_form(target, space, weighting, size):
     """For images of uniform noise in [-1, 1], whose variance is 1/3."""
-    found = probing.gradient_at_start(load(target), load(space), weighting, SCHEDULE).numpy()
+    found = gradient(target, space, weighting)
     ratio = found / size
     assert abs(ratio.mean() - 1) < 0.01  # 768 numbers at each of 1,000 steps
     assert np.abs(ratio - 1).max() < 0.15
@@ -127,7 +132,7 @@ def test_the_gradient_at_the_start_is_that_of_the_closed_form(target, space, wei
 
 def test_the_gradient_is_of_a_mean_over_all_blocks_of_channels():
     """So an output of two images has as large a gradient as one, each number of it."""
-    found = probing.gradient_at_start(load("two_head"), load("two_head"), "constant", SCHEDULE).numpy()
+    found = gradient("two_head", "two_head", "constant")
     np.testing.assert_allclose(found, 2 * math.sqrt((1 + 1 / 3) / 2), rtol=0.12)
 
 

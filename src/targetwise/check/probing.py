@@ -13,7 +13,7 @@ from targetwise.check.purity import enforced
 from targetwise.check.roundtrip import CHANNELS, IMAGES_PER_STEP, check, probing_images
 from targetwise.diffusion import parameterization
 from targetwise.diffusion.effective import Profile, described, effective_weight
-from targetwise.diffusion.loss import FLAT, Objective, weight_in_x0_space
+from targetwise.diffusion.loss import FLAT, Objective, mean_under, weight_in_x0_space
 from targetwise.diffusion.parameterization import Parameterization
 from targetwise.diffusion.schedule import Schedule, make_schedule
 from targetwise.diffusion.times import probabilities
@@ -30,7 +30,7 @@ def describe(target: Parameterization, loss_space: Parameterization, variant: Ma
     Args:
         target: the space the network predicts in.
         loss_space: the space its error is measured in.
-        variant: ``weighting``, ``diffusion`` and ``parameters``.
+        variant: as for :func:`targetwise.check.roundtrip.check`.
 
     Returns:
         ``coefficients``: p and q by time step, one pair for each block of as many channels as the image has, or None
@@ -38,9 +38,10 @@ def describe(target: Parameterization, loss_space: Parameterization, variant: Ma
         of a flat loss on each known output; ``paths``: for each known path what the check finds, or why it refuses.
     """
     schedule = make_schedule(variant["diffusion"], variant["parameters"], dtype=torch.float64)
+    objective = Objective.of(target, loss_space, variant["weighting"], schedule, mean_under(variant))
     return {
         "coefficients": coefficients(target, schedule),
-        "gradient_at_start": gradient_at_start(target, loss_space, variant["weighting"], schedule).tolist(),
+        "gradient_at_start": gradient_at_start(objective).tolist(),
         "known_objectives": known_objectives(variant["diffusion"]),
         "paths": {name: _on_path(target, loss_space, variant, name) for name in kinds.known("paths")},
     }
@@ -72,22 +73,20 @@ def coefficients(target: Parameterization, schedule: Schedule) -> list[dict[str,
     return [{"epsilon": of_noise.tolist(), "x_0": of_image.tolist()} for of_noise, of_image in found]
 
 
-def gradient_at_start(
-    target: Parameterization, loss_space: Parameterization, weighting: str, schedule: Schedule
-) -> Tensor:
+def gradient_at_start(objective: Objective) -> Tensor:
     """Return the size of the gradient that the network's output gets before it has learned anything, shape (T,).
 
     It is the root mean square, over images, of the loss's derivative by one number of the output, times how many
     numbers the loss is a mean of, at an output of 0. A flat loss of ε has 2 at every time step. Where the loss does
     not exist, as at b = 0 in another space than the target, it is NaN.
     """
-    x_0, noise, x_t, timesteps = probing_images(schedule)
-    truth = target.compute_training_target(x_0, noise, timesteps, schedule)
+    x_0, noise, x_t, timesteps = probing_images(objective.schedule)
+    truth = objective.target.compute_training_target(x_0, noise, timesteps, objective.schedule)
     output = torch.zeros_like(truth, requires_grad=True)
-    losses = Objective.of(target, loss_space, weighting, schedule)(output, x_0, noise, x_t, timesteps)
-    (gradient,) = torch.autograd.grad(losses.sum(), output)
-    numbers = loss_space.compute_training_target(x_0, noise, timesteps, schedule)[0].numel()
-    return numbers * gradient.view(-1, IMAGES_PER_STEP * truth[0].numel()).square().mean(dim=1).sqrt()
+    (gradient,) = torch.autograd.grad(objective(output, x_0, noise, x_t, timesteps).sum(), output)
+    compared = objective.loss_space.compute_training_target(x_0, noise, timesteps, objective.schedule)
+    size = gradient.view(-1, IMAGES_PER_STEP * truth[0].numel()).square().mean(dim=1).sqrt()
+    return compared[0].numel() * size
 
 
 def known_objectives(diffusion: Mapping[str, Any]) -> dict[str, Profile]:

@@ -252,7 +252,6 @@ def _require_use_of_output(target: Parameterization, gain: Tensor, schedule: Sch
     """Refuse an estimate that the network has no part in.
 
     A gain can be 0 because a target is so large that our small step is lost in rounding: twice the target is not.
-
     At single steps a gain of 0 is no fault: where a path has no noise, b = 0, x_t says what x_0 is, and a coarse type
     may round our small step away. Where there is noise, x_t does not suffice, so the round trip shows a mistake.
     """
@@ -291,7 +290,7 @@ def _judge(target: Parameterization, error: Tensor, gain: Tensor, dtype: torch.d
 
 
 def _ranges(steps: list[int]) -> list[list[int]]:
-    """Return [first, last] of each run of consecutive steps."""
+    """Return [first, last] of each run."""
     ranges: list[list[int]] = []
     for step in steps:
         if ranges and step == ranges[-1][1] + 1:

@@ -201,6 +201,8 @@ def _verdict(candidate: Candidate, found: Mapping[str, Any]) -> Iterator[str]:
     else:
         yield f"Well conditioned: an error of the output reaches x_0 at most {gain['largest']:.3g}-fold."
     yield from _uneven(np.nan_to_num(found["gradient_at_start"]))
+    if not found["objective"]["log_snr"]:
+        yield "What its objective asks for at each noise level is learned, and known only after a training."
     shares = {name: difference(found["objective"], each) for name, each in found["known_objectives"].items()}
     same = [name for name, share in shares.items() if share < SAME and name != found["target"]]
     if same:
