@@ -83,13 +83,13 @@ def widen_output(network: nn.Module, device: torch.device, options: Mapping[str,
     the number format would count against one target more than against another.
 
     Args:
-        network: its layer that was defined last is changed in place, no weight is.
+        network: its layer that was defined last, embeddings left out, is changed in place, no weight is.
         device: where it runs.
         options: the ``training`` section.
     """
     if not options["output_in_fp32"] or options["precision"][device.type] == "fp32":
         return
-    *_, last = network.modules()
+    *_, last = (layer for layer in network.modules() if not isinstance(layer, nn.Embedding))
 
     def forward(layer: nn.Module, features: Tensor) -> Any:
         with torch.autocast(device.type, enabled=False):
