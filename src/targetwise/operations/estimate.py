@@ -14,7 +14,7 @@ from targetwise.data import store
 from targetwise.errors import UserError
 from targetwise.operations import rates
 from targetwise.operations.disk import Disk, cells_of_a_scale, disk, image_shapes, reference_images
-from targetwise.recipe import variants
+from targetwise.recipe import labels, variants
 from targetwise.text import aligned, counted
 
 #: Seconds until a job has imported PyTorch and diffusers: CPU time on the 2-core machine of the first record.
@@ -194,17 +194,17 @@ def _scale(
     training_flops, sampling_flops, measuring, bounds = 0, 0, 0.0, 0.0
     for variant in order:
         own, network = variants.training(config, variant, name), variants.network(config, variant, name)
-        found = cost(network, channels, size)
+        found = cost(network, channels, size, labels.classes(config, variant))
         training_flops += own["steps"] * own["global_batch"] * found.training
         for index, options in enumerate(variants.samplings(config, variant).values()):
-            draw_flops = options["images"] * options["steps"] * found.forward
+            draw_flops = options["images"] * options["steps"] * labels.evaluations(options) * found.forward
             sample = draw_flops / sampling.flops_per_second if sampling else 0.0
             measure = options["images"] / metric.images_per_second + metric.seconds_per_distance if metric else 0.0
             sampling_flops += options["draws"] * draw_flops
             measuring += options["draws"] * measure
             if config["bounds"] and not index:  # the ceiling: one draw of an untrained network
                 bounds += sample + measure
-    first = cost(variants.network(config, order[0], name), channels, size)
+    first = cost(variants.network(config, order[0], name), channels, size, labels.classes(config, order[0]))
     return Scale(
         name=name,
         cells=cells_of_a_scale(config),

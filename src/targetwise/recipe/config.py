@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from targetwise.errors import UserError, nearest
-from targetwise.recipe import kinds, variants
+from targetwise.recipe import kinds, labels, variants
 from targetwise.recipe.schema import check_schema, read_yaml
 from targetwise.recipe.variants import merge, network_name
 
@@ -147,6 +147,8 @@ def _check_names(config: Config) -> None:
             )
         for each in variants.samplings(config, name).values():
             _check_diffusion(own["diffusion"], each, f"parameterizations.{name}: ")
+    for name in config["grid"]["parameterizations"]:
+        labels.check(config, name)
 
 
 def _check_parameterizations(config: Config) -> None:
@@ -221,7 +223,8 @@ def _check_network(config: Config, name: str, scale: str) -> None:
 
 
 def _check_levels(network: Mapping[str, Any], where: str) -> None:
-    if network_name(network) == "unet" and any(level >= len(network["channels"]) for level in network["attention"]):
+    is_unet = network_name(network) in ("unet", "conditional_unet")
+    if is_unet and any(level >= len(network["channels"]) for level in network["attention"]):
         raise UserError(
             f"configuration: {where}.attention is {network['attention']}, but the levels are "
             f"0 to {len(network['channels']) - 1}"

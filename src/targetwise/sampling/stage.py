@@ -98,6 +98,8 @@ def sample(
             "seconds": time.monotonic() - began,
             "environment": environment(),
         }
+        if "classes" in specification["data"]:
+            facts["labels"] = f"image i has label i mod {specification['data']['classes']}"
         write_json(kept.path(output.with_suffix(".json")), facts)
 
     job = f"sample-{output.parent.name}-{output.stem}"
