@@ -181,6 +181,20 @@ def test_a_sampler_costs_by_how_often_it_asks_the_network(write, sampler, evalua
     assert other.sampling == pytest.approx(usual.sampling * evaluations / 50)
 
 
+def test_a_guided_step_costs_two_evaluations_of_a_network_with_labels(write):
+    """Its weights are more by the embedding of eleven labels, which is no arithmetic."""
+    path = write(record())
+    told = {"scales": {"small": {"network": "conditional_unet"}}, "training": {"label_dropout": 0.1}}
+    (usual,), (plain,) = estimate(path).scales, estimate(path, **told).scales
+    assert plain.parameters == usual.parameters + 11 * 4 * 64 and plain.sampling == pytest.approx(usual.sampling)
+    for guidance, times in ((0, 1), (1, 1), (1.5, 2)):
+        (guided,) = estimate(path, **told, sampling={"guidance": guidance}).scales
+        assert guided.sampling == pytest.approx(times * plain.sampling)
+        assert guided.training == pytest.approx(plain.training)
+    more = estimate(path, **told).disk.total - estimate(path).disk.total
+    assert more >= 2 * 4 * 11 * 4 * 64
+
+
 def test_another_scale_costs_by_its_flops(write):
     found = estimate(write(record()), grid={"scales": ["small", "medium"]})
     small, medium = found.scales

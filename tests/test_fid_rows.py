@@ -175,10 +175,10 @@ def test_samples_that_are_not_finite_give_a_diverged_row_and_no_number(digits, t
     """As uint8 they would look like images."""
 
     class Denoiser:
-        image_shape, device, seed, load = (1, 8, 8), CPU, 0, staticmethod(lambda path: None)
+        image_shape, device, seed, classes, load = (1, 8, 8), CPU, 0, None, staticmethod(lambda path: None)
         variant, options = None, MappingProxyType({"precision": {"cpu": "fp32"}, "compile": {"cpu": False}})
 
-    def denoise(_, noise, options):
+    def denoise(_, noise, options, labels):
         images = torch.zeros_like(noise)
         images[-1, 0, 3, 3] = float("nan")
         return images

@@ -52,6 +52,7 @@ class Exact:
 
     def __init__(self, x_0, diffusion=LINEAR, seed=0):
         self.variant = {"diffusion": diffusion, "parameters": {}}
+        self.classes = None
         self.device = torch.device("cpu")
         self.image_shape = SHAPE
         self.seed = seed

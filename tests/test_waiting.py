@@ -21,6 +21,7 @@ from targetwise.metric import extractors, inception
 from targetwise.recipe import config as configuration
 from targetwise.sampling import denoiser as sampling
 from targetwise.sampling.denoiser import Denoiser, Sampler
+from targetwise.sampling.guidance import labels_of
 from targetwise.training.trainer import Trainer
 
 BATCH = 6
@@ -29,6 +30,7 @@ NETWORKS = {
     "mlp": {"network": "mlp", "width": 16, "layers": 1},
     "unet": {"network": "unet", "channels": [32, 32], "attention": [1], "layers_per_block": 1},
 }
+CONDITIONAL = {f"conditional_{name}": {**NETWORKS[name], "network": f"conditional_{name}"} for name in NETWORKS}
 VARIANTS = {
     "epsilon": {"target": "epsilon"},
     "v": {"target": "v"},
@@ -55,7 +57,7 @@ def specification(variant="v", network="mlp", **training):
         "training": {**plain, **training},
     }
     study = configuration.merge(EXAMPLE, overlay)
-    study["scales"]["tiny"] = NETWORKS[network]
+    study["scales"]["tiny"] = {**NETWORKS, **CONDITIONAL}[network]
     study = configuration.validate(study)
     (cell,) = cells.grid(study)
     return of_one_cell(study, cell)[cell.folder / "cell.json"]
@@ -98,6 +100,15 @@ def test_a_training_step_of_the_unet_does_not_wait(device, images, precision):
     with device.step():
         train(trainer)
     assert trainer.summarize()["loss"] > 0
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_training_step_with_labels_does_not_wait(device, images, network):
+    options = {"label_dropout": 0.4, "micro_batch": 4}
+    trainer = trainer_on(DEVICE, images, specification(network=f"conditional_{network}", **options))
+    with device.step():
+        train(trainer)
+    assert isinstance(trainer.labels, OnDevice) and trainer.summarize()["loss"] > 0
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -167,6 +178,18 @@ def test_a_step_of_a_sampler_does_not_wait(device, images, sampler, options):
 
 def test_a_step_of_sampling_from_the_unet_does_not_wait(device, images):
     assert isinstance(sample(device, denoiser_on(DEVICE, images, "unet"), "ddim"), OnDevice)
+
+
+@pytest.mark.parametrize("guidance", [{}, {"guidance": 2.0, "guidance_interval": [-2, 9], "guidance_rescale": 0.7}])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_guided_step_does_not_wait(device, images, network, guidance):
+    spec = specification("v", f"conditional_{network}", label_dropout=0.4)
+    denoiser = Denoiser(spec, images, load("v"), DEVICE)
+    way = Sampler(denoiser.variant, {**EXAMPLE["sampling"], "steps": 3, **guidance})
+    noise, labels = torch.randn(2, 1, 8, 8).to(DEVICE), labels_of(10, 0, 2, DEVICE)
+    with device.step():
+        found = sampling.denoise(denoiser, noise, way, labels)
+    assert isinstance(found, OnDevice) and found.isfinite().all()
 
 
 # --- the metric ----------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from targetwise.cells.grid import RESULTS, grid, sampling_file
 from targetwise.data.digests import declared
 from targetwise.errors import UserError
 from targetwise.files import read_json, write_json_if_changed
-from targetwise.recipe import variants
+from targetwise.recipe import labels, variants
 from targetwise.recipe.config import variant
 
 #: One number per stage, raised by hand when its numerics change, so that what is older is made again, and nothing
@@ -47,6 +47,7 @@ def specifications(config: Mapping[str, Any]) -> dict[Path, dict[str, Any]]:
         for sampler, options in variants.samplings(config, name).items():
             decisive = variants.decisive("sampling", options)
             files[sampling_file(study, name, sampler)] = {"protocol": PROTOCOL["sampling"], **decisive}
+    told = {name: labels.specified(config, name) for name in resolved}
     of_all_seeds = {
         (name, scale): {
             "network": variants.network(config, name, scale),
@@ -65,7 +66,11 @@ def specifications(config: Mapping[str, Any]) -> dict[Path, dict[str, Any]]:
                 "seed": cell.seed,
             },
             "variant": resolved[cell.parameterization],
-            "data": {**settings[cell.parameterization]["data"], "train_sha256": declared(dataset, "train")},
+            "data": {
+                **settings[cell.parameterization]["data"],
+                "train_sha256": declared(dataset, "train"),
+                **told[cell.parameterization],
+            },
             **of_all_seeds[cell.parameterization, cell.scale],
         }
     return files

@@ -160,7 +160,7 @@ def _schedule(variant: Mapping[str, Any], dtype: torch.dtype) -> Schedule:
     return make_schedule(variant["diffusion"], variant["parameters"], dtype=dtype)
 
 
-def probing_images(schedule: Schedule) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def probing_images(schedule: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return x_0 in [-1, 1], ε, x_t and t for some images at every time step, always the same ones."""
     T, dtype = len(schedule["sqrt_alpha"]), schedule["sqrt_alpha"].dtype
     generator = torch.Generator().manual_seed(0)

@@ -2,6 +2,8 @@
 
 import os
 import platform
+import resource
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,13 +85,13 @@ def widen_output(network: nn.Module, device: torch.device, options: Mapping[str,
     the number format would count against one target more than against another.
 
     Args:
-        network: its layer that was defined last is changed in place, no weight is.
+        network: its layer that was defined last, embeddings left out, is changed in place, no weight is.
         device: where it runs.
         options: the ``training`` section.
     """
     if not options["output_in_fp32"] or options["precision"][device.type] == "fp32":
         return
-    *_, last = network.modules()
+    *_, last = (layer for layer in network.modules() if not isinstance(layer, nn.Embedding))
 
     def forward(layer: nn.Module, features: Tensor) -> Any:
         with torch.autocast(device.type, enabled=False):
@@ -160,3 +162,11 @@ def _use_deterministic_algorithms(value: bool) -> None:
     # PyTorch's own function imports its compiler, which takes seconds.
     if torch.are_deterministic_algorithms_enabled() != value:
         torch.use_deterministic_algorithms(value)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most bytes that were in use at a time so far: on a GPU, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -51,7 +51,7 @@ def _digits(name: str, definition: Mapping[str, Any]) -> Arrays:
     for split, declared in digests.DIGITS.items():
         found = sha256_of_array(arrays[split])
         if found != declared:
-            raise UserError(f"dataset {name}: the {split} images have SHA-256 {found}, but {declared} is declared")
+            raise UserError(f"dataset {name}: its {split} has SHA-256 {found}, but {declared} is declared")
     return arrays
 
 

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-#: Images (N, 8, 8, 1) uint8.
+#: Images (N, 8, 8, 1) uint8 and labels (N,) int64 little-endian.
 DIGITS = {
     "train": "42845a0898d3457485f183d689d06a74c786b4147c0d865f5e497ad7a7cf6cce",
     "test": "5c4618af8e2397fe49dbc90dcde9d6a352448afc9fdfffa031d0ee31c01d0b41",
+    "train_labels": "4c5f522a3cd3ed94754f49266cf347c71f3c10b01960f3236396699c66e8db5c",
+    "test_labels": "1fc4c6fd574ebdf5dc9ce8056b9bb7e2a0710290f1259daef2beac54518ce4c0",
 }
 
 #: Images (N, 32, 32, 3) uint8 and labels (N,) int64 little-endian, in the canonical order.
@@ -19,13 +21,16 @@ CIFAR10 = {
 
 KNOWN: dict[str, Mapping[str, str]] = {"digits": DIGITS, "cifar10": CIFAR10}
 
+#: How many classes a kind of data set has, labelled from 0; a kind that is not here has no labels.
+CLASSES = {"digits": 10, "cifar10": 10}
+
 
 def declared(definition: Mapping[str, Any], split: str) -> str | None:
-    """Return the digest that the images of a split must have; None where only the user knows them.
+    """Return the digest that the images of a split, or its labels, must have; None where only the user knows them.
 
     Args:
         definition: an entry of the configuration's ``datasets``.
-        split: ``train`` or ``test``.
+        split: ``train``, ``test``, ``train_labels`` or ``test_labels``.
     """
     known = KNOWN.get(definition["kind"])
     return known[split] if known else None

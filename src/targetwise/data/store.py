@@ -93,7 +93,7 @@ def prepared_digest(name: str, root: Path = ROOT) -> str:
 
 
 def training_images(specification: Mapping[str, Any], root: Path = ROOT) -> Images:
-    """Load the images that a cell is trained on.
+    """Load the images that a cell is trained on, with the labels that a class-conditional one is told.
 
     Args:
         specification: the content of ``cell.json``.
@@ -107,6 +107,12 @@ def training_images(specification: Mapping[str, Any], root: Path = ROOT) -> Imag
     if declared is not None and images.digest != declared:
         raise UserError(
             f"{root / name} holds other images: its training split has SHA-256 {images.digest}, but {declared} is "
+            f"declared for {name}; {remedy(root / name / 'dataset.npz')}"
+        )
+    labels, found = specification["data"].get("labels_sha256"), sha256_of_array(images.labels)
+    if labels not in (None, found):
+        raise UserError(
+            f"{root / name} holds other labels: those of its training split have SHA-256 {found}, but {labels} is "
             f"declared for {name}; {remedy(root / name / 'dataset.npz')}"
         )
     return images

@@ -11,7 +11,7 @@ from targetwise.recipe import kinds
 from targetwise.recipe.variants import network_name
 
 if TYPE_CHECKING:  # seconds, which a cost that was counted before does not need
-    from torch import nn
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -23,16 +23,17 @@ class Cost:
     training: int
 
 
-def cost(scale: Mapping[str, Any], channels: int, image_size: int) -> Cost:
+def cost(scale: Mapping[str, Any], channels: int, image_size: int, classes: int | None = None) -> Cost:
     """Return what a scale costs; counted once, and then kept in the user's cache, because the libraries take seconds.
 
     Args:
         scale: an entry of ``scales``.
         channels: of the images, and of the output.
         image_size: height and width in pixels.
+        classes: that the network is told of; None where it sees no labels.
     """
     file = kinds.file_of("networks", network_name(scale))
-    key = sha256_of_json([dict(scale), channels, image_size, sha256_of_file(file), versions()])
+    key = sha256_of_json([dict(scale), channels, image_size, classes, sha256_of_file(file), versions()])
     path = cache() / "costs" / f"{key}.json"
     known = read_whole(path)
     if known is not None:
@@ -42,14 +43,15 @@ def cost(scale: Mapping[str, Any], channels: int, image_size: int) -> Cost:
     from targetwise.diffusion.network import build
 
     with torch.device("meta"):
-        network = build(scale, in_channels=channels, out_channels=channels, image_size=image_size, seed=0)
-        found = count(network, channels, image_size)
+        sizes = {"in_channels": channels, "out_channels": channels, "image_size": image_size}
+        network = build(scale, **sizes, seed=0, classes=classes)
+        found = count(network, channels, image_size, *([] if classes is None else [torch.tensor([0])]))
     with suppress(OSError):  # it is only kept to save time
         write_json(path, asdict(found))
     return found
 
 
-def count(network: "nn.Module", channels: int, image_size: int) -> Cost:
+def count(network: "nn.Module", channels: int, image_size: int, *labels: "Tensor") -> Cost:
     """Return what a network costs, by PyTorch's own counter: matrix products and convolutions, attention's included.
 
     On the device ``meta`` nothing is computed, so a network of any size takes a second. On a real CPU the same
@@ -59,14 +61,15 @@ def count(network: "nn.Module", channels: int, image_size: int) -> Cost:
         network: on the default device.
         channels: of the images.
         image_size: height and width in pixels.
+        labels: of one image, (1,), for a network that takes labels.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     image, timestep = torch.empty(1, channels, image_size, image_size), torch.empty(1)
     with FlopCounterMode(display=False) as forward, torch.no_grad():
-        network(image, timestep)
+        network(image, timestep, *labels)
     with FlopCounterMode(display=False) as training:
-        network(image, timestep).sum().backward()
+        network(image, timestep, *labels).sum().backward()
     parameters = sum(parameter.numel() for parameter in network.parameters())
     return Cost(parameters, forward.get_total_flops(), training.get_total_flops())

@@ -12,8 +12,18 @@ from targetwise.recipe import kinds
 from targetwise.recipe.variants import network_name
 
 
-def build(scale: Mapping[str, Any], *, in_channels: int, out_channels: int, image_size: int, seed: int) -> nn.Module:
+def build(
+    scale: Mapping[str, Any],
+    *,
+    in_channels: int,
+    out_channels: int,
+    image_size: int,
+    seed: int,
+    classes: int | None = None,
+) -> nn.Module:
     """Build a network with the initial weights of ``seed``, a function (B, C, H, W), (B,) → (B, C', H, W).
+
+    A class-conditional one takes labels as well, (B,) int64 in 0 … K, where K stands for no label.
 
     The weights are drawn on the CPU from the seed alone, so all parameterizations of one seed with the same number
     of output channels start alike.
@@ -24,6 +34,7 @@ def build(scale: Mapping[str, Any], *, in_channels: int, out_channels: int, imag
         out_channels: C' of the target.
         image_size: height and width in pixels.
         seed: of the initial weights.
+        classes: K; None for a network that sees no labels.
 
     Raises:
         UserError: if there is no such file, or its options do not fit one another or the images.
@@ -33,18 +44,22 @@ def build(scale: Mapping[str, Any], *, in_channels: int, out_channels: int, imag
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         sizes = {"in_channels": in_channels, "out_channels": out_channels, "image_size": image_size}
-        network: nn.Module = source.call("build", options, **sizes)
-        _require_shape(network, kinds.file_of("networks", source.name), **sizes)
+        told = {} if classes is None else {"classes": classes}
+        network: nn.Module = source.call("build", options, **sizes, **told)
+        labels = [] if classes is None else [torch.tensor([classes])]
+        _require_shape(network, labels, kinds.file_of("networks", source.name), **sizes)
     return network
 
 
 @torch.no_grad()
-def _require_shape(network: nn.Module, file: Path, *, in_channels: int, out_channels: int, image_size: int) -> None:
+def _require_shape(
+    network: nn.Module, labels: list[Tensor], file: Path, *, in_channels: int, out_channels: int, image_size: int
+) -> None:
     """Try a network on one image: a wrong shape would be broadcast by the loss, and trained with."""
     image, wanted = torch.zeros(1, in_channels, image_size, image_size), (1, out_channels, image_size, image_size)
     training = network.training
     try:
-        output = network.eval()(image, torch.zeros(1, dtype=torch.int64))
+        output = network.eval()(image, torch.zeros(1, dtype=torch.int64), *labels)
     except Exception as error:
         raise UserError(f"{file}: the network fails: {in_one_line(error)}") from error
     finally:

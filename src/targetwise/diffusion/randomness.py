@@ -52,6 +52,7 @@ class StepDraw:
     flips: np.ndarray  # (B,) bool
     timesteps: np.ndarray  # (B,) int64 in 0 … T−1
     noise: np.ndarray  # (B, C, H, W) fp32, standard normal
+    unlabelled: np.ndarray | None = None  # (B,) bool, whose label is dropped; None where the network sees no labels
 
 
 class TrainingStreams:
@@ -69,8 +70,12 @@ class TrainingStreams:
         draw_times: Callable[[np.random.Generator, int], np.ndarray],
         image_shape: tuple[int, int, int],
         horizontal_flip: bool,
+        label_dropout: float | None = None,
     ) -> None:
-        """Fix what is drawn: N ``images`` of shape (C, H, W), a batch of ``global_batch``, t by ``draw_times``."""
+        """Fix what is drawn: N ``images`` of shape (C, H, W), a batch of ``global_batch``, t by ``draw_times``.
+
+        A label is dropped with probability ``label_dropout``; None where the network sees no labels.
+        """
         if global_batch > images:
             raise ValueError(f"a batch of {global_batch} cannot be drawn from {images} images")
         self.seed = seed
@@ -79,6 +84,7 @@ class TrainingStreams:
         self.draw_times = draw_times
         self.image_shape = image_shape
         self.horizontal_flip = horizontal_flip
+        self.label_dropout = label_dropout
         # Threads draw steps ahead, across the border of two epochs too.
         self._permutation = lru_cache(maxsize=2)(lambda epoch: stream("epoch", seed, epoch).permutation(images))
 
@@ -97,12 +103,20 @@ class TrainingStreams:
             flips[first:stop],
             timesteps[first:stop],
             self._noise(step, first, stop),
+            self._unlabelled(step, first, stop),
         )
 
     def _batch(self, step: int) -> np.ndarray:
         epoch, position = divmod(step, self.images // self.global_batch)
         permutation: np.ndarray = self._permutation(epoch)
         return permutation[position * self.global_batch : (position + 1) * self.global_batch]
+
+    def _unlabelled(self, step: int, first: int, stop: int) -> np.ndarray | None:
+        if self.label_dropout is None:
+            return None
+        # A stream of its own, so that a class-conditional training sees the images and noise of one that is not.
+        chosen: np.ndarray = stream("label", self.seed, step).random(self.global_batch) < self.label_dropout
+        return chosen[first:stop]
 
     def _noise(self, step: int, first: int, stop: int) -> np.ndarray:
         return _noise_in_blocks("noise", (self.seed, step), first, stop, self.image_shape)

@@ -7,7 +7,7 @@ from typing import Any
 
 from targetwise.data import store
 from targetwise.files import read_json
-from targetwise.recipe import variants
+from targetwise.recipe import labels, variants
 from targetwise.training.power import SNAPSHOTS
 
 #: Shapes (N, H, W, C) of the data sets that are known before they are prepared.
@@ -59,10 +59,10 @@ def disk(config: Mapping[str, Any], shapes: Mapping[str, list[int]], training_at
 
     _, height, width, channels = shapes["train"]
     axes = config["grid"]
-    weights = {
-        (name, scale): FP32_BYTES * cost(variants.network(config, name, scale), channels, height).parameters
-        for name, scale in product(axes["parameterizations"], axes["scales"])
-    }
+    weights = {}
+    for name, scale in product(axes["parameterizations"], axes["scales"]):
+        found = cost(variants.network(config, name, scale), channels, height, labels.classes(config, name))
+        weights[name, scale] = FP32_BYTES * found.parameters
     stored = {name: len(variants.settings(config, name)["training"].get("ema_power", ())) for name, _ in weights}
     images_of = {
         name: sum(options["draws"] * options["images"] for options in variants.samplings(config, name).values())

@@ -14,7 +14,7 @@ from targetwise.data import store
 from targetwise.errors import UserError
 from targetwise.operations import rates
 from targetwise.operations.disk import Disk, cells_of_a_scale, disk, image_shapes, reference_images
-from targetwise.recipe import kinds, variants
+from targetwise.recipe import kinds, labels, variants
 from targetwise.recipe.config import variant
 from targetwise.recipe.samplings import further_arguments
 from targetwise.text import aligned, counted
@@ -196,17 +196,18 @@ def _scale(
     training_flops, sampling_flops, measuring, bounds = 0, 0, 0.0, 0.0
     for each in order:
         own, network = variants.training(config, each, name), variants.network(config, each, name)
-        found = cost(network, channels, size)
+        found = cost(network, channels, size, labels.classes(config, each))
         training_flops += own["steps"] * own["global_batch"] * found.training
         for index, options in enumerate(variants.samplings(config, each).values()):
-            draw_flops = options["images"] * _evaluations(config, each, options) * found.forward
+            evaluations = _evaluations(config, each, options) * labels.evaluations(options)
+            draw_flops = options["images"] * evaluations * found.forward
             sample = draw_flops / sampling.flops_per_second if sampling else 0.0
             measure = options["images"] / metric.images_per_second + metric.seconds_per_distance if metric else 0.0
             sampling_flops += options["draws"] * draw_flops
             measuring += options["draws"] * measure
             if config["bounds"] and not index:  # the ceiling: one draw of an untrained network
                 bounds += sample + measure
-    first = cost(variants.network(config, order[0], name), channels, size)
+    first = cost(variants.network(config, order[0], name), channels, size, labels.classes(config, order[0]))
     return Scale(
         name=name,
         cells=cells_of_a_scale(config),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from targetwise.errors import UserError, nearest
-from targetwise.recipe import kinds, variants
+from targetwise.recipe import kinds, labels, variants
 from targetwise.recipe.samplings import check_sampling
 from targetwise.recipe.schema import check_schema, read_yaml
 from targetwise.recipe.variants import merge, network_name
@@ -155,6 +155,8 @@ def _check_names(config: Config) -> None:
                 from targetwise.training.power import require_stored  # NumPy, which few configurations need
 
                 require_stored(own["training"], each["ema_length"], f"parameterizations.{name}: ")
+    for name in config["grid"]["parameterizations"]:
+        labels.check(config, name)
 
 
 def _check_parameterizations(config: Config) -> None:
@@ -229,7 +231,8 @@ def _check_network(config: Config, name: str, scale: str) -> None:
 
 
 def _check_levels(network: Mapping[str, Any], where: str) -> None:
-    if network_name(network) == "unet" and any(level >= len(network["channels"]) for level in network["attention"]):
+    is_unet = network_name(network) in ("unet", "conditional_unet")
+    if is_unet and any(level >= len(network["channels"]) for level in network["attention"]):
         raise UserError(
             f"configuration: {where}.attention is {network['attention']}, but the levels are "
             f"0 to {len(network['channels']) - 1}"

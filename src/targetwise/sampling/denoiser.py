@@ -7,6 +7,7 @@ training seed, so image i of two parameterizations can be compared side by side.
 import math
 import sys
 from collections.abc import Mapping
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,6 +33,7 @@ from targetwise.jobs.parts import Parts
 from targetwise.progress import Progress
 from targetwise.recipe import kinds
 from targetwise.recipe.samplings import further_arguments
+from targetwise.sampling.guidance import guided, labels_of
 from targetwise.training.averages import read_weights
 
 #: Images at a time where no number is given.
@@ -40,6 +42,9 @@ BATCH = 500
 
 class Denoiser:
     """A network with the parameterization that reads x0 from its output."""
+
+    #: K of a class-conditional network.
+    classes: int | None = None
 
     def __init__(
         self, specification: Mapping[str, Any], images: Images, target: Parameterization, device: torch.device
@@ -52,6 +57,7 @@ class Denoiser:
         self.target = target
         self.device = device
         self.image_shape = (images.channels, images.size, images.size)
+        self.classes = specification["data"].get("classes")
         schedule = make_schedule(self.variant["diffusion"], self.variant["parameters"])
         self.schedule = {name: value.to(device) for name, value in schedule.items()}
         self.model = build(
@@ -60,6 +66,7 @@ class Denoiser:
             out_channels=probe_output_channels(target, images.channels, images.size, schedule),
             image_size=images.size,
             seed=self.seed,
+            classes=self.classes,
         ).to(device)
         if self.options["channels_last"]:
             self.model = self.model.to(memory_format=torch.channels_last)
@@ -85,14 +92,21 @@ class Denoiser:
             raise UserError(f"{path} does not fit the network of {self.name}: {found}")
         self.model.load_state_dict(weights)
 
-    def x_0(self, x_t: Tensor, timesteps: Tensor, *, widen_output: bool = True) -> Tensor:
-        """Return the estimate of x_0; ``x_t`` (B, C, H, W) fp32, ``timesteps`` (B,) int64.
+    def x_0(
+        self, x_t: Tensor, timesteps: Tensor, labels: Tensor | None = None, *, widen_output: bool = True
+    ) -> Tensor:
+        """Return the estimate of x_0; ``x_t`` (B, C, H, W) fp32, ``timesteps`` and ``labels`` (B,) int64.
+
+        Without labels, a class-conditional network is told that there is none.
 
         It is of fp32, unless ``widen_output`` is false: then of the type that autocast gave the network's output, or
         of fp32, as the parameterization's arithmetic with the fp32 ``x_t`` and schedule decides.
         """
+        told = (
+            [] if self.classes is None else [torch.full_like(timesteps, self.classes) if labels is None else labels]
+        )
         with kernels(self.options), autocast(self.device, self.options["precision"]):
-            output = self.model(x_t, timesteps)
+            output = self.model(x_t, timesteps, *told)
         # A copy in any case: the next call may write where this one did, and a sampler may remember this estimate.
         output = output.to(torch.float32 if widen_output else output.dtype, copy=True)
         return self.target.predict_x0(output, x_t, timesteps, self.schedule)
@@ -130,8 +144,16 @@ class Sampler:
 
 
 @torch.inference_mode()
-def denoise(denoiser: Denoiser, noise: Tensor, sampler: Sampler, draw: int = 0, first: int = 0) -> Tensor:
-    """Run a sampler from ``noise`` (B, C, H, W) of variance 1 to images of nominal range [-1, 1].
+def denoise(
+    denoiser: Denoiser,
+    noise: Tensor,
+    sampler: Sampler,
+    labels: Tensor | None = None,
+    *,
+    draw: int = 0,
+    first: int = 0,
+) -> Tensor:
+    """Run a sampler from ``noise`` (B, C, H, W) of variance 1 to images of nominal range [-1, 1], of given labels.
 
     Its ``step(x_t, x_0, now, then, memory)`` receives the estimate of x_0, clipped if the options say so, and what it
     asks for by name: ``denoise``, to estimate at another point as well; ``noise``, that of this step for the samples
@@ -144,7 +166,8 @@ def denoise(denoiser: Denoiser, noise: Tensor, sampler: Sampler, draw: int = 0, 
         if point.t < 0:
             raise ValueError("where there is no noise, the network cannot be asked")
         timesteps = torch.full((len(x),), point.t, dtype=torch.int64, device=x.device)
-        x_0 = denoiser.x_0(x, timesteps, widen_output=options["widen_output"])
+        answer = partial(denoiser.x_0, x, timesteps, widen_output=options["widen_output"])
+        x_0 = answer() if labels is None else guided(answer, labels, point, options)
         if options["clip"]:
             clipped = x_0.clamp(-1, 1)
             if not options["clipped_epsilon"]:
@@ -226,9 +249,11 @@ def draw_images(
                 parts.append(levels)
                 progress.skip(count)
                 continue
+            labels = labels_of(denoiser.classes, first, count, denoiser.device)
             noise = sampling_noise(options["seed"], denoiser.seed, draw, first, count, denoiser.image_shape)
             try:
-                images = denoise(denoiser, torch.from_numpy(noise).to(denoiser.device), sampler, draw, first)
+                start = torch.from_numpy(noise).to(denoiser.device)
+                images = denoise(denoiser, start, sampler, labels, draw=draw, first=first)
             except torch.OutOfMemoryError:
                 if batch == 1:
                     raise

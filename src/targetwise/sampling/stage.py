@@ -19,6 +19,7 @@ from targetwise.jobs.kept import Kept
 from targetwise.jobs.once import once
 from targetwise.jobs.parts import Parts
 from targetwise.provenance import environment
+from targetwise.recipe import labels
 from targetwise.sampling.denoiser import BATCH, Denoiser, draw_images, evaluations
 from targetwise.training.formats import settled
 
@@ -91,7 +92,7 @@ def sample(
             "status": status,
             "reason": reason,
             "sampling": options,
-            "evaluations": evaluations(specification["variant"], options),
+            "evaluations": evaluations(specification["variant"], options) * labels.evaluations(options),
             "sources": sources,
             "device": device.type if device else None,
             "processes": world.size,
@@ -99,6 +100,8 @@ def sample(
             "seconds": time.monotonic() - began,
             "environment": environment(),
         }
+        if "classes" in specification["data"]:
+            facts["labels"] = f"image i has label i mod {specification['data']['classes']}"
         write_json(kept.path(output.with_suffix(".json")), facts)
 
     job = f"sample-{output.parent.name}-{output.stem}"

@@ -1,8 +1,6 @@
 """One cell's model, EMA and optimizer, advanced step by step without waiting for the device."""
 
 import math
-import resource
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -15,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from targetwise.compute.conditions import conditions, differences
-from targetwise.compute.device import autocast, compile_network, set_kernels, widen_output
+from targetwise.compute.device import autocast, compile_network, peak_memory, set_kernels, widen_output
 from targetwise.compute.distributed import ALONE, World
 from targetwise.data.store import Images
 from targetwise.diffusion.loss import Objective, mean_under
@@ -73,12 +71,14 @@ class Trainer:
         cpu_schedule = {name: value.cpu() for name, value in self.schedule.items()}
         self.objective = Objective.of(target, loss_space, variant["weighting"], self.schedule, mean_under(variant))
         self.out_channels = probe_output_channels(target, images.channels, images.size, cpu_schedule)
+        self.classes = specification["data"].get("classes")
         self.model = build(
             specification["network"],
             in_channels=images.channels,
             out_channels=self.out_channels,
             image_size=images.size,
             seed=specification["cell"]["seed"],
+            classes=self.classes,
         ).to(device)
         if options["channels_last"]:
             self.model = self.model.to(memory_format=torch.channels_last)
@@ -107,6 +107,7 @@ class Trainer:
                 f"training.global_batch is {options['global_batch']}; it must be at most "
                 f"{counted(len(self.data), 'image')}, which is all there is to train on"
             )
+        self.labels = torch.from_numpy(images.labels).to(device)
         self.streams = TrainingStreams(
             specification["cell"]["seed"],
             images=len(self.data),
@@ -114,6 +115,7 @@ class Trainer:
             draw_times=draws_of(variant["diffusion"]["times"], cpu_schedule),
             image_shape=(images.channels, images.size, images.size),
             horizontal_flip=specification["data"]["horizontal_flip"],
+            label_dropout=options.get("label_dropout"),
         )
         self.conditions = conditions(device, options, world)
         self.continued: list[dict[str, Any]] = []
@@ -130,21 +132,24 @@ class Trainer:
     def advance(self, draw: StepDraw) -> None:
         """Take one optimizer step; nothing waits for the device."""
         arrays = draw.indices, draw.flips, draw.timesteps, draw.noise
-        row = self.take(*map(self._to_device, arrays))
+        told = [] if draw.unlabelled is None else [draw.unlabelled]
+        row = self.take(*map(self._to_device, [*arrays, *told]))
         self.window[self.step % len(self.window)].copy_(row)
         self.step += 1
         if self.world.is_main:
             self.averages.keep(self.step)
 
-    def _take(self, indices: Tensor, flips: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
+    def _take(self, indices: Tensor, flips: Tensor, timesteps: Tensor, noise: Tensor, *unlabelled: Tensor) -> Tensor:
         """Take one optimizer step and return its row of the window."""
         x_0 = self._images(indices, flips)
+        labels = [self.labels[indices].masked_fill(dropped, self.classes) for dropped in unlabelled]
         self.optimizer.zero_grad(set_to_none=True)
         losses = []
         for first in range(0, self.count, self.micro_batch):
             part = slice(first, first + self.micro_batch)
             is_last = first + self.micro_batch >= self.count
-            losses.append(self._accumulate(x_0[part], noise[part], timesteps[part], exchange=is_last))
+            told = [each[part] for each in labels]
+            losses.append(self._accumulate(x_0[part], noise[part], timesteps[part], *told, exchange=is_last))
         if self.uncertainty:
             self.uncertainty.exchange(self.world)
         self.scaler.unscale_(self.optimizer)
@@ -183,7 +188,7 @@ class Trainer:
             "images_per_second": (self.step - self.window_first)
             * self.options["global_batch"]
             / (now - self.window_began),
-            "memory_peak_bytes": torch.cuda.max_memory_allocated() if self.device.type == "cuda" else _peak_memory(),
+            "memory_peak_bytes": peak_memory(self.device),
             "time": time.time(),
         }
         bad = (~losses.isfinite()).nonzero().flatten()
@@ -264,7 +269,7 @@ class Trainer:
         compile_network(network, self.device, self.options)
         return network
 
-    def _accumulate(self, x_0: Tensor, noise: Tensor, timesteps: Tensor, *, exchange: bool) -> Tensor:
+    def _accumulate(self, x_0: Tensor, noise: Tensor, timesteps: Tensor, *labels: Tensor, exchange: bool) -> Tensor:
         """Add the gradient of some images to the step's, and return their losses, shape (B,)."""
         x_t = add_noise(x_0, noise, timesteps, self.schedule)
         if self.options["channels_last"]:
@@ -272,7 +277,7 @@ class Trainer:
         waits = isinstance(self.network, DistributedDataParallel) and not exchange
         with cast(DistributedDataParallel, self.network).no_sync() if waits else nullcontext():
             with autocast(self.device, self.options["precision"]):
-                output = self.network(x_t, timesteps)
+                output = self.network(x_t, timesteps, *labels)
             losses = self.objective(output.float(), x_0, noise, x_t, timesteps)
             minimized = self.uncertainty(losses, timesteps) if self.uncertainty else losses
             self.scaler.scale(minimized.sum() / self.count).backward()
@@ -290,8 +295,3 @@ def _number(value: Tensor) -> float | None:
     """Return a JSON number; what is not finite is null."""
     number = float(value)
     return number if math.isfinite(number) else None
-
-
-def _peak_memory() -> int:
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
