@@ -539,3 +539,20 @@ def test_reading_the_configuration_imports_nothing_heavy():
 def test_a_parameter_cannot_hide_the_schedule_for_whoever_skips_the_configuration():
     with pytest.raises(ValueError, match="hide"):
         make_schedule(LINEAR, {"sqrt_alpha": 1.0}, dtype=torch.float64)
+
+
+def test_sigma_data_may_be_measured_and_no_other_constant(project):
+    """What is recorded is the number: 0.7526 is the deviation of scikit-learn's digits scaled to [-1, 1]."""
+    digits = project / "config/digits.yaml"
+    loaded = configuration.load([digits])
+    assert configuration.variant(loaded, "edm_f")["parameters"] == {"sigma_data": pytest.approx(0.7526, abs=5e-5)}
+    assert loaded["parameterizations"]["edm_f"]["parameters"] == {"sigma_data": "measured"}
+    for parameters, said in (
+        ("sigma_data: mesured", "sigma_data is 'mesured'; it must be a number, or measured"),
+        ("angle: measured", "angle is 'measured'; it must be a finite number"),
+        ("sigma_data: true", "sigma_data is True; it must be"),
+    ):
+        text = f"parameterizations: {{mine: {{target: edm_f, parameters: {{{parameters}}}}}}}"
+        (project / "edit.yaml").write_text(text)
+        with pytest.raises(UserError, match=said):
+            configuration.load([digits, project / "edit.yaml"])

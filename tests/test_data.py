@@ -1,6 +1,8 @@
 """Data sets on disk, and the kind that is a folder of one's own images."""
 
 import json
+import statistics
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,7 +51,7 @@ def test_manifest_tells_nothing_that_could_change(tmp_path, capsys):
     """Snakemake compares it; where the images came from is in the log."""
     store.prepare("digits", {"kind": "digits"}, tmp_path)
     manifest = read_json(tmp_path / "manifest.json")
-    assert set(manifest) == {"dataset", "kind", "file_sha256", "splits"}
+    assert set(manifest) == {"dataset", "kind", "file_sha256", "pixel_deviation", "splits"}
     assert set(manifest["splits"]["train"]) == {"shape", "sha256", "labels_sha256"}
 
 
@@ -70,6 +72,36 @@ def test_own_images_prepare_and_load(folder, tmp_path):
     store.prepare("own", own(folder), tmp_path / "made")
     assert store.load(tmp_path / "made", "train").images.shape == (8, 8, 8, 3)
     assert read_json(tmp_path / "made/manifest.json")["kind"] == "images"
+
+
+def test_sigma_data_is_measured_on_the_training_images(folder, tmp_path, monkeypatch):
+    """Those of known data sets are constants, so that nothing must be prepared to plan a study."""
+    monkeypatch.chdir(tmp_path)
+    store.prepare("digits", {"kind": "digits"}, Path("data/digits"))
+    train = store.load(Path("data/digits"), "train")
+    expected = statistics.pstdev((train.images.ravel().astype(float) / 127.5 - 1).tolist())
+    assert read_json(Path("data/digits/manifest.json"))["pixel_deviation"] == pytest.approx(expected, rel=1e-9)
+    assert digests.pixel_deviation("digits", {"kind": "digits"}) == pytest.approx(expected, rel=1e-12)
+
+    with pytest.raises(UserError, match=r"`snakemake --cores 1 --force -- data/own/manifest\.json` does it"):
+        digests.pixel_deviation("own", own(folder))
+    store.prepare("own", own(folder), Path("data/own"))
+    images = store.load(Path("data/own"), "train").images
+    assert digests.pixel_deviation("own", own(folder)) == pytest.approx((images / 127.5).std(), rel=1e-12)
+    (manifest := Path("data/own/manifest.json")).write_text(manifest.read_text().replace("pixel_", "no_"))
+    with pytest.raises(UserError, match="sigma_data is measured when data set own is prepared"):
+        digests.pixel_deviation("own", own(folder))
+
+
+@pytest.mark.slow
+def test_sigma_data_of_cifar10_is_that_of_its_pixels(real):
+    found = read_json(Path("data/cifar10/manifest.json"))["pixel_deviation"]
+    images = store.load(Path("data/cifar10"), "train").images
+    parts = [np.asarray(part, dtype=np.float64) / 127.5 - 1 for part in np.array_split(images, 50)]
+    mean = sum(part.sum() for part in parts) / images.size
+    expected = (sum(((part - mean) ** 2).sum() for part in parts) / images.size) ** 0.5
+    assert found == pytest.approx(expected, rel=1e-10)
+    assert digests.pixel_deviation("cifar10", {"kind": "cifar10"}) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,11 @@
-"""What the data sets we know consist of: SHA-256 of their values in C order."""
+"""What the data sets we know consist of: SHA-256 of their values in C order, and what is measured on them."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from targetwise.errors import UserError
+from targetwise.files import read_json
 
 #: Images (N, 8, 8, 1) uint8 and labels (N,) int64 little-endian.
 DIGITS = {
@@ -23,6 +27,31 @@ KNOWN: dict[str, Mapping[str, str]] = {"digits": DIGITS, "cifar10": CIFAR10}
 
 #: How many classes a kind of data set has, labelled from 0; a kind that is not here has no labels.
 CLASSES = {"digits": 10, "cifar10": 10}
+
+#: Standard deviation of all pixels of the training images in [-1, 1].
+PIXEL_DEVIATIONS = {"digits": 0.7526344246789909, "cifar10": 0.5031378501264409}
+
+
+def pixel_deviation(name: str, definition: Mapping[str, Any]) -> float:
+    """Return the standard deviation of the pixels of a data set's training images in [-1, 1], EDM's σ_data.
+
+    Args:
+        name: of the data set.
+        definition: an entry of the configuration's ``datasets``.
+
+    Raises:
+        UserError: if it is one's own and was not prepared yet.
+    """
+    if definition["kind"] in PIXEL_DEVIATIONS:
+        return PIXEL_DEVIATIONS[definition["kind"]]
+    manifest = Path("data") / name / "manifest.json"
+    found = read_json(manifest).get("pixel_deviation") if manifest.exists() else None
+    if found is None:
+        raise UserError(
+            f"sigma_data is measured when data set {name} is prepared; `snakemake --cores 1 --force -- {manifest}` "
+            "does it"
+        )
+    return float(found)
 
 
 def declared(definition: Mapping[str, Any], split: str) -> str | None:

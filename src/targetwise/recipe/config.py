@@ -9,6 +9,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from targetwise.data.digests import pixel_deviation
 from targetwise.errors import UserError, nearest
 from targetwise.recipe import kinds, labels, variants
 from targetwise.recipe.samplings import check_sampling
@@ -96,12 +97,21 @@ def variant(config: Mapping[str, Any], name: str) -> dict[str, Any]:
         "target": target,
         "loss_space": definition.get("loss_space", target),
         "weighting": definition.get("weighting", "constant"),
-        "parameters": definition.get("parameters", {}),
+        "parameters": _numbers(config, definition.get("parameters", {})),
         "diffusion": variants.settings(config, name)["diffusion"],
         **({"uncertainty": True} if definition.get("uncertainty") else {}),  # else it is in no key
     }
     # Only where it is asked for: the keys of variants of before there was such a field are what they were.
     return {**resolved, "normalize_weight": True} if definition.get("normalize_weight") else resolved
+
+
+def _numbers(config: Mapping[str, Any], parameters: Mapping[str, float | str]) -> dict[str, float]:
+    """Return a variant's constants; the one that may be a word, sigma_data, as measured on the data set."""
+    name = config["data"]["dataset"]
+    return {
+        key: pixel_deviation(name, config["datasets"][name]) if isinstance(value, str) else value
+        for key, value in parameters.items()
+    }
 
 
 def parameterization_file(target: str) -> Path:
