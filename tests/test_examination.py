@@ -103,6 +103,19 @@ def test_what_is_no_combination_of_noise_and_image_has_no_coefficients(write, ta
     assert probing.coefficients(load_file(write(target, "x_t")), SCHEDULE) is None, why
 
 
+def test_a_known_output_is_recognized_whatever_its_file_is_called(write):
+    v = write("A * noise - B * x_0".replace("A", AT.format("sqrt_alpha")).replace("B", AT.format(NOISE)), "x_t")
+    for path, expected in (
+        (v, ["v"]),
+        (write("noise - x_0", "x_t", "u2"), ["u"]),
+        (write("2 * x_0", "x_t", "d"), []),
+    ):
+        assert probing.known_outputs(probing.coefficients(load_file(path), SCHEDULE), SCHEDULE) == expected
+
+
+AT, NOISE = 'schedule["{}"][timesteps].view(-1, 1, 1, 1)', "sqrt_one_minus_alpha"
+
+
 def gradient(target, space, weighting):
     return probing.gradient_at_start(Objective.of(load(target), load(space), weighting, SCHEDULE)).numpy()
 
@@ -234,6 +247,14 @@ def test_a_file_is_told_what_it_is_and_nothing_is_left_behind(project, write, mo
     assert sorted(project.rglob("*")) == sorted([*before, project / "mine.png"])
     picture = np.asarray(Image.open("mine.png").convert("L"), dtype=float)
     assert picture.shape == (630, 1440) and (picture < 128).sum() > 5000
+
+
+@pytest.mark.parametrize(("changes", "too"), [([], "and so is"), (["--set", "weighting=p2"], "but not")])
+def test_a_file_that_is_a_known_output_is_told_so(project, write, monkeypatch, capsys, changes, too):
+    path = write("noise", "(x_t - b * model_output) / a")
+    call(monkeypatch, "check", path, *changes, "--configfile", "config/digits.yaml")
+    expected = f"What the network outputs is that of epsilon, {too} its objective with a flat loss."
+    assert expected in capsys.readouterr().out.splitlines()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ Beside the check, which refuses, and whose result is kept: nothing here decides 
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,9 @@ from targetwise.diffusion.schedule import Schedule, make_schedule
 from targetwise.diffusion.times import probabilities
 from targetwise.errors import UserError
 from targetwise.recipe import kinds
+
+#: By block of output channels, p as ``epsilon`` and q as ``x_0``, each (T,).
+Coefficients = list[dict[str, list[float]]]
 
 #: A target is affine if no value of it is further from p·ε + q·x_0 than this share of the largest.
 ROUNDING = 1e-6
@@ -34,20 +38,23 @@ def describe(target: Parameterization, loss_space: Parameterization, variant: Ma
 
     Returns:
         ``coefficients``: p and q by time step, one pair for each block of as many channels as the image has, or None
-        where the target is not affine; ``gradient_at_start`` by time step; ``known_objectives``: the effective weight
-        of a flat loss on each known output; ``paths``: for each known path what the check finds, or why it refuses.
+        where the target is not affine; ``known_outputs``: the names of those that have the same;
+        ``gradient_at_start`` by time step; ``known_objectives``: the effective weight of a flat loss on each known
+        output; ``paths``: for each known path what the check finds, or why it refuses.
     """
     schedule = make_schedule(variant["diffusion"], variant["parameters"], dtype=torch.float64)
     objective = Objective.of(target, loss_space, variant["weighting"], schedule, mean_under(variant))
+    own = coefficients(target, schedule)
     return {
-        "coefficients": coefficients(target, schedule),
+        "coefficients": own,
+        "known_outputs": known_outputs(own, schedule) if own else [],
         "gradient_at_start": gradient_at_start(objective).tolist(),
         "known_objectives": known_objectives(variant["diffusion"]),
         "paths": {name: _on_path(target, loss_space, variant, name) for name in kinds.known("paths")},
     }
 
 
-def coefficients(target: Parameterization, schedule: Schedule) -> list[dict[str, list[float]]] | None:
+def coefficients(target: Parameterization, schedule: Schedule) -> Coefficients | None:
     """Return p and q of y = p·ε + q·x_0 at each time step, found with images of one value.
 
     Returns:
@@ -71,6 +78,23 @@ def coefficients(target: Parameterization, schedule: Schedule) -> list[dict[str,
         if (off > ROUNDING * (1 + size)).any():
             return None
     return [{"epsilon": of_noise.tolist(), "x_0": of_image.tolist()} for of_noise, of_image in found]
+
+
+def known_outputs(own: Coefficients, schedule: Schedule) -> list[str]:
+    """Return the known outputs, with the constants that their files fall back on, whose coefficients are these."""
+    found = []
+    for name in kinds.known("parameterizations"):
+        try:
+            other = coefficients(enforced(parameterization.load(name)), schedule)
+        except UserError:
+            continue
+        if other and np.shape(_values(other)) == np.shape(_values(own)) and np.allclose(_values(other), _values(own)):
+            found.append(name)
+    return found
+
+
+def _values(blocks: Coefficients) -> list[list[float]]:
+    return [block[of] for block in blocks for of in ("epsilon", "x_0")]
 
 
 def gradient_at_start(objective: Objective) -> Tensor:

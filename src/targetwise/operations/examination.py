@@ -204,7 +204,11 @@ def _verdict(candidate: Candidate, found: Mapping[str, Any]) -> Iterator[str]:
     if not found["objective"]["log_snr"]:
         yield "What its objective asks for at each noise level is learned, and known only after a training."
     shares = {name: difference(found["objective"], each) for name, each in found["known_objectives"].items()}
-    same = [name for name, share in shares.items() if share < SAME and name != found["target"]]
+    outputs = [name for name in found["known_outputs"] if name != found["target"]]
+    for name in outputs:
+        objective = ", and so is its objective" if shares.get(name, 1) < SAME else ", but not its objective"
+        yield f"What the network outputs is that of {name}{objective} with a flat loss."
+    same = [name for name, share in shares.items() if share < SAME and name not in (*outputs, found["target"])]
     if same:
         yield (
             f"It is the objective of a flat loss of {' and of '.join(same)}: errors count alike at every noise "
