@@ -175,10 +175,10 @@ def test_samples_that_are_not_finite_give_a_diverged_row_and_no_number(digits, t
     """As uint8 they would look like images."""
 
     class Denoiser:
-        image_shape, device, seed, classes, load = (1, 8, 8), CPU, 0, None, staticmethod(lambda path: None)
+        image_shape, device, seed, classes, load = (1, 8, 8), CPU, 0, None, staticmethod(lambda *_: None)
         variant, options = None, MappingProxyType({"precision": {"cpu": "fp32"}, "compile": {"cpu": False}})
 
-    def denoise(_, noise, options, labels):
+    def denoise(network, noise, sampler, labels, **place):
         images = torch.zeros_like(noise)
         images[-1, 0, 3, 3] = float("nan")
         return images
@@ -186,6 +186,7 @@ def test_samples_that_are_not_finite_give_a_diverged_row_and_no_number(digits, t
     monkeypatch.setattr(stage, "Denoiser", lambda *arguments: Denoiser())
     monkeypatch.setattr(denoiser, "denoise", denoise)
     monkeypatch.setattr(denoiser, "Sampler", lambda variant, options: None)
+    monkeypatch.setattr(stage, "evaluations", lambda variant, options: 50)
     (tmp_path / "model.safetensors").write_bytes(b"")
     digest = sha256_of_file(tmp_path / "model.safetensors")
     write_json(tmp_path / "training.json", whole_outcome(model_sha256=digest))

@@ -53,7 +53,7 @@ def network(x_0, diffusion=LINEAR):
 
     variant = {"diffusion": diffusion, "parameters": {}}
     shape = {"device": torch.device("cpu"), "image_shape": (2, 4, 4)}
-    return SimpleNamespace(variant=variant, seed=0, x_0=estimate, asked=asked, **shape)
+    return SimpleNamespace(variant=variant, seed=0, classes=None, x_0=estimate, asked=asked, **shape)
 
 
 def smooth(x_t, timesteps):
@@ -563,7 +563,7 @@ def test_the_noise_of_a_step_is_that_of_its_draw_and_of_no_other_step(changed):
         net.seed = training
         way = Sampler(net.variant, options(sampler="ancestral", steps=4, seed=seed))
         way._source = {"step": step}
-        sampling.denoise(net, torch.zeros(8, 2, 16, 16), way, draw, first=30)
+        sampling.denoise(net, torch.zeros(8, 2, 16, 16), way, draw=draw, first=30)
         return torch.stack(found)
 
     one, other = seen(), seen(**changed)
