@@ -548,7 +548,7 @@ def test_sigma_data_may_be_measured_and_no_other_constant(project):
     assert configuration.variant(loaded, "edm_f")["parameters"] == {"sigma_data": pytest.approx(0.7526, abs=5e-5)}
     assert loaded["parameterizations"]["edm_f"]["parameters"] == {"sigma_data": "measured"}
     for parameters, said in (
-        ("sigma_data: mesured", "sigma_data is 'mesured'; it must be a number, or measured"),
+        ("sigma_data: mesured", "sigma_data is 'mesured'; it must be a number, or for sigma_data measured"),
         ("angle: measured", "angle is 'measured'; it must be a finite number"),
         ("sigma_data: true", "sigma_data is True; it must be"),
     ):

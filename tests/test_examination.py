@@ -242,8 +242,9 @@ def test_a_file_is_told_what_it_is_and_nothing_is_left_behind(project, write, mo
         "linear", *(name for name in PATHS if name != "linear"),
     ]  # fmt: skip
     assert "mine may be trained: its two functions are pure and inverses of each other." in lines
-    # (ε − x_0)/√2 is u over √2: the same share of the whole at every noise level.
-    assert any(line.startswith("It is the objective of a flat loss of angle and of u: ") for line in lines)
+    # (ε − x_0)/√2 is `angle` with its 45°, and u over √2: the same share of the whole at every noise level.
+    assert "What the network outputs is that of angle, and so is its objective with a flat loss." in lines
+    assert any(line.startswith("It is the objective of a flat loss of u: ") for line in lines)
     assert sorted(project.rglob("*")) == sorted([*before, project / "mine.png"])
     picture = np.asarray(Image.open("mine.png").convert("L"), dtype=float)
     assert picture.shape == (630, 1440) and (picture < 128).sum() > 5000

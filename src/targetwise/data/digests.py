@@ -1,11 +1,9 @@
 """What the data sets we know consist of: SHA-256 of their values in C order, and what is measured on them."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from targetwise.errors import UserError
-from targetwise.files import read_json
 
 #: Images (N, 8, 8, 1) uint8 and labels (N,) int64 little-endian.
 DIGITS = {
@@ -40,18 +38,14 @@ def pixel_deviation(name: str, definition: Mapping[str, Any]) -> float:
         definition: an entry of the configuration's ``datasets``.
 
     Raises:
-        UserError: if it is one's own and was not prepared yet.
+        UserError: if it is one's own: a study is planned before its data set is there.
     """
     if definition["kind"] in PIXEL_DEVIATIONS:
         return PIXEL_DEVIATIONS[definition["kind"]]
-    manifest = Path("data") / name / "manifest.json"
-    found = read_json(manifest).get("pixel_deviation") if manifest.exists() else None
-    if found is None:
-        raise UserError(
-            f"sigma_data is measured when data set {name} is prepared; `snakemake --cores 1 --force -- {manifest}` "
-            "does it"
-        )
-    return float(found)
+    raise UserError(
+        f"configuration: sigma_data is measured for {' and '.join(PIXEL_DEVIATIONS)} only; for data set {name} write "
+        f"the number that data/{name}/manifest.json has as pixel_deviation once it is prepared"
+    )
 
 
 def declared(definition: Mapping[str, Any], split: str) -> str | None:

@@ -90,27 +90,32 @@ def option(overlays: Iterable[Path | str]) -> str:
 
 
 def variant(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return everything that the parameterization ``name`` means, defaults filled in."""
+    """Return everything that the parameterization ``name`` means, defaults filled in, and what is measured as number.
+
+    Raises:
+        UserError: if nothing was measured on the data set.
+    """
+    found = _defined(config, name)
+    dataset = config["data"]["dataset"]
+    found["parameters"] = {
+        key: pixel_deviation(dataset, config["datasets"][dataset]) if isinstance(value, str) else value
+        for key, value in found["parameters"].items()
+    }
+    return found
+
+
+def _defined(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the same as it is written, also of a variant that no grid names."""
     definition = config["parameterizations"].get(name) or {}
     target = definition.get("target", name)
-    resolved = {
+    return {
         "target": target,
         "loss_space": definition.get("loss_space", target),
         "weighting": definition.get("weighting", "constant"),
-        "parameters": _numbers(config, definition.get("parameters", {})),
+        "parameters": definition.get("parameters", {}),
         "diffusion": variants.settings(config, name)["diffusion"],
-        **({"uncertainty": True} if definition.get("uncertainty") else {}),  # else it is in no key
-    }
-    # Only where it is asked for: the keys of variants of before there was such a field are what they were.
-    return {**resolved, "normalize_weight": True} if definition.get("normalize_weight") else resolved
-
-
-def _numbers(config: Mapping[str, Any], parameters: Mapping[str, float | str]) -> dict[str, float]:
-    """Return a variant's constants; the one that may be a word, sigma_data, as measured on the data set."""
-    name = config["data"]["dataset"]
-    return {
-        key: pixel_deviation(name, config["datasets"][name]) if isinstance(value, str) else value
-        for key, value in parameters.items()
+        # Only where it is asked for: the keys of variants of before there was such a field are what they were.
+        **{field: True for field in ("uncertainty", "normalize_weight") if definition.get(field)},
     }
 
 
@@ -178,7 +183,7 @@ def _check_parameterizations(config: Config) -> None:
                 f"configuration: grid.parameterizations names '{name}'; {nearest(name, {*defined, *targets})}"
             )
     for name in defined:
-        resolved = variant(config, name)
+        resolved = _defined(config, name)
         for key in ("target", "loss_space"):
             if resolved[key] not in targets:
                 raise UserError(
@@ -187,7 +192,12 @@ def _check_parameterizations(config: Config) -> None:
                 )
         kinds.require_known("weightings", resolved["weighting"], f"parameterizations.{name}.weighting", "constant")
         kinds.require_known("paths", resolved["diffusion"]["schedule"], f"parameterizations.{name}.schedule")
-        for parameter in resolved["parameters"]:
+        for parameter, value in resolved["parameters"].items():
+            if isinstance(value, str) and parameter != "sigma_data":
+                raise UserError(
+                    f"configuration: parameterizations.{name}.parameters.{parameter} is '{value}'; it must be a "
+                    "finite number, as only sigma_data is measured"
+                )
             if parameter in SCHEDULE_NAMES or parameter in resolved["diffusion"]:
                 owner = "the schedule's" if parameter in SCHEDULE_NAMES else "a field of diffusion's"
                 raise UserError(
