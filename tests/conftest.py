@@ -70,6 +70,13 @@ def real(project, real_data):
 
 
 @pytest.fixture(scope="session")
+def pixels():
+    """Ten images of noise to train on, all of one label."""
+    array = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 1), dtype=np.uint8)
+    return Images(array, np.zeros(10, dtype=np.int64), "0" * 64)
+
+
+@pytest.fixture(scope="session")
 def schedule():
     """The linear schedule in fp64."""
     with contextlib.chdir(ROOT):

@@ -45,6 +45,23 @@ FAST = {
     "deterministic": False,
 }
 
+#: Our smallest U-Net, as one writes it in diffusers.
+DIFFUSERS_UNET = {
+    "sample_size": 8,
+    "in_channels": 1,
+    "out_channels": 2,
+    "block_out_channels": (32, 64),
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+    "layers_per_block": 1,
+    "norm_num_groups": 32,
+    "norm_eps": 1e-6,
+    "attention_head_dim": 8,
+    "flip_sin_to_cos": False,
+    "freq_shift": 1,
+    "downsample_padding": 0,
+}
+
 LINEAR = {"schedule": "linear", "timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "times": "uniform"}
 VARIANT = {"weighting": "constant", "parameters": {}, "diffusion": LINEAR}
 

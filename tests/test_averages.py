@@ -13,7 +13,6 @@ from test_training import StopAfter, run, specification
 
 from targetwise import cells
 from targetwise.data.samples import load_samples
-from targetwise.data.store import Images
 from targetwise.diffusion.parameterization import load
 from targetwise.errors import StoppedEarlyError, UserError
 from targetwise.files import read_json
@@ -200,12 +199,6 @@ CELLS = {"none": {}, "two": {"ema_power": STORED}, "direct": {"ema_power": [0.15
 
 def cell(**training):
     return specification(global_batch=8, **training)
-
-
-@pytest.fixture(scope="module")
-def pixels():
-    array = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 1), dtype=np.uint8)
-    return Images(array, np.zeros(10, dtype=np.int64), "0" * 64)
 
 
 @pytest.fixture(scope="module")

@@ -110,7 +110,8 @@ def test_a_known_output_is_recognized_whatever_its_file_is_called(write):
         (write("noise - x_0", "x_t", "u2"), ["u"]),
         (write("2 * x_0", "x_t", "d"), []),
     ):
-        assert probing.known_outputs(probing.coefficients(load_file(path), SCHEDULE), SCHEDULE) == expected
+        own = probing.coefficients(load_file(path), SCHEDULE)
+        assert probing.known_outputs(own, [load(name) for name in FILES], SCHEDULE) == expected
 
 
 AT, NOISE = 'schedule["{}"][timesteps].view(-1, 1, 1, 1)', "sqrt_one_minus_alpha"
@@ -151,7 +152,7 @@ def test_the_gradient_is_of_a_mean_over_all_blocks_of_channels():
 
 def test_known_objectives_are_those_of_flat_losses():
     """A flat loss on x0 asks for p·|dt/dλ|, and one on ε for SNR times that."""
-    found = probing.known_objectives(LINEAR)
+    found = probing.known_objectives([load(name) for name in FILES], LINEAR)
     assert set(found) == set(FILES)
     lam = np.array(found["x0"]["log_snr"])
     ratio = np.array(found["epsilon"]["effective_weight"]) / np.array(found["x0"]["effective_weight"]) / np.exp(lam)

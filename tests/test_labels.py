@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import recording
 import torch
-from helpers import EXAMPLE, FILES, LINEAR, ROOT, some_images
+from helpers import DIFFUSERS_UNET, EXAMPLE, FILES, LINEAR, ROOT, some_images
 from scipy.stats import norm
 from sklearn.datasets import load_digits
 from test_randomness import BATCH, IMAGES, same, streams
@@ -183,22 +183,7 @@ def test_the_conditional_unet_is_diffusers_own():
     from diffusers import UNet2DModel
 
     found = made(UNET, out_channels=2, classes=3)
-    theirs = UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=2,
-        block_out_channels=(32, 64),
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        layers_per_block=1,
-        norm_num_groups=32,
-        norm_eps=1e-6,
-        attention_head_dim=8,
-        flip_sin_to_cos=False,
-        freq_shift=1,
-        downsample_padding=0,
-        num_class_embeds=4,
-    )
+    theirs = UNet2DModel(**DIFFUSERS_UNET, num_class_embeds=4)
     theirs.load_state_dict(found.state_dict())
     x, t, y = torch.randn(4, 1, 8, 8), torch.tensor([0, 500, 999, 3]), torch.tensor([3, 0, 1, 2])
     assert torch.equal(found(x, t, y), theirs(x, t, class_labels=y).sample)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import ROOT
+from helpers import DIFFUSERS_UNET, ROOT
 
 from targetwise import cells
 from targetwise.diffusion.network import build
@@ -115,22 +115,7 @@ def test_the_unet_is_diffusers_own():
     from diffusers import UNet2DModel
 
     torch.manual_seed(3)
-    expected = UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=2,
-        block_out_channels=(32, 64),
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        layers_per_block=1,
-        norm_num_groups=32,
-        norm_eps=1e-6,
-        attention_head_dim=8,
-        flip_sin_to_cos=False,
-        freq_shift=1,
-        downsample_padding=0,
-        dropout=0.0,
-    )
+    expected = UNet2DModel(**DIFFUSERS_UNET, dropout=0.0)
     found = build({**TINY, "network": "unet"}, in_channels=1, out_channels=2, image_size=8, seed=3)
     assert equal(found.state_dict(), expected.state_dict())
     x, t = torch.randn(3, 1, 8, 8), torch.tensor([0, 500, 999])

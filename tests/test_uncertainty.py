@@ -13,7 +13,6 @@ from test_training import StopAfter, run, specification
 
 from targetwise import cells
 from targetwise.check.process import LEARNED, in_words
-from targetwise.data.store import Images
 from targetwise.diffusion.effective import same_objectives
 from targetwise.diffusion.parameterization import load
 from targetwise.diffusion.schedule import make_schedule
@@ -105,12 +104,6 @@ def cell(*, uncertainty=True, **training):
     if uncertainty:
         spec["variant"]["uncertainty"] = True
     return spec
-
-
-@pytest.fixture(scope="module")
-def pixels():
-    array = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 1), dtype=np.uint8)
-    return Images(array, np.zeros(10, dtype=np.int64), "0" * 64)
 
 
 @pytest.fixture(scope="module")

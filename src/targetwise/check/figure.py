@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 from matplotlib.figure import Figure
 
 from targetwise.errors import UserError
 from targetwise.files import atomic
-from targetwise.report.svg import DASHES, step_axis
+from targetwise.report.svg import DASHES, positive, step_axis
 
 FORMATS = (".svg", ".png", ".pdf")
 STYLE = {
@@ -50,9 +49,9 @@ def draw(checks: Mapping[str, Mapping[str, Any]], path: Path) -> None:
             # Thinner and thinner, so that of two that coincide both are seen.
             width = 4 - 2.6 * place / max(1, len(checks) - 1)
             style = {"color": f"C{place % 10}", "linestyle": DASHES[place % len(DASHES)], "linewidth": width}
-            gain.plot(found["curve"]["t"], _positive(found["curve"]["gain_to_x0"]), label=name, **style)
+            gain.plot(found["curve"]["t"], positive(found["curve"]["gain_to_x0"]), label=name, **style)
             objective = found["objective"]
-            asked.plot(objective["log_snr"], _positive(objective["effective_weight"]), label=name, **style)
+            asked.plot(objective["log_snr"], positive(objective["effective_weight"]), label=name, **style)
         gain.set(
             yscale="log", title="How an error of the output reaches x₀", ylabel="error of x₀ by one of the output"
         )
@@ -64,12 +63,6 @@ def draw(checks: Mapping[str, Mapping[str, Any]], path: Path) -> None:
         figure.legend(*gain.get_legend_handles_labels(), loc="outside right upper", frameon=False, handlelength=3.2)
         with atomic(path) as temporary:
             figure.savefig(temporary, format=path.suffix[1:], dpi=150, metadata=_undated(path.suffix))
-
-
-def _positive(values: list[float | None]) -> np.ndarray:
-    """Return the values that a logarithmic axis has a place for, and gaps."""
-    shown = np.array(values, dtype=float)
-    return np.where(shown > 0, shown, np.nan)
 
 
 def _undated(suffix: str) -> dict[str, None] | None:

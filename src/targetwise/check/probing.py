@@ -3,7 +3,8 @@
 Beside the check, which refuses, and whose result is kept: nothing here decides whether a variant may be trained.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -45,11 +46,12 @@ def describe(target: Parameterization, loss_space: Parameterization, variant: Ma
     schedule = make_schedule(variant["diffusion"], variant["parameters"], dtype=torch.float64)
     objective = Objective.of(target, loss_space, variant["weighting"], schedule, mean_under(variant))
     own = coefficients(target, schedule)
+    known = _known()
     return {
         "coefficients": own,
-        "known_outputs": known_outputs(own, schedule) if own else [],
+        "known_outputs": known_outputs(own, known, schedule) if own else [],
         "gradient_at_start": gradient_at_start(objective).tolist(),
-        "known_objectives": known_objectives(variant["diffusion"]),
+        "known_objectives": known_objectives(known, variant["diffusion"]),
         "paths": {name: _on_path(target, loss_space, variant, name) for name in kinds.known("paths")},
     }
 
@@ -80,16 +82,25 @@ def coefficients(target: Parameterization, schedule: Schedule) -> Coefficients |
     return [{"epsilon": of_noise.tolist(), "x_0": of_image.tolist()} for of_noise, of_image in found]
 
 
-def known_outputs(own: Coefficients, schedule: Schedule) -> list[str]:
-    """Return the known outputs, with the constants that their files fall back on, whose coefficients are these."""
+def _known() -> list[Parameterization]:
+    """Return the outputs of the library, with the constants that their files fall back on; one that fails is none."""
     found = []
     for name in kinds.known("parameterizations"):
+        with suppress(UserError):
+            found.append(enforced(parameterization.load(name)))
+    return found
+
+
+def known_outputs(own: Coefficients, known: Sequence[Parameterization], schedule: Schedule) -> list[str]:
+    """Return the names of the known outputs whose coefficients are these."""
+    found = []
+    for each in known:
         try:
-            other = coefficients(enforced(parameterization.load(name)), schedule)
+            other = coefficients(each, schedule)
         except UserError:
             continue
         if other and np.shape(_values(other)) == np.shape(_values(own)) and np.allclose(_values(other), _values(own)):
-            found.append(name)
+            found.append(each.name)
     return found
 
 
@@ -113,22 +124,22 @@ def gradient_at_start(objective: Objective) -> Tensor:
     return compared[0].numel() * size
 
 
-def known_objectives(diffusion: Mapping[str, Any]) -> dict[str, Profile]:
+def known_objectives(known: Sequence[Parameterization], diffusion: Mapping[str, Any]) -> dict[str, Profile]:
     """Return the effective weight of a flat loss on each known output, on a path and under its density of steps.
 
-    Outputs with constants have those that their files fall back on. One that does not work here is left out.
+    One that does not work there is left out.
     """
     schedule = make_schedule(diffusion, dtype=torch.float64)
     probability = probabilities(diffusion["times"], schedule)
     path = [schedule[name].numpy() for name in ("sqrt_alpha", "sqrt_one_minus_alpha")]
     found = {}
-    for name in kinds.known("parameterizations"):
+    for each in known:
         try:
-            weight = weight_in_x0_space(enforced(parameterization.load(name)), FLAT, schedule)
+            weight = weight_in_x0_space(each, FLAT, schedule)
         except UserError:
             continue
         if weight.isfinite().all():
-            found[name] = described(*effective_weight(weight.numpy(), probability, *path))
+            found[each.name] = described(*effective_weight(weight.numpy(), probability, *path))
     return found
 
 

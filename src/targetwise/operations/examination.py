@@ -63,7 +63,7 @@ def candidate(study: Mapping[str, Any], what: str, changes: Sequence[str] = ()) 
     if own and not file.is_file():
         raise UserError(f"{what} does not exist; name a parameterization's file, or a variant of the study")
     base = file.stem if own else what
-    known = {*study["parameterizations"], *kinds.known("parameterizations")}
+    known = variants.known(study)
     if not own and base not in known:
         raise UserError(f"there is no parameterization '{base}'; {nearest(base, known)}, or give the path of a file")
     name = "_".join([base, *map(variants.in_name, _values(changed))])

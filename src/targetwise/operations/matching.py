@@ -21,7 +21,7 @@ from targetwise.diffusion.loss import mean_under, weight_in_x0_space
 from targetwise.diffusion.schedule import Schedule, make_schedule
 from targetwise.diffusion.times import probabilities
 from targetwise.errors import UserError, nearest
-from targetwise.recipe import config, kinds
+from targetwise.recipe import config, variants
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def _span(lam: np.ndarray) -> tuple[float, float]:
 
 def _resolved(study: Mapping[str, Any], name: str) -> tuple[dict[str, Any], Schedule]:
     """Return what a variant means, and its path in fp64."""
-    known = {*study["parameterizations"], *kinds.known("parameterizations")}
+    known = variants.known(study)
     if name not in known:
         raise UserError(f"there is no variant '{name}'; {nearest(name, known)}")
     resolved = config.variant(study, name)

@@ -1,5 +1,6 @@
 """An idea tried tonight: examined, trained beside what a study has finished already, and compared seed by seed."""
 
+import math
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from targetwise import cells
 from targetwise.errors import UserError
@@ -16,7 +18,7 @@ from targetwise.operations import estimate, follow, rates
 from targetwise.operations.examination import Candidate
 from targetwise.recipe import config, kinds, variants
 from targetwise.report import statistics
-from targetwise.report.answer import metric_of, number, records, signed
+from targetwise.report.answer import CERTAINTY, metric_of, number, records, signed
 from targetwise.text import aligned, counted
 
 
@@ -29,7 +31,8 @@ def baselines(study: Mapping[str, Any], overlays: Sequence[Path]) -> pd.DataFram
     frame = statistics.table(study)
     finished = frame[frame["status"] == "finished"]
     if finished.empty:
-        made = "make demo" if list(map(str, overlays)) == ["config/digits.yaml"] else _run(overlays, "all")
+        is_demo = list(map(str, overlays)) == ["config/digits.yaml"]
+        made = "make demo" if is_demo else f"snakemake --cores all all{config.option(overlays)}"
         raise UserError(
             f"no cell of study {study['study']} is finished, so there is nothing to compare with; `{made}` makes them"
         )
@@ -118,14 +121,14 @@ def _in_words(pair: Any) -> str:
     if pair.verdict == "too few seeds":
         return f"{begun}, {seeds}: too few to say anything"
     told = f"{pair.verdict} is better" if pair.verdict in (pair.a, pair.b) else pair.verdict
-    return f"{begun}, 95 % interval {signed(pair.low)} to {signed(pair.high)}, {seeds}: {told}"
+    return f"{begun}, {CERTAINTY} interval {signed(pair.low)} to {signed(pair.high)}, {seeds}: {told}"
 
 
 def what_next(candidate: Candidate) -> list[str]:
     """Return what to add to ``config.yaml``, and what the study there would cost with this variant alone."""
     full = config.load()
     definition = candidate.definition
-    inline = _flow(definition)
+    inline = yaml.safe_dump(definition, default_flow_style=True, sort_keys=False, width=math.inf).strip()
     lines = [
         "to have it in a study, add it to grid.parameterizations in config.yaml, and under parameterizations:",
         f"  {candidate.name}: {inline}",
@@ -140,14 +143,3 @@ def what_next(candidate: Candidate) -> list[str]:
     count = counted(len(cells.grid(study)), "cell")
     hours = number(cost.seconds / 3600)
     return [*lines, f"in study {study['study']} its {count} would take {hours} hours on one {cost.device}"]
-
-
-def _flow(value: Any) -> str:
-    """Return a value as YAML in one line."""
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_flow(each)}" for key, each in value.items()) + "}"
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _run(overlays: Sequence[Path], target: str) -> str:
-    return f"snakemake --cores all {target}{config.option(overlays)}"

@@ -178,10 +178,9 @@ def _check_parameterizations(config: Config) -> None:
     """Check the grid's names, and every definition, so that a typo shows before it is ever selected."""
     targets, defined = kinds.known("parameterizations"), config["parameterizations"]
     for name in config["grid"]["parameterizations"]:
-        if name not in defined and name not in targets:
-            raise UserError(
-                f"configuration: grid.parameterizations names '{name}'; {nearest(name, {*defined, *targets})}"
-            )
+        if name not in variants.known(config):
+            near = nearest(name, variants.known(config))
+            raise UserError(f"configuration: grid.parameterizations names '{name}'; {near}")
     for name in defined:
         resolved = _defined(config, name)
         for key in ("target", "loss_space"):

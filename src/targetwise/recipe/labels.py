@@ -65,10 +65,8 @@ def check(config: Mapping[str, Any], name: str) -> None:
 
 def _check_labels(config: Mapping[str, Any], name: str) -> None:
     dataset = config["data"]["dataset"]
-    kind, where = (
-        config["datasets"][dataset]["kind"],
-        f"configuration: training.label_dropout (parameterization {name})",
-    )
+    kind = config["datasets"][dataset]["kind"]
+    where = f"configuration: training.label_dropout (parameterization {name})"
     if kind not in CLASSES:
         raise UserError(
             f"{where} needs labels, but datasets.{dataset} of kind {kind} has none; kinds with labels: "

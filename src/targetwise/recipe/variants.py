@@ -10,6 +10,7 @@ from itertools import product
 from typing import Any
 
 from targetwise.errors import UserError
+from targetwise.recipe import kinds
 from targetwise.recipe.schema import effects
 
 Config = dict[str, Any]
@@ -149,6 +150,11 @@ def _spell_out(name: str, definition: Mapping[str, Any] | None) -> Iterator[tupl
     for values in product(*fields.values()):
         own = _nest(dict(zip(fields, values, strict=True)), f"parameterizations.{name}.each")
         yield "_".join([name, *map(in_name, values)]), merge({"target": name, **rest}, own)
+
+
+def known(config: Mapping[str, Any]) -> set[str]:
+    """Return the names that a grid may have: those that are defined, and those of files, which need no definition."""
+    return {*config["parameterizations"], *kinds.known("parameterizations")}
 
 
 def in_name(value: Any) -> str:

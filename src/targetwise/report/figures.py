@@ -26,6 +26,7 @@ from targetwise.report.svg import (
     linear_ticks,
     log_ticks,
     number_axis,
+    positive,
     step_axis,
 )
 
@@ -214,8 +215,7 @@ def of_check(
     figure, (axes,) = blank(230)
     highest = []
     for name, (places, quantity) in curves.items():
-        shown = np.array([np.nan if value is None else value for value in quantity], dtype=float)
-        shown[~(shown > 0)] = np.nan
+        shown = positive(quantity)
         axes.plot(places, shown, label=name, **line(order.index(name)))
         highest.extend(shown[np.isfinite(shown)])
     axes.set_yscale("log")

@@ -6,6 +6,7 @@ colours are the page's CSS variables, so that it follows the page into dark mode
 
 import io
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -73,6 +74,12 @@ def linear_ticks(axis: Any, integer: bool = False) -> None:
     """Mark about five round numbers on a linear axis."""
     axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=integer))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}".replace("-", "−")))
+
+
+def positive(values: Sequence[float | None]) -> np.ndarray:
+    """Return the values that a logarithmic axis has a place for; the others, and what is None, are gaps."""
+    shown = np.array(values, dtype=float)
+    return np.where(shown > 0, shown, np.nan)
 
 
 def step_axis(axes: Axes) -> None:

@@ -102,9 +102,9 @@ class Denoiser:
         It is of fp32, unless ``widen_output`` is false: then of the type that autocast gave the network's output, or
         of fp32, as the parameterization's arithmetic with the fp32 ``x_t`` and schedule decides.
         """
-        told = (
-            [] if self.classes is None else [torch.full_like(timesteps, self.classes) if labels is None else labels]
-        )
+        told = []
+        if self.classes is not None:
+            told = [torch.full_like(timesteps, self.classes) if labels is None else labels]
         with kernels(self.options), autocast(self.device, self.options["precision"]):
             output = self.model(x_t, timesteps, *told)
         # A copy in any case: the next call may write where this one did, and a sampler may remember this estimate.
