@@ -1,6 +1,6 @@
-"""The table: every cell of the grid, and the paired differences between parameterizations.
+"""The tables: every cell of the grid, the comparisons of parameterizations, and a plain check of each pair.
 
-study.json + all fid/<sampler>/draw<d>.json -> table.csv, pairs.csv
+study.json + all fid/<sampler>/draw<d>.json -> table.csv, comparisons.csv, pairs.csv
 """
 
 
@@ -15,6 +15,7 @@ rule aggregate:
         training=of_every_cell("training.json"),
     output:
         table="results/{study}/table.csv",
+        comparisons="results/{study}/comparisons.csv",
         pairs="results/{study}/pairs.csv",
     log:
         "results/{study}/log/aggregate.log",
@@ -23,5 +24,6 @@ rule aggregate:
     conda:
         "../environment.yml"
     shell:
-        "python workflow/scripts/aggregate.py --study {input.study:q} --table {output.table:q} --pairs {output.pairs:q}"
+        "python workflow/scripts/aggregate.py --study {input.study:q} --table {output.table:q}"
+        " --comparisons {output.comparisons:q} --pairs {output.pairs:q}"
         " > {log} 2>&1"

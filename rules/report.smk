@@ -12,6 +12,7 @@ rule report:
     input:
         study="results/{study}/study.json",
         table=rules.aggregate.output.table,
+        comparisons=rules.aggregate.output.comparisons,
         pairs=rules.aggregate.output.pairs,
         rows=of_every_draw("fid/{draw.name}.json"),
         images=ancient(of_every_draw("samples/{draw.name}.npz")),

@@ -17,6 +17,7 @@ from targetwise.errors import UserError
 from targetwise.operations import status
 from targetwise.records import manifest
 from targetwise.report import origins, page, statistics
+from targetwise.report.table import table
 from targetwise.sampling.stage import sample
 from targetwise.tracking.runs import Runs
 from targetwise.training import loop
@@ -49,7 +50,7 @@ def write_curve(cell, *lines):
 
 def table(config, cell):
     """It shows the other cells all the same, and of this one the reason."""
-    (row,) = statistics.table(config).itertuples()
+    (row,) = table(config).itertuples()
     if row.status == "missing":
         raise UserError(row.reason)
 
@@ -133,7 +134,7 @@ def test_what_must_be_there_is_all_that_the_stages_after_it_need(config, cell, r
 
 
 def test_the_table_and_the_report_of_a_training_that_clipped_nothing(config, cell):
-    frame = statistics.table(config)
+    frame = table(config)
     assert frame["steps"].tolist() == [12] and frame["final_loss"].tolist() == [0.5]
     assert frame["clipped_share"].isna().all()
     shown = page.render(config, cells.RESULTS / config["study"])

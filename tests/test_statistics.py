@@ -17,7 +17,8 @@ from targetwise.cells import rows
 from targetwise.errors import UserError
 from targetwise.files import read_json, write_json
 from targetwise.report import statistics
-from targetwise.report.statistics import COMPARABLE, TABLE_COLUMNS, pairs, summary, table
+from targetwise.report.statistics import pairs, summary
+from targetwise.report.table import COMPARABLE, TABLE_COLUMNS, table
 
 # --- the paired differences ----------------------------------------------------------------------------------------
 

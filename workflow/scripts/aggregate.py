@@ -1,7 +1,7 @@
 """Make the tables of a study.
 
     python workflow/scripts/aggregate.py --study results/digits/study.json \
-        --table results/digits/table.csv --pairs results/digits/pairs.csv
+        --table results/digits/table.csv --comparisons results/digits/comparisons.csv --pairs results/digits/pairs.csv
 """
 
 import argparse
@@ -9,17 +9,22 @@ from pathlib import Path
 
 from targetwise import errors, files
 from targetwise.report import statistics
+from targetwise.report.table import table
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", required=True, type=Path, help="study.json")
     parser.add_argument("--table", required=True, type=Path)
+    parser.add_argument("--comparisons", required=True, type=Path)
     parser.add_argument("--pairs", required=True, type=Path)
     arguments = parser.parse_args()
-    table = statistics.table(files.read_json(arguments.study))
-    files.write_text(arguments.table, table.to_csv(index=False))
-    files.write_text(arguments.pairs, statistics.pairs(table).to_csv(index=False))
+    study = files.read_json(arguments.study)
+    frame = table(study)
+    compared = statistics.comparisons(frame, statistics.declared(study))
+    files.write_text(arguments.table, frame.to_csv(index=False))
+    files.write_text(arguments.comparisons, compared.to_csv(index=False))
+    files.write_text(arguments.pairs, statistics.pairs(frame).to_csv(index=False))
 
 
 if __name__ == "__main__":

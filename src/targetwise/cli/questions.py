@@ -114,18 +114,19 @@ def status(study: Study, watch: float | None) -> None:
 def table(study: Study, output: Path | None) -> None:
     """Print what the results say so far; nothing is written unless it is asked for."""
     from targetwise.report import statistics
+    from targetwise.report.table import table as table_of
 
-    frame = statistics.table(study)
+    frame = table_of(study)
     said_twice = "setting" if frame["setting"].equals(frame["scale"]) else "scale"
     print(statistics.summary(frame).drop(columns=said_twice).to_string(index=False))
     for row in frame[frame["status"] != "finished"].itertuples():
         draw = f"{row.sampling} draw {row.draw}" if study["grid"].get("samplings") else f"draw {row.draw}"
         print(f"{row.status}: {row.parameterization}-{row.scale}-{row.seed} {draw}: {row.reason}")
-    pairs = statistics.pairs(frame)
-    if len(pairs):
-        print(
-            f"\na − b, seed by seed, with its 95 % interval:\n{pairs.drop(columns=said_twice).to_string(index=False)}"
-        )
+    compared = statistics.comparisons(frame, statistics.declared(study))
+    if len(compared):
+        words = "a against b with seeds as blocks, in simultaneous 95 % intervals"
+        shown = compared[["setting", "family", "a", "b", "seeds", "ratio", "low", "high", "p_value", "verdict"]]
+        print(f"\n{words}:\n{shown.dropna(axis=1, how='all').to_string(index=False)}")
     if output is not None:
         files.write_text(output, frame.to_csv(index=False))
         print(f"every cell's row: {output}")
@@ -134,11 +135,11 @@ def table(study: Study, output: Path | None) -> None:
 @verb("print the answer of a finished study, and where its report is")
 def answer(study: Study, overlays: list[Path]) -> None:
     """Print the answer that the present files give, and the path of the report, which may be of before."""
-    from targetwise.report import statistics
     from targetwise.report.answer import headline
+    from targetwise.report.table import table as table_of
 
     page = cells.RESULTS / study["study"] / "report.html"
-    print(headline(statistics.table(study)))
+    print(headline(study, table_of(study)))
     made = f"`snakemake --cores all all{config.option(overlays)}`"
     if not page.exists():
         print(f"there is no report yet; {made} makes it")

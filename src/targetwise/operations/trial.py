@@ -14,11 +14,15 @@ import yaml
 from targetwise import cells
 from targetwise.errors import UserError
 from targetwise.files import write_bytes, write_json
+from targetwise.inference.declared import Declared
 from targetwise.operations import estimate, follow, rates
 from targetwise.operations.examination import Candidate
 from targetwise.recipe import config, kinds, variants
 from targetwise.report import statistics
-from targetwise.report.answer import CERTAINTY, metric_of, number, records, signed
+from targetwise.report.answer import metric_of
+from targetwise.report.sentences import heading, in_words
+from targetwise.report.table import require_comparable, table
+from targetwise.report.words import number, records
 from targetwise.text import aligned, counted
 
 
@@ -28,7 +32,7 @@ def baselines(study: Mapping[str, Any], overlays: Sequence[Path]) -> pd.DataFram
     Raises:
         UserError: if nothing is.
     """
-    frame = statistics.table(study)
+    frame = table(study)
     finished = frame[frame["status"] == "finished"]
     if finished.empty:
         is_demo = list(map(str, overlays)) == ["config/digits.yaml"]
@@ -99,10 +103,10 @@ def compare(trial: Mapping[str, Any], beside: pd.DataFrame) -> list[str]:
     Raises:
         UserError: if they measure different things.
     """
-    own = statistics.table(trial)
+    own = table(trial)
     (name,) = trial["grid"]["parameterizations"]
     frame = pd.concat([own, beside], ignore_index=True)
-    statistics.require_comparable(frame)
+    require_comparable(frame)
     lines = [f"seed {row.seed} {row.status}: {row.reason}" for row in records(own) if row.status != "finished"]
     means = statistics.summary(frame).dropna(subset="mean")
     metric = metric_of(frame)
@@ -110,18 +114,11 @@ def compare(trial: Mapping[str, Any], beside: pd.DataFrame) -> list[str]:
     for row in records(means.sort_values("mean")):
         rows.append([row.parameterization, number(row.mean), number(row.deviation), str(row.seeds)])
     lines += aligned(rows)
-    # The trial's own rows come first, so it is the first of each pair that it is in.
-    return lines + [_in_words(pair) for pair in records(statistics.pairs(frame)) if pair.a == name and pair.seeds]
-
-
-def _in_words(pair: Any) -> str:
-    """Return a pair's sentence."""
-    seeds = counted(pair.seeds, "seed")
-    begun = f"{pair.a} − {pair.b}: {signed(pair.difference)}"
-    if pair.verdict == "too few seeds":
-        return f"{begun}, {seeds}: too few to say anything"
-    told = f"{pair.verdict} is better" if pair.verdict in (pair.a, pair.b) else pair.verdict
-    return f"{begun}, {CERTAINTY} interval {signed(pair.low)} to {signed(pair.high)}, {seeds}: {told}"
+    smallest = trial["comparison"]["smallest_difference"]
+    # Against the trial, so that its intervals hold together, however many stand beside it.
+    (comparison,) = statistics.compared(frame, Declared(name, smallest, {})).values()
+    told = [pair for pair in records(comparison.pairs) if pair.seeds]
+    return lines + [f"{heading(pair)}: {in_words(pair, comparison.scale, smallest)}" for pair in told]
 
 
 def what_next(candidate: Candidate) -> list[str]:

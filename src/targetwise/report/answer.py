@@ -1,31 +1,32 @@
 """The study's answer in sentences, computed from the tables, never claiming more than they hold."""
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from targetwise.inference.compare import Comparison
 from targetwise.report import statistics
-from targetwise.report.statistics import CONFIDENCE
-from targetwise.text import counted
+from targetwise.report.sentences import Relations, heading, in_words, of_setting
+from targetwise.report.words import listed, records
 
-CERTAINTY = f"{CONFIDENCE:.0%}".replace("%", " %")
+#: In the order in which the page says them.
+HEADINGS = ("resolved", "equivalent", "not resolved", "too few seeds")
 
 
 @dataclass(frozen=True)
 class ScaleAnswer:
     """What the values in one setting, mostly a scale, say.
 
-    ``winner`` is resolved below every other parameterization with values.
+    ``winner`` is resolved below every other parameterization with values; ``told`` has a sentence for each comparison
+    under its heading.
     """
 
     scale: str
     sentence: str
     winner: str | None
-    resolved: list[str]
-    unresolved: list[str]
+    told: dict[str, list[str]]
 
 
 @dataclass(frozen=True)
@@ -40,19 +41,24 @@ class Answer:
 
 
 def answer(
-    states: pd.DataFrame, summary: pd.DataFrame, pairs: pd.DataFrame, frame: pd.DataFrame, metric: str
+    states: pd.DataFrame,
+    summary: pd.DataFrame,
+    compared: Mapping[str, Comparison],
+    frame: pd.DataFrame,
+    config: Mapping[str, Any],
 ) -> Answer:
     """Return the answer of a study.
 
     Args:
         states: of :func:`cell_states`.
         summary: of :func:`targetwise.report.statistics.summary`.
-        pairs: of :func:`targetwise.report.statistics.pairs`.
-        frame: of :func:`targetwise.report.statistics.table`.
-        metric: what the rows measure.
+        compared: of :func:`targetwise.report.statistics.compared`.
+        frame: of :func:`targetwise.report.table.table`.
+        config: the whole configuration; what it declares of comparisons is said.
     """
+    metric, declared = metric_of(frame), config["comparison"]
     scales = [
-        _of_scale(setting, summary[summary["setting"] == setting], pairs[pairs["setting"] == setting], metric)
+        _of_scale(setting, summary[summary["setting"] == setting], compared[setting], metric, declared)
         for setting in frame["setting"].unique()
     ]
     finished = int((states["status"] == "finished").sum())
@@ -64,14 +70,14 @@ def answer(
     if (states["status"] == "missing").any() and finished:
         headline = f"Provisional, with {finished} of {len(states)} cells finished. {headline}"
     return Answer(
-        headline, scales, _cautions(states, pairs, frame), _named(states, "diverged"), _named(states, "missing")
+        headline, scales, _cautions(states, compared, frame), _named(states, "diverged"), _named(states, "missing")
     )
 
 
-def headline(frame: pd.DataFrame) -> str:
-    """Return the first sentence of the answer that a table gives."""
-    summary, pairs = statistics.summary(frame), statistics.pairs(frame)
-    return answer(cell_states(frame), summary, pairs, frame, metric_of(frame)).headline
+def headline(config: Mapping[str, Any], frame: pd.DataFrame) -> str:
+    """Return the first sentence of the answer that a study's table gives."""
+    compared = statistics.compared(frame, statistics.declared(config))
+    return answer(cell_states(frame), statistics.summary(frame), compared, frame, config).headline
 
 
 def metric_of(frame: pd.DataFrame) -> str:
@@ -100,87 +106,26 @@ def cell_states(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def records(frame: pd.DataFrame) -> Iterator[Any]:
-    """Return the rows as named tuples."""
-    return iter(frame.itertuples(index=False))
-
-
-def number(value: float | None) -> str:
-    """Return a value as the page writes it, e.g. ``1,853``, ``44.73`` or ``0.0021``; nothing known is a dash."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    size = abs(value)
-    decimals = 0 if size >= 1000 else 1 if size >= 100 else 2
-    text = f"{value:.2g}" if 0 < size < 0.1 else f"{value:,.{decimals}f}"
-    return text.replace("-", "−")
-
-
-def signed(value: float) -> str:
-    """Return a difference with its sign, e.g. ``+1.20``."""
-    return ("+" if value > 0 else "") + number(value)
-
-
-def listed(names: Sequence[str], last: str = "and") -> str:
-    """Return e.g. ``a, b and c``."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {last} {names[-1]}"
-
-
-def _of_scale(scale: str, summary: pd.DataFrame, pairs: pd.DataFrame, metric: str) -> ScaleAnswer:
+def _of_scale(
+    setting: str, summary: pd.DataFrame, comparison: Comparison, metric: str, declared: Mapping[str, Any]
+) -> ScaleAnswer:
     measured = summary[summary["seeds"] > 0].sort_values("mean", kind="stable")
     names = list(measured["parameterization"])
-    among = pairs[pairs["a"].isin(names) & pairs["b"].isin(names)]
-    resolved = [_lower(pair) for pair in records(among) if pair.verdict in (pair.a, pair.b)]
-    unresolved = [_open(pair) for pair in records(among) if pair.verdict not in (pair.a, pair.b)]
+    smallest = declared["smallest_difference"]
+    told: dict[str, list[str]] = {each: [] for each in HEADINGS}
+    among = comparison.pairs[comparison.pairs["a"].isin(names) & comparison.pairs["b"].isin(names)]
+    for pair in records(among):
+        told[heading(pair)].append(in_words(pair, comparison.scale, smallest))
+    relations = Relations(among)
     winner = next(
-        (name for name in names if len(names) > 1 and (among["verdict"] == name).sum() == len(names) - 1), None
+        (one for one in names[:1] if len(names) > 1 and all(relations(one, other) == "below" for other in names[1:])),
+        None,
     )
-    sentence = _sentence(measured, summary, among, winner, metric)
+    sentence = of_setting(measured, summary, among, relations, metric, declared)
     without = list(summary[summary["seeds"] == 0]["parameterization"])
     if len(names) > 1 and without:
         sentence += f" {listed(without)} {'has' if len(without) == 1 else 'have'} no value."
-    return ScaleAnswer(scale, sentence, winner, resolved, unresolved)
-
-
-def _sentence(
-    measured: pd.DataFrame, summary: pd.DataFrame, pairs: pd.DataFrame, winner: str | None, metric: str
-) -> str:
-    names = list(measured["parameterization"])
-    if not names:
-        return "There is no answer, because no parameterization has a value."
-    ranked = [f"{row.parameterization} ({number(row.mean)})" for row in records(measured)]
-    ranking = listed(ranked)
-    if len(names) == 1:
-        why = "nothing else is in the grid" if len(summary) == 1 else "nothing else has a value"
-        return f"Only {ranking} was measured; {why}, so there is nothing to compare it with."
-    if winner:
-        seeds = pairs[(pairs["a"] == winner) | (pairs["b"] == winner)]["seeds"]
-        over = counted(seeds.min(), "seed") if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()} seeds"
-        best, others = (
-            ranked[names.index(winner)],
-            [text for name, text in zip(names, ranked, strict=True) if name != winner],
-        )
-        text = f"{best} gives the lowest {metric}, and its differences from {listed(others)} are resolved over {over}"
-        if len(others) == 1:
-            text = f"{best} gives a lower {metric} than {others[0]}, and the difference is resolved over {over}"
-        row = summary[summary["parameterization"] == winner].iloc[0]
-        if row.diverged:
-            text += f"; but {row.diverged} of its {counted(row.seeds + row.diverged + row.missing, 'seed')} diverged"
-        return text + "."
-    verdicts = set(pairs["verdict"])
-    if verdicts == {"too few seeds"}:
-        only = "there is only one seed" if measured["seeds"].max() == 1 else "no two share two finished seeds"
-        return (
-            f"Whether any difference is real cannot be said, because {only}. Lowest first, the {metric} is {ranking}."
-        )
-    if verdicts <= {"too few seeds", "not resolved"}:
-        return (
-            f"No difference in {metric} is resolved: every interval includes 0, which does not show that they are "
-            f"equal. Lowest first, the means are {ranking}."
-        )
-    return (
-        f"No parameterization is shown to have the lowest {metric}: some differences are resolved, others are not. "
-        f"Lowest first, the means are {ranking}."
-    )
+    return ScaleAnswer(setting, sentence, winner, {kind: each for kind, each in told.items() if each})
 
 
 def _over_settings(scales: Sequence[ScaleAnswer], metric: str, kind: str) -> str:
@@ -202,51 +147,23 @@ def _over_settings(scales: Sequence[ScaleAnswer], metric: str, kind: str) -> str
     return f"The {kind} do not all agree: {'; '.join(parts)}."
 
 
-def _lower(pair: Any) -> str:
-    lower, higher = (pair.a, pair.b) if pair.verdict == pair.a else (pair.b, pair.a)
-    low, high = sorted((abs(pair.low), abs(pair.high)))
-    return (
-        f"{lower} is below {higher} by {number(abs(pair.difference))} "
-        f"({CERTAINTY} interval {number(low)} to {number(high)}, {counted(pair.seeds, 'seed')})"
-    )
-
-
-def _open(pair: Any) -> str:
-    what = f"{pair.a} − {pair.b}"
-    if pair.seeds == 0:
-        return f"{what} (no seed in common)"
-    if pair.verdict == "too few seeds":
-        return f"{what} = {signed(pair.difference)} (one seed in common, so no interval)"
-    return (
-        f"{what} = {signed(pair.difference)} "
-        f"({CERTAINTY} interval {signed(pair.low)} to {signed(pair.high)}, {counted(pair.seeds, 'seed')})"
-    )
-
-
-def _cautions(states: pd.DataFrame, pairs: pd.DataFrame, frame: pd.DataFrame) -> list[str]:
+def _cautions(states: pd.DataFrame, compared: Mapping[str, Comparison], frame: pd.DataFrame) -> list[str]:
     cautions = []
     finished = frame[frame["status"] == "finished"]
     marks = [mark for text in finished["marks"] if isinstance(text, str) for mark in text.split("; ") if mark]
     for mark in dict.fromkeys(marks):
         cautions.append(f"Marked on {marks.count(mark)} of {len(finished)} values: {mark}.")
     if (states["status"] == "diverged").any():
+        cautions.append("A parameterization that diverges is judged by the runs that went well.")
+    for setting, comparison in compared.items():
+        if comparison.method not in (None, "pooled"):
+            cautions.append(f"{comparison.why}" if len(compared) == 1 else f"{setting}: {comparison.why}")
+    seeds = [int(count) for each in compared.values() for count in each.pairs["seeds"][each.pairs["low"].notna()]]
+    if seeds and min(seeds) < 5:
+        few = min(seeds) if min(seeds) == max(seeds) else f"as few as {min(seeds)}"
         cautions.append(
-            "Differences use only the seeds in which both finished, so a parameterization that diverges is judged by "
-            "the runs that went well."
-        )
-    intervals = int(pairs["low"].notna().sum())
-    if intervals:
-        fewest, most = (int(edge) for edge in pairs[pairs["low"].notna()]["seeds"].agg(["min", "max"]))
-        if fewest < 5:
-            few = fewest if fewest == most else f"as few as {fewest}"
-            cautions.append(
-                f"With {few} seeds an interval is wide: only differences that are large against the scatter can "
-                "be resolved."
-            )
-    if intervals > 1:
-        cautions.append(
-            f"Each of the {intervals} intervals is at {CERTAINTY} by itself: of equal pairs, one in 20 looks "
-            "resolved by chance."
+            f"With {few} seeds an interval is wide: only differences that are large against the scatter can "
+            "be resolved."
         )
     return cautions
 

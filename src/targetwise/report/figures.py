@@ -2,14 +2,15 @@
 
 import base64
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
 
-from targetwise.report.answer import number, records, signed
 from targetwise.report.pictures import png, tile
 from targetwise.report.svg import (
     BAD,
@@ -18,6 +19,7 @@ from targetwise.report.svg import (
     MARKERS,
     MUTED,
     PAPER,
+    RULE,
     SERIES,
     STYLE,
     blank,
@@ -29,49 +31,84 @@ from targetwise.report.svg import (
     positive,
     step_axis,
 )
+from targetwise.report.words import number, records
 
 #: A sample sheet's images are enlarged to about this many pixels.
 SHEET_COLUMNS, SHEET_ROWS, IMAGE_SIDE = 8, 4, 64
 
+#: At most so many comparisons are drawn.
+INTERVALS = 24
 
-@mpl.rc_context(STYLE)
-def differences(pairs: pd.DataFrame, metric: str, scale: str) -> Markup:
-    """Return the paired differences at one scale with their intervals, one row per pair.
+
+def worth_drawing(pairs: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
+    """Return the comparisons to draw: all of a few, otherwise those with the lowest mean, and of these the first.
 
     Args:
-        pairs: rows of :func:`targetwise.statistics.pairs` of one scale, each with a difference.
-        metric: what the rows measure.
-        scale: for the alternative text.
+        pairs: rows of :attr:`targetwise.inference.compare.Comparison.pairs`.
+        summary: rows of :func:`targetwise.report.statistics.summary` of the same setting.
     """
+    if len(pairs) <= INTERVALS:
+        return pairs
+    lowest = summary.sort_values("mean")["parameterization"].iloc[0]
+    return pairs[(pairs["a"] == lowest) | (pairs["b"] == lowest)].head(INTERVALS)
+
+
+@mpl.rc_context(STYLE)
+def intervals(pairs: pd.DataFrame, scale: str, smallest: float | None, metric: str, setting: str) -> Markup:
+    """Return comparisons with their simultaneous intervals, one row each.
+
+    Args:
+        pairs: rows of :attr:`targetwise.inference.compare.Comparison.pairs`, each with a ratio.
+        scale: ``ratio``, or ``difference`` where a value is not positive.
+        smallest: the smallest difference of interest, as a ratio minus one; shaded.
+        metric: what the rows measure.
+        setting: for the alternative text.
+    """
+    is_ratio = scale == "ratio"
+    none, between = (1.0, "/") if is_ratio else (0.0, "−")
     figure, (axes,) = blank(40 * len(pairs) + 62)
+    if is_ratio and smallest is not None:
+        axes.axvspan(1 / (1 + smallest), 1 + smallest, color=RULE, zorder=0.5, linewidth=0)
     for row, pair in enumerate(records(pairs)):
-        resolved = pair.verdict in (pair.a, pair.b)
-        told = f"{pair.verdict} lower" if resolved else str(pair.verdict)
         axes.annotate(
-            f"{pair.a} − {pair.b}: {told}",
+            f"{pair.a} {between} {pair.b}: {_told(pair)}",
             (0, row - 0.3),
             xycoords=axes.get_yaxis_transform(),
             va="center",
-            weight="bold" if resolved else "normal",
+            weight="bold" if pair.resolved else "normal",
             bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1},
         )
         if np.isfinite(pair.low):
             axes.plot([pair.low, pair.high], [row + 0.12] * 2, color=INK, linewidth=2, solid_capstyle="butt")
         axes.plot(
-            pair.difference, row + 0.12, "o", markersize=8, color=INK, markerfacecolor=INK if resolved else PAPER
+            pair.ratio, row + 0.12, "o", markersize=8, color=INK, markerfacecolor=INK if pair.resolved else PAPER
         )
-    axes.axvline(0, color=MUTED, linewidth=1.2, zorder=0.9)
+    axes.axvline(none, color=MUTED, linewidth=1.2, zorder=0.9)
     axes.set_ylim(len(pairs) - 0.4, -0.6)
     axes.yaxis.set_visible(False)
     axes.spines["left"].set_visible(False)
-    edges = np.append(pairs[["low", "high", "difference"]].to_numpy(dtype=float).ravel(), 0.0)
+    edges = np.append(pairs[["low", "high", "ratio"]].to_numpy(dtype=float).ravel(), none)
     low, high = float(np.nanmin(edges)), float(np.nanmax(edges))
-    margin = 0.06 * ((high - low) or 1.0)
-    axes.set_xlim(low - margin, high + margin)
-    linear_ticks(axes.xaxis)
-    axes.set_xlabel(f"difference in {metric}")
-    told = "; ".join(f"{pair.a} minus {pair.b} {signed(pair.difference)}, {pair.verdict}" for pair in records(pairs))
-    return inline(figure, f"Paired differences in {metric} at scale {scale}: {told}.", f"differences-{scale}")
+    if is_ratio:
+        margin = max((high / low) ** 0.06, 1.01)
+        axes.set_xscale("log")
+        axes.set_xlim(low / margin, high * margin)
+        if high > 2.5 * low:
+            log_ticks(axes, "x", low, high)
+        else:
+            linear_ticks(axes.xaxis)
+            axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        margin = 0.06 * ((high - low) or 1.0)
+        axes.set_xlim(low - margin, high + margin)
+        linear_ticks(axes.xaxis)
+    axes.set_xlabel(f"{'ratio' if is_ratio else 'difference'} of {metric}")
+    told = "; ".join(f"{each.a} {between} {each.b} {number(each.ratio)}, {_told(each)}" for each in records(pairs))
+    return inline(figure, f"Comparisons of {metric} at {setting}: {told}.", f"intervals-{setting}")
+
+
+def _told(pair: Any) -> str:
+    return {"better": f"{pair.a} lower", "worse": f"{pair.b} lower"}.get(pair.verdict, pair.verdict)
 
 
 @mpl.rc_context(STYLE)
@@ -86,7 +123,7 @@ def values(
     """Return every value at one scale as a dot, and below it the same dots between floor and ceiling.
 
     Args:
-        rows: finished rows of :func:`targetwise.statistics.table` of one scale.
+        rows: finished rows of :func:`targetwise.report.table.table` of one scale.
         order: all parameterizations of the grid; a name keeps its place, colour and marker.
         metric: what the rows measure.
         scale: for the alternative text.

@@ -1,28 +1,27 @@
 """The report: one page that answers the study's question and opens without a network."""
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from targetwise import cells
-from targetwise.cells import Cell, Draw
+from targetwise.cells import Cell
 from targetwise.cells.agreement import Agreement
-from targetwise.cells.outcome import read_curve
-from targetwise.data import store
-from targetwise.data.samples import load_samples
 from targetwise.diffusion.effective import same_objectives
-from targetwise.files import read_json, read_whole
+from targetwise.files import read_json
 from targetwise.metric.measures import title
 from targetwise.recipe import variants
-from targetwise.report import figures, published, statistics
-from targetwise.report.answer import CERTAINTY, answer, cell_states, listed, metric_of, number, records, signed
+from targetwise.report import figures, panels, published, statistics
+from targetwise.report.answer import answer, cell_states, metric_of
 from targetwise.report.origins import bounds, origins
 from targetwise.report.svg import SUPERSCRIPTS
+from targetwise.report.table import column_of, table
+from targetwise.report.words import CERTAINTY, listed, number, percent, signed
 from targetwise.text import counted
 
 TEMPLATE = Path("workflow/report/report.html.j2")
@@ -48,7 +47,8 @@ def render(config: Mapping[str, Any], folder: Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, signed=signed, listed=listed, duration=duration, tiny=tiny)
+    environment.filters.update(number=number, listed=listed, percent=percent, signed=signed)
+    environment.filters.update(duration=duration, needed=needed, tiny=tiny)
     environment.globals["counted"] = counted
     return environment.get_template(TEMPLATE.name).render(_content(config, folder))
 
@@ -63,6 +63,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600:,} h {whole % 3600 // 60} min"
 
 
+def needed(seeds: float) -> str:
+    """Return a number of seeds that a table asks for, e.g. ``14`` or ``over 1,000``; nothing known is a dash."""
+    return "over 1,000" if math.isinf(seeds) else "–" if math.isnan(seeds) else f"{seeds:,.0f}"
+
+
 def tiny(value: float) -> str:
     """Return an error as the page writes it: ``0``, ``0.02`` or ``4.2 × 10⁻¹⁴``."""
     if value == 0 or 0.001 <= abs(value) < 1000:
@@ -72,8 +77,9 @@ def tiny(value: float) -> str:
 
 
 def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    frame = statistics.table(config)
+    frame = table(config)
     summary, pairs, states = statistics.summary(frame), statistics.pairs(frame), cell_states(frame)
+    compared, spread = statistics.compared(frame, statistics.declared(config)), statistics.spread(frame)
     metric = metric_of(frame)
     study = cells.RESULTS / config["study"]
     limits, agreement = bounds(config, study), Agreement(config)
@@ -81,73 +87,35 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "config": config,
         "metric": metric,
         "certainty": CERTAINTY,
+        "confidence": statistics.CONFIDENCE,
         "order": config["grid"]["parameterizations"],
-        "answer": answer(states, summary, pairs, frame, metric),
+        "answer": answer(states, summary, compared, frame, config),
         "budget": _budget(config),
         "finished": int((states["status"] == "finished").sum()),
         "cells": _cells(config, frame, folder),
         "others": {
-            statistics.column_of(name): title(name, config["metric"]["extractor"])
-            for name in config["metric"]["names"][1:]
+            column_of(name): title(name, config["metric"]["extractor"]) for name in config["metric"]["names"][1:]
         },
         "floor": limits[None]["value"] if None in limits else None,
         "ceilings": [row["value"] for key, row in limits.items() if key],
         "scales": [
-            _setting(agreement, setting, frame, summary, pairs, metric, limits)
-            for setting in frame["setting"].unique()
+            {
+                **panels.of_setting(
+                    agreement, frame[frame["setting"] == setting], summary, pairs, comparison, limits
+                ),
+                "spread": spread.get(setting),
+            }
+            for setting, comparison in compared.items()
         ],
         "published": published.beside(config, summary.drop_duplicates(["scale", "parameterization"])),
-        "real": _real_sheet(config),
+        "real": panels.real_sheet(config),
         "shown_images": figures.SHEET_COLUMNS * figures.SHEET_ROWS,
         "checks": _checks(config, frame, study),
         "origins": origins(config),
-        "files": {name: os.path.relpath(study / name, folder) for name in ("table.csv", "pairs.csv", "study.json")},
-    }
-
-
-def _setting(
-    agreement: Agreement,
-    setting: str,
-    frame: pd.DataFrame,
-    summary: pd.DataFrame,
-    pairs: pd.DataFrame,
-    metric: str,
-    limits: Mapping[Any, Mapping[str, Any]],
-) -> dict[str, Any]:
-    config = agreement.config
-    order = config["grid"]["parameterizations"]
-    here = frame[frame["setting"] == setting]
-    scale, rows = here["scale"].iloc[0], here[here["status"] == "finished"]
-    comparisons = pairs[(pairs["setting"] == setting) & (pairs["seeds"] > 0)]
-    # Only what was measured with as many images, and of networks that were sampled in the same way.
-    samplers = set(here["sampling"])
-    ceilings = {
-        key[0]: row["value"] for key, row in limits.items() if key and key[1] == scale and row["sampler"] in samplers
-    }
-    floor = limits[None]["value"] if None in limits and set(rows["n"]) <= {limits[None]["n"]} else None
-    logs = {name: {cell.seed: read_curve(path) for cell, path in _logs(config, name, scale)} for name in order}
-    losses = {
-        name: {seed: [(line["step"], line["loss"]) for line in lines] for seed, lines in by_seed.items() if lines}
-        for name, by_seed in logs.items()
-    }
-    shares = {name: _mean_clipped(list(by_seed.values())) for name, by_seed in logs.items()}
-    clipped = {name: curve for name, curve in shares.items() if any(curve)}
-    return {
-        "name": setting,
-        "summary": [
-            {**row, "marks": _marks(rows[rows["parameterization"] == row["parameterization"]])}
-            for row in summary[summary["setting"] == setting].to_dict("records")
-        ],
-        "pairs": comparisons.to_dict("records"),
-        "differences": figures.differences(comparisons, metric, setting) if len(comparisons) else None,
-        "dots": figures.values(rows, order, metric, setting, floor, ceilings) if len(rows) else None,
-        "sheets": _sample_sheets(agreement, here),
-        "losses": [
-            {"name": name, "figure": figures.loss_curves(by_seed, order.index(name), name, scale)}
-            for name, by_seed in losses.items()
-            if by_seed
-        ],
-        "clipped": figures.clipped_curves(clipped, order, scale) if clipped else None,
+        "files": {
+            name: os.path.relpath(study / name, folder)
+            for name in ("table.csv", "comparisons.csv", "pairs.csv", "study.json")
+        },
     }
 
 
@@ -186,57 +154,6 @@ def _varied(values: Mapping[tuple[str, str], str]) -> str:
         if all(by_label[key[which]] == value for key, value in values.items()):
             return listed([f"{value} ({label})" for label, value in by_label.items()])
     return listed([f"{value} ({name}, {other})" for (name, other), value in values.items()])
-
-
-def _marks(rows: pd.DataFrame) -> list[str]:
-    return list(dict.fromkeys(mark for text in rows["marks"].dropna() for mark in text.split("; ") if mark))
-
-
-def _logs(config: Mapping[str, Any], name: str, scale: str) -> list[tuple[Cell, Path]]:
-    found = [cell for cell in cells.grid(config) if (cell.parameterization, cell.scale) == (name, scale)]
-    return [(cell, path) for cell in found if (path := cell.folder / "train.jsonl").exists()]
-
-
-def _mean_clipped(runs: list[list[dict[str, Any]]]) -> tuple[list[int], list[float]]:
-    """Average over seeds, at each step over the seeds that reached it and counted their clipped steps."""
-    by_step: dict[int, list[float]] = {}
-    for line in (line for run in runs for line in run if "clipped_share" in line):
-        by_step.setdefault(line["step"], []).append(line["clipped_share"])
-    return sorted(by_step), [float(np.mean(by_step[step])) for step in sorted(by_step)]
-
-
-def _sample_sheets(agreement: Agreement, frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Show each parameterization's first draw in a setting, of a seed that all have if there is one."""
-    config = agreement.config
-    archives: dict[str, dict[int, Path]] = {name: {} for name in config["grid"]["parameterizations"]}
-    for row in records(frame[frame["draw"] == 0]):
-        cell, draw = Cell(config["study"], row.parameterization, row.scale, row.seed), Draw(row.sampling, 0)
-        path = cell.folder / "samples" / f"{draw.name}.npz"
-        facts, training = read_whole(path.with_suffix(".json")), read_whole(cell.folder / "training.json")
-        if not (facts and training and path.exists() and facts["images"]):
-            continue
-        if agreement.is_trained(cell, training) and agreement.is_sampled(cell, draw, facts, training):
-            archives[cell.parameterization][cell.seed] = path
-    having = [set(found) for found in archives.values() if found]
-    common = sorted(set.intersection(*having)) if having else []
-    sheets = []
-    for name, found in archives.items():
-        seed = common[0] if common and found else next(iter(found), None)
-        sheets.append(
-            {
-                "name": name,
-                "seed": seed,
-                "image": figures.sheet(load_samples(found[seed])) if seed is not None else None,
-            }
-        )
-    return sheets
-
-
-def _real_sheet(config: Mapping[str, Any]) -> Any:
-    folder = store.ROOT / config["data"]["dataset"]
-    if not (folder / "dataset.npz").exists():
-        return None
-    return figures.sheet(store.load(folder, "train").images)
 
 
 def _cells(config: Mapping[str, Any], frame: pd.DataFrame, folder: Path) -> list[dict[str, Any]]:

@@ -1,11 +1,6 @@
-"""From measured rows to the answer: the table of all cells, and paired differences between parameterizations.
+"""From the table of all cells to means, spreads, comparisons that hold together, and a plain check of each pair."""
 
-The table is built from the grid in the configuration, never from what happens to be on disk, so a cell that was not
-made is named as missing.
-"""
-
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
@@ -13,207 +8,58 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from targetwise import cells
-from targetwise.cells import rows
-from targetwise.cells.agreement import Agreement
-from targetwise.cells.outcome import marks, read_outcome
-from targetwise.errors import UserError
-from targetwise.files import read_json, remedy
-from targetwise.recipe import variants
-from targetwise.recipe.config import variant
+from targetwise.inference.compare import Comparison, compare
+from targetwise.inference.declared import Declared
+from targetwise.inference.sources import Sources, sources
 
 CONFIDENCE = 0.95
 
-TABLE_COLUMNS = {
-    "parameterization": "object",
-    "scale": "object",
-    "sampling": "object",
-    "setting": "object",
-    "seed": "int64",
-    "draw": "int64",
-    "status": "object",
-    "metric": "object",
-    "value": "float64",
-    "n": "Int64",
-    "mode": "object",
-    "implementation": "object",
-    "sampler": "object",
-    "steps": "Int64",
-    "final_loss": "float64",
-    "clipped_share": "float64",
-    "reason": "object",
-    "marks": "object",
-    "extractor_sha256": "object",
-    "reference_sha256": "object",
-    "samples_sha256": "object",
-    "model_sha256": "object",
-}
-
-#: Rows of one setting that differ in one of these measure different things.
-COMPARABLE = ("metric", "mode", "implementation", "n", "extractor_sha256", "reference_sha256")
+#: What a cell is known by, where settings differ.
+KEYS = ["setting", "parameterization", "seed"]
 
 
-def table(config: Mapping[str, Any]) -> pd.DataFrame:
-    """Return one row for every cell and draw of the grid.
+def declared(config: Mapping[str, Any]) -> Declared:
+    """Return what a study declares of its comparisons."""
+    asked = config["comparison"]
+    return Declared(asked["baseline"], asked["smallest_difference"], asked["families"])
 
-    Its columns are those of :data:`TABLE_COLUMNS`, one by its name for every further number of the metrics
-    (``kid``), and one for every field of the recipe in which rows differ, named as in the configuration
-    (``target``, ``training.learning_rate``) and listed in ``attrs["fields"]``. Rows are compared within a
-    ``setting``: a scale, and where the grid names samplings, one of them. ``status`` is finished, diverged or
-    missing; ``value`` is NaN unless finished. A cell whose ``training.json`` is missing or damaged is missing,
-    because its row cannot be said to be of its present model.
 
-    Raises:
-        UserError: if rows are not comparable, or one of them is damaged or of another cell.
+def compared(frame: pd.DataFrame, asked: Declared) -> dict[str, Comparison]:
+    """Return the comparison of the parameterizations in each setting, with seeds as blocks.
+
+    Args:
+        frame: of :func:`targetwise.report.table.table`.
+        asked: the baseline, the smallest difference of interest and the families.
     """
-    points = [(cell, draw) for cell in cells.grid(config) for draw in cells.draws(config, cell.parameterization)]
-    named = bool(config["grid"].get("samplings"))
-    agreement = Agreement(config)
-    trainings = {cell: _training(cell) for cell in cells.grid(config)}
-    records = [_record(agreement, cell, draw, trainings[cell], named) for cell, draw in points]
-    _mark_formats(config, records, [trainings[cell] for cell, _ in points])
-    others = _further_numbers(config, [record.pop("values", {}) for record in records])
-    frame = pd.DataFrame.from_records(records, columns=list(TABLE_COLUMNS)).astype(TABLE_COLUMNS)
-    require_comparable(frame)
-    fields = _differing(config, points)
-    found = frame.join(others).join(fields)
-    found.attrs["fields"] = list(fields)
-    return found
+    # A cell without a value is told, so that a parameterization without any is not forgotten.
+    of_cells = frame[KEYS].drop_duplicates().merge(_by_seed(frame), how="left", on=KEYS)
+    return {str(setting): compare(rows, asked) for setting, rows in of_cells.groupby("setting", sort=False)}
 
 
-def column_of(name: str) -> str:
-    """Return the column of a further number of the metrics: its name, unless the table has such a column already."""
-    return f"metric.{name}" if name in TABLE_COLUMNS else name
+def comparisons(frame: pd.DataFrame, asked: Declared) -> pd.DataFrame:
+    """Return the comparisons of all settings in one table, a row each, with the method of their intervals."""
+    scales = frame.drop_duplicates("setting").set_index("setting")["scale"]
+    tables = [
+        each.pairs.assign(setting=setting, scale=scales[setting], measure=each.scale, method=each.method)
+        for setting, each in compared(frame, asked).items()
+    ]
+    whole = pd.concat(tables, ignore_index=True)
+    return whole[["setting", "scale", *(name for name in whole if name not in ("setting", "scale"))]]
 
 
-def _further_numbers(config: Mapping[str, Any], values: list[Mapping[str, float]]) -> pd.DataFrame:
-    """Return what the metrics measured beside the first one's number, a column each; NaN where there is no number."""
-    first, *others = config["metric"]["names"]
-    names = [name for name in dict.fromkeys([*others, *(name for each in values for name in each)]) if name != first]
-    numbers = [{name: each.get(name) for name in names} for each in values]
-    frame = pd.DataFrame(numbers, columns=names, dtype="float64")
-    return frame.rename(columns=column_of)
-
-
-def _differing(config: Mapping[str, Any], points: list[tuple[cells.Cell, cells.Draw]]) -> pd.DataFrame:
-    """Return the fields of the recipes in which rows differ, beside what the axes say already."""
-    keys = {(cell.parameterization, cell.scale, draw.sampler) for cell, draw in points}
-    recipes = {key: dict(_flat(_recipe(config, *key))) for key in keys}
-    fields = sorted({field for recipe in recipes.values() for field in recipe})
-    texts = {field: {str(recipe.get(field)) for recipe in recipes.values()} for field in fields}
-    differing = [field for field in fields if len(texts[field]) > 1]
-    rows = [recipes[cell.parameterization, cell.scale, draw.sampler] for cell, draw in points]
-    return pd.DataFrame([{field: row.get(field) for field in differing} for row in rows], columns=differing)
-
-
-def _recipe(config: Mapping[str, Any], name: str, scale: str, sampler: str) -> dict[str, Any]:
-    """Return all that decides a row's number but its seed, each field once and by its name in the configuration."""
-    own = variants.settings(config, name)
-    return {
-        **{key: value for key, value in variant(config, name).items() if key != "diffusion"},
-        **{section: variants.decisive(section, own[section]) for section in ("data", "diffusion")},
-        "training": variants.decisive("training", variants.training(config, name, scale)),
-        "network": variants.network(config, name, scale),
-        "sampling": variants.decisive("sampling", variants.samplings(config, name)[sampler]),
-    }
-
-
-def _flat(recipe: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in recipe.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, ", ".join(map(str, value)) if isinstance(value, list) else value
-
-
-def _training(cell: cells.Cell) -> Mapping[str, Any] | UserError:
-    """Return how a cell's training ended, or why nobody knows."""
-    try:
-        return read_outcome(cell.folder / "training.json")
-    except UserError as error:
-        return error
-
-
-def _record(
-    agreement: Agreement, cell: cells.Cell, of: cells.Draw, training: Mapping[str, Any] | UserError, named: bool
-) -> dict[str, Any]:
-    draw = of.number
-    record: dict[str, Any] = {
-        "parameterization": cell.parameterization,
-        "scale": cell.scale,
-        "sampling": of.sampler,
-        "setting": f"{cell.scale}, {of.sampler}" if named else cell.scale,
-        "seed": cell.seed,
-        "draw": draw,
-        "status": "missing",
-    }
-    path = cell.folder / "fid" / f"{of.name}.json"
-    if not path.exists():
-        return {**record, "reason": f"{path} was not made"}
-    row = read_json(path)
-    if [row.get(name) for name in ("cell", "sampler", "draw")] != [asdict(cell), of.sampler, draw]:
-        found = f"{row.get('cell')}, {row.get('sampler')}, draw {row.get('draw')}"
-        raise UserError(f"{path} is of another cell or draw ({found}); {remedy(path)}")
-    if isinstance(training, UserError):
-        return {**record, "reason": str(training)}
-    if row.get("model_sha256") != training["model_sha256"]:
-        # A run that is under way, or was stopped, has trained the cell again and not yet measured it.
-        return {**record, "reason": f"{path} was measured on an earlier model of this cell"}
-    if not (agreement.is_trained(cell, training) and agreement.is_measured(cell, of, row, training)):
-        return {**record, "reason": f"{path} is of another configuration than the present one"}
-    rows.check_row(row, str(path))
-    record.update({key: row[key] for key in ("values", *TABLE_COLUMNS) if key in row and key not in record})
-    return {
-        **record,
-        "status": row["status"],
-        "marks": "; ".join([*row["marks"], *marks(training)]),
-        **{key: training.get(key) for key in ("steps", "final_loss", "clipped_share")},
-    }
-
-
-def _mark_formats(
-    config: Mapping[str, Any], records: list[dict[str, Any]], trainings: list[Mapping[str, Any] | UserError]
-) -> None:
-    """Mark the rows whose trainings used different number formats, or compiling, although the same was asked for."""
-    told: list[tuple[dict[str, Any], str, str]] = []
-    for record, training in zip(records, trainings, strict=True):
-        if record["status"] != "missing" and not isinstance(training, UserError) and "formats" in training:
-            options = variants.settings(config, record["parameterization"])["training"]
-            asked, used = str((options["precision"], options["compile"])), training["formats"]
-            words = f"trained in {used['precision']}{', compiled' if used['compile'] else ''}"
-            told.append((record, asked, words))
-    for record, asked, words in told:
-        if any(other[1] == asked and other[2] != words for other in told):
-            record["marks"] = "; ".join(filter(None, [record["marks"], words]))
-
-
-def require_comparable(frame: pd.DataFrame) -> None:
-    """Make sure that the finished rows of each setting measure the same thing.
-
-    Raises:
-        UserError: naming the column of :data:`COMPARABLE` in which they differ, and a row for each value.
-    """
-    for _, group in frame[frame["status"] == "finished"].groupby("setting", sort=False):
-        _require_one_value(group)
-
-
-def _require_one_value(finished: pd.DataFrame) -> None:
-    for column in COMPARABLE:
-        values = finished[column].unique()
-        if len(values) > 1:
-            examples = "; ".join(
-                f"{first.parameterization}-{first.scale}-{first.seed} draw {first.draw} has {value}"
-                for value in values
-                for first in [next(finished[finished[column] == value].itertuples())]
-            )
-            raise UserError(f"the rows cannot be put in one table, because {column} differs: {examples}")
+def spread(frame: pd.DataFrame) -> dict[str, Sources]:
+    """Return for each setting where the scatter of one parameterization's values comes from."""
+    finished = frame[frame["status"] == "finished"]
+    finished = finished.assign(error=finished["error"] / finished["value"].abs())
+    return {str(setting): sources(rows) for setting, rows in finished.groupby("setting", sort=False)}
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """Return mean and spread over seeds for each setting and parameterization, in the grid's order.
 
     Draws are averaged within a seed first. ``deviation`` is the sample standard deviation over seeds (NaN for one
-    seed); ``seeds`` counts the finished ones, ``diverged`` and ``missing`` the others.
+    seed), ``error`` the standard error of one value from its finite samples (NaN where unknown); ``seeds`` counts
+    the finished ones, ``diverged`` and ``missing`` the others.
     """
     by_seed = _by_seed(frame)
     rows = []
@@ -226,6 +72,7 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
                 "parameterization": name,
                 "mean": values.mean(),
                 "deviation": values.std(ddof=1),
+                "error": np.sqrt((group["error"] ** 2).mean()),
                 "seeds": len(values),
                 "diverged": group[group["status"] == "diverged"]["seed"].nunique(),
                 "missing": group[group["status"] == "missing"]["seed"].nunique(),
@@ -236,11 +83,12 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def pairs(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the paired difference a − b of every two parameterizations in each setting.
+    """Return the paired difference a − b of every two parameterizations in each setting, each by itself.
 
-    Cells of one seed share data, noise and initial weights, so their difference is taken seed by seed. ``low`` and
-    ``high`` are the 95 % confidence interval of Student's t; ``verdict`` is ``a``, ``b`` (the one with the lower,
-    better value), ``not resolved`` (the interval holds 0) or ``too few seeds`` (under two in common).
+    A plain check of :func:`comparisons`, which use the scatter of all and hold together. Cells of one seed share
+    data, noise and initial weights, so their difference is taken seed by seed. ``low`` and ``high`` are the 95 %
+    confidence interval of Student's t; ``verdict`` is ``a``, ``b`` (the one with the lower, better value),
+    ``not resolved`` (the interval holds 0) or ``too few seeds`` (under two in common).
     """
     by_seed = _by_seed(frame)
     rows = []
@@ -258,9 +106,8 @@ def pairs(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _by_seed(frame: pd.DataFrame) -> pd.DataFrame:
     """Average the draws of each cell; a cell counts only if all its draws are there."""
-    keys = ["setting", "parameterization", "seed"]
-    whole = frame.groupby(keys, sort=False).filter(lambda group: bool((group["status"] == "finished").all()))
-    return whole.groupby(keys, sort=False)["value"].mean().reset_index()
+    whole = frame.groupby(KEYS, sort=False).filter(lambda group: bool((group["status"] == "finished").all()))
+    return whole.groupby(KEYS, sort=False)["value"].mean().reset_index()
 
 
 def _paired(differences: np.ndarray, a: str, b: str) -> dict[str, Any]:

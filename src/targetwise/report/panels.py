@@ -1,0 +1,131 @@
+"""What the page shows of one setting: tables, figures, and sheets of samples."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from targetwise import cells
+from targetwise.cells import Cell, Draw
+from targetwise.cells.agreement import Agreement
+from targetwise.cells.outcome import read_curve
+from targetwise.data import store
+from targetwise.data.samples import load_samples
+from targetwise.files import read_whole
+from targetwise.inference.compare import Comparison
+from targetwise.report import figures
+from targetwise.report.answer import metric_of
+from targetwise.report.words import records
+
+
+def of_setting(
+    agreement: Agreement,
+    here: pd.DataFrame,
+    summary: pd.DataFrame,
+    pairs: pd.DataFrame,
+    comparison: Comparison,
+    limits: Mapping[Any, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Return what the template needs of one setting.
+
+    Args:
+        agreement: of the study.
+        here: the setting's rows of :func:`targetwise.report.table.table`.
+        summary: of :func:`targetwise.report.statistics.summary`, of all settings, as the next.
+        pairs: of :func:`targetwise.report.statistics.pairs`.
+        comparison: of the setting.
+        limits: of :func:`targetwise.report.origins.bounds`.
+    """
+    config = agreement.config
+    order, smallest = config["grid"]["parameterizations"], config["comparison"]["smallest_difference"]
+    setting, scale = here["setting"].iloc[0], here["scale"].iloc[0]
+    rows, metric = here[here["status"] == "finished"], metric_of(here)
+    of_seeds = comparison.pairs[comparison.pairs["seeds"] > 0]
+    shown = figures.worth_drawing(of_seeds, summary[summary["setting"] == setting])
+    # Only what was measured with as many images, and of networks that were sampled in the same way.
+    samplers = set(here["sampling"])
+    ceilings = {
+        key[0]: row["value"] for key, row in limits.items() if key and key[1] == scale and row["sampler"] in samplers
+    }
+    floor = limits[None]["value"] if None in limits and set(rows["n"]) <= {limits[None]["n"]} else None
+    logs = {name: {cell.seed: read_curve(path) for cell, path in _logs(config, name, scale)} for name in order}
+    losses = {
+        name: {seed: [(line["step"], line["loss"]) for line in lines] for seed, lines in by_seed.items() if lines}
+        for name, by_seed in logs.items()
+    }
+    shares = {name: _mean_clipped(list(by_seed.values())) for name, by_seed in logs.items()}
+    clipped = {name: curve for name, curve in shares.items() if any(curve)}
+    return {
+        "name": setting,
+        "summary": [
+            {**row, "marks": _marks(rows[rows["parameterization"] == row["parameterization"]])}
+            for row in summary[summary["setting"] == setting].to_dict("records")
+        ],
+        "comparison": comparison,
+        "compared": of_seeds.to_dict("records"),
+        "intervals": figures.intervals(shown, comparison.scale, smallest, metric, setting) if len(shown) else None,
+        "left_out": len(of_seeds) - len(shown),
+        "pairs": pairs[(pairs["setting"] == setting) & (pairs["seeds"] > 0)].to_dict("records"),
+        "dots": figures.values(rows, order, metric, setting, floor, ceilings) if len(rows) else None,
+        "sheets": _sample_sheets(agreement, here),
+        "losses": [
+            {"name": name, "figure": figures.loss_curves(by_seed, order.index(name), name, scale)}
+            for name, by_seed in losses.items()
+            if by_seed
+        ],
+        "clipped": figures.clipped_curves(clipped, order, scale) if clipped else None,
+    }
+
+
+def _marks(rows: pd.DataFrame) -> list[str]:
+    return list(dict.fromkeys(mark for text in rows["marks"].dropna() for mark in text.split("; ") if mark))
+
+
+def _logs(config: Mapping[str, Any], name: str, scale: str) -> list[tuple[Cell, Path]]:
+    found = [cell for cell in cells.grid(config) if (cell.parameterization, cell.scale) == (name, scale)]
+    return [(cell, path) for cell in found if (path := cell.folder / "train.jsonl").exists()]
+
+
+def _mean_clipped(runs: list[list[dict[str, Any]]]) -> tuple[list[int], list[float]]:
+    """Average over seeds, at each step over the seeds that reached it and counted their clipped steps."""
+    by_step: dict[int, list[float]] = {}
+    for line in (line for run in runs for line in run if "clipped_share" in line):
+        by_step.setdefault(line["step"], []).append(line["clipped_share"])
+    return sorted(by_step), [float(np.mean(by_step[step])) for step in sorted(by_step)]
+
+
+def _sample_sheets(agreement: Agreement, frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Show each parameterization's first draw in a setting, of a seed that all have if there is one."""
+    config = agreement.config
+    archives: dict[str, dict[int, Path]] = {name: {} for name in config["grid"]["parameterizations"]}
+    for row in records(frame[frame["draw"] == 0]):
+        cell, draw = Cell(config["study"], row.parameterization, row.scale, row.seed), Draw(row.sampling, 0)
+        path = cell.folder / "samples" / f"{draw.name}.npz"
+        facts, training = read_whole(path.with_suffix(".json")), read_whole(cell.folder / "training.json")
+        if not (facts and training and path.exists() and facts["images"]):
+            continue
+        if agreement.is_trained(cell, training) and agreement.is_sampled(cell, draw, facts, training):
+            archives[cell.parameterization][cell.seed] = path
+    having = [set(found) for found in archives.values() if found]
+    common = sorted(set.intersection(*having)) if having else []
+    sheets = []
+    for name, found in archives.items():
+        seed = common[0] if common and found else next(iter(found), None)
+        sheets.append(
+            {
+                "name": name,
+                "seed": seed,
+                "image": figures.sheet(load_samples(found[seed])) if seed is not None else None,
+            }
+        )
+    return sheets
+
+
+def real_sheet(config: Mapping[str, Any]) -> Any:
+    """Return the first images of the training set as a picture; None until the data set is there."""
+    folder = store.ROOT / config["data"]["dataset"]
+    if not (folder / "dataset.npz").exists():
+        return None
+    return figures.sheet(store.load(folder, "train").images)
