@@ -12,7 +12,7 @@ from targetwise import cells
 from targetwise.check.process import check_files
 from targetwise.diffusion.effective import SAME, difference
 from targetwise.errors import UserError, nearest
-from targetwise.recipe import config, kinds, variants
+from targetwise.recipe import comparisons, config, kinds, variants
 from targetwise.text import aligned, sparkline
 
 #: Time steps of the table, as shares of the last one.
@@ -75,8 +75,12 @@ def candidate(study: Mapping[str, Any], what: str, changes: Sequence[str] = ()) 
     stand_in = next(iter(kinds.known("parameterizations"))) if own else target
     tried = {**definition, "target": stand_in, "loss_space": definition.get("loss_space", stand_in)}
     grid = {**study["grid"], "parameterizations": [name]}
-    known_as = {**study["parameterizations"], name: tried}
-    validated = config.validate({**study, "grid": grid, "parameterizations": known_as})
+    alone = {
+        "grid": grid,
+        "comparison": {**study["comparison"], **comparisons.NOTHING_DECLARED},
+        "parameterizations": {**study["parameterizations"], name: tried},
+    }
+    validated = config.validate({**study, **alone})
     path = cells.RESULTS / study["study"] / name / "variant.json"
     specification = {**cells.specifications(validated)[path], "target": target, "files": files}
     specification["loss_space"] = definition.get("loss_space", target)

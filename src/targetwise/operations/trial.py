@@ -17,7 +17,7 @@ from targetwise.files import write_bytes, write_json
 from targetwise.inference.declared import Declared
 from targetwise.operations import estimate, follow, rates
 from targetwise.operations.examination import Candidate
-from targetwise.recipe import config, kinds, variants
+from targetwise.recipe import comparisons, config, kinds, variants
 from targetwise.report import statistics
 from targetwise.report.answer import metric_of
 from targetwise.report.sentences import heading, in_words
@@ -66,7 +66,12 @@ def prepare(study: Mapping[str, Any], candidate: Candidate, beside: pd.DataFrame
         "scales": [str(finished["scale"].iloc[0])],
         "seeds": sorted({int(seed) for seed in finished["seed"]}),
     }
-    overlay = {"study": name, "grid": axes, "parameterizations": {candidate.name: candidate.definition}}
+    overlay = {
+        "study": name,
+        "grid": axes,
+        "comparison": comparisons.NOTHING_DECLARED,
+        "parameterizations": {candidate.name: candidate.definition},
+    }
     if not place.exists():
         write_bytes(place, content)
     path = cells.RESULTS / name / f"{candidate.name}.yaml"
@@ -130,10 +135,13 @@ def what_next(candidate: Candidate) -> list[str]:
         "to have it in a study, add it to grid.parameterizations in config.yaml, and under parameterizations:",
         f"  {candidate.name}: {inline}",
     ]
-    alone = {"parameterizations": [candidate.name]}
-    names = {candidate.name: definition}
+    alone = {
+        "grid": {"parameterizations": [candidate.name]},
+        "comparison": comparisons.NOTHING_DECLARED,
+        "parameterizations": {candidate.name: definition},
+    }
     try:
-        study = config.validate(variants.merge(full, {"grid": alone, "parameterizations": names}))
+        study = config.validate(variants.merge(full, alone))
         cost = estimate.estimate(study, rates.newest_record())
     except UserError as error:
         return [*lines, f"what it would cost there is not known: {error}"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from targetwise.data.digests import pixel_deviation
 from targetwise.errors import UserError, nearest
-from targetwise.recipe import kinds, labels, variants
+from targetwise.recipe import comparisons, kinds, labels, variants
 from targetwise.recipe.samplings import check_sampling
 from targetwise.recipe.schema import check_schema, read_yaml
 from targetwise.recipe.variants import merge, network_name
@@ -172,6 +172,7 @@ def _check_names(config: Config) -> None:
                 require_stored(own["training"], each["ema_length"], f"parameterizations.{name}: ")
     for name in config["grid"]["parameterizations"]:
         labels.check(config, name)
+    comparisons.check(config, lambda name: variant(config, name))
 
 
 def _check_parameterizations(config: Config) -> None:

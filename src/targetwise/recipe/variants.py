@@ -4,7 +4,7 @@ A variant is laid over the whole configuration: it may set any field of the sect
 with dots (``training.learning_rate``). ``each`` lists values of fields, and stands for one variant per combination.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from itertools import product
 from typing import Any
@@ -54,7 +54,7 @@ def nested(config: Mapping[str, Any]) -> Config:
 
 
 def swept(config: Mapping[str, Any]) -> Config:
-    """Return a configuration whose sweeps are spelled out: in the definitions, and in the grid where it names them.
+    """Return a configuration whose sweeps are spelled out: in the definitions, and where grid and families name them.
 
     Raises:
         UserError: if two variants would get one name.
@@ -69,9 +69,15 @@ def swept(config: Mapping[str, Any]) -> Config:
                 raise UserError(f"configuration: parameterizations.{name} gives the name '{variant}' a second time")
         found["parameterizations"].update(variants)
         names[name] = list(variants)
-    found["grid"]["parameterizations"] = [
-        variant for name in config["grid"]["parameterizations"] for variant in names.get(name, [name])
-    ]
+
+    def spelled_out(listed: Sequence[str]) -> list[str]:
+        return [variant for name in listed for variant in names.get(name, [name])]
+
+    found["grid"]["parameterizations"] = spelled_out(config["grid"]["parameterizations"])
+    families = config["comparison"]["families"] or {}
+    if families:
+        own = {family: spelled_out(members) for family, members in families.items()}
+        found["comparison"] = {**config["comparison"], "families": own}
     return found
 
 
