@@ -90,6 +90,7 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "confidence": statistics.CONFIDENCE,
         "order": config["grid"]["parameterizations"],
         "answer": answer(states, summary, compared, frame, config),
+        "looks": [],
         "budget": _budget(config),
         "finished": int((states["status"] == "finished").sum()),
         "cells": _cells(config, frame, folder),

@@ -29,6 +29,7 @@ TABLE_COLUMNS = {
     "status": "object",
     "metric": "object",
     "value": "float64",
+    "error": "float64",
     "n": "Int64",
     "mode": "object",
     "implementation": "object",
@@ -161,6 +162,7 @@ def _record(
     return {
         **record,
         "status": row["status"],
+        "error": row.get("errors", {}).get(row["name"]),
         "marks": "; ".join([*row["marks"], *marks(training)]),
         **{key: training.get(key) for key in ("steps", "final_loss", "clipped_share")},
     }
