@@ -1,0 +1,1 @@
+"""What few seeds can say: blocks, simultaneous intervals, verdicts, power, sources of spread; pure functions."""
