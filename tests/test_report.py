@@ -2,11 +2,13 @@
 
 import base64
 import io
+import itertools
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import as_measured, sampled_facts
 from markupsafe import Markup
@@ -200,29 +202,88 @@ def test_a_winner_is_named_with_its_evidence(config):
         "resolved over 3 seeds."
     )
     text = Page(html).text
-    assert "v is below epsilon by 20.17 ( 95 % interval" in text.replace("(95", "( 95")
+    # Of the geometric means: 1 − (40·41·42 / (60·61·62.5))^⅓.
+    assert "v is below epsilon by 33 % (95 % interval" in text
+    assert re.search(r"epsilon / v 1\.49 1\.\d\d to 1\.\d\d [\de.−-]+ 3 worse", text)
     assert "does predicting epsilon, v or x0 give the lower FD (odd features)" in text
-    assert re.search(r"v 41\.00 1\.00 3 0 0 none", text)
+    assert re.search(r"v 41\.00 1\.00 – 3 0 0 none", text)
     assert "epsilon − v +20.17 +19.45 to +20.88" in text
 
 
 def test_what_is_not_resolved_is_not_claimed(config):
     make_grid(config, MIXED)
     html = render(config)
-    assert headline(html).startswith("No difference in FD (odd features) is resolved: every interval includes 0")
+    assert headline(html).startswith("No difference in FD (odd features) is resolved: every interval includes 1")
     assert "does not show that they are equal" in headline(html)
     assert "gives the lowest" not in Page(html).text
     assert "shown to be the lowest" not in Page(html).text
 
 
 def test_a_lowest_mean_without_every_difference_resolved_is_no_winner(config):
+    config["comparison"]["smallest_difference"] = 0.01
     make_grid(config, {"epsilon": [90, 91, 92], "v": [40, 42, 41], "x0": [42, 41, 41.5]})
     html = render(config)
     assert headline(html).startswith("No parameterization is shown to have the lowest FD (odd features)")
     text = Page(html).text
     resolved, unresolved = text.split("Resolved:")[1].split("Not resolved:")
     assert "v is below epsilon" in resolved and "x0 is below epsilon" in resolved
-    assert "v − x0 = −0.50" in unresolved
+    assert "v / x0 = 0.988" in unresolved and "or more would mostly have been resolved" in unresolved
+
+
+def test_what_is_equivalent_leads_together(config):
+    make_grid(config, {"epsilon": [90, 91, 92], "v": [40, 42, 41], "x0": [42, 41, 41.5]})
+    html = render(config)
+    assert headline(html) == (
+        "v (41.00) and x0 (41.50) give the lowest FD (odd features): they are equivalent within 10 %, and their "
+        "differences from epsilon (91.00) are resolved."
+    )
+    assert "The smallest difference of interest was declared as 10 %" in Page(html).text
+
+
+def test_with_a_baseline_only_it_is_compared_with(config):
+    config["comparison"]["baseline"] = "epsilon"
+    make_grid(config, APART)
+    html = render(config)
+    assert headline(html) == (
+        "FD (odd features) against the baseline epsilon (61.17): lower: v (41.00) and x0 (51.17)."
+    )
+    text = Page(html).text
+    assert "v / epsilon 0.67" in text and "x0 / epsilon 0.84" in text
+    assert "v / x0" not in text and "x0 / v" not in text
+
+
+def test_families_are_compared_within(config):
+    config["comparison"]["families"] = {"outputs": ["epsilon", "v"]}
+    make_grid(config, APART)
+    html = render(config)
+    assert headline(html).startswith("Among outputs: v (41.00) gives a lower FD (odd features) than epsilon (61.17)")
+    assert "in one family, has a chance" in Page(html).text
+
+
+def test_values_that_are_not_positive_are_compared_by_differences(config):
+    make_grid(config, {"epsilon": [0.4, 0.5, 0.45], "v": [-0.1, 0.05, 0.0]})
+    text = Page(render(config)).text
+    assert "v is below epsilon by 0.47 (95 % interval" in text
+    assert "every interval includes" not in text and "interval does not include no difference" in text
+
+
+def test_where_the_spread_comes_from_is_told(config):
+    # Every seed moves all values by the same factor, and nothing else does: all of the spread is shared.
+    factors = [1.0, 1.1, 1.3]
+    make_grid(config, {name: [mean * each for each in factors] for name, mean in {"epsilon": 60, "v": 40}.items()})
+    text = Page(render(config)).text
+    shared = np.std(np.log(factors), ddof=1)
+    assert f"{100 * shared:.0f} % 0 %" in text.split("common random numbers saved")[1]
+
+
+def test_of_many_comparisons_those_with_the_lowest_are_drawn():
+    names = [f"v{place:02d}" for place in range(12)]
+    summary = pd.DataFrame({"parameterization": names, "mean": range(12, 0, -1)})
+    pairs = pd.DataFrame([{"a": a, "b": b} for a, b in itertools.combinations(names, 2)])
+    shown = figures.worth_drawing(pairs, summary)
+    assert len(pairs) == 66 and len(shown) == 11
+    assert all("v11" in (row.a, row.b) for row in shown.itertuples())
+    assert figures.worth_drawing(pairs.head(24), summary).equals(pairs.head(24))
 
 
 def test_two_parameterizations_are_compared_in_the_singular(config):
@@ -240,7 +301,7 @@ def test_one_seed_gives_no_interval(config):
         "Whether any difference is real cannot be said, because there is only one seed. Lowest first, the FD (odd "
         "features) is v (40.00) and epsilon (60.00)."
     )
-    assert "epsilon − v = +20.00 (one seed in common, so no interval)" in Page(html).text
+    assert "epsilon / v = 1.50 (one seed in common, so no interval)" in Page(html).text
     assert "is wide" not in html
 
 
@@ -249,7 +310,7 @@ def test_one_parameterization_is_compared_with_nothing(config):
     html = render(config)
     assert headline(html).startswith("Only v (41.00) was measured; nothing else is in the grid")
     assert "what FD (odd features) does predicting v give?" in Page(html).text
-    assert "Paired differences" not in html
+    assert "Comparisons" not in html and "Paired differences" not in html
 
 
 def test_diverged_cells_are_named_and_qualify_the_winner(config):
@@ -285,7 +346,7 @@ def test_missing_cells_are_named_and_the_answer_is_provisional(config):
     html = render(config)
     assert headline(html).startswith("Provisional, with 7 of 9 cells finished. ")
     assert "x0-tiny-1: results/digits/x0/tiny/seed1/fid/ddim-50/draw0.json was not made" in html
-    assert re.search(r"x0 50\.00 – 1 0 2 none", Page(html).text)
+    assert re.search(r"x0 50\.00 – – 1 0 2 none", Page(html).text)
 
 
 def test_a_cell_without_all_its_draws_is_missing(config):
@@ -335,7 +396,7 @@ def test_every_number_that_needs_a_mark_shows_it(config):
     make_grid(config, APART, marks=["fewer than 2,048 samples"])
     text = Page(render(config)).text
     assert "Marked on 9 of 9 values: fewer than 2,048 samples." in text
-    assert re.search(r"v 41\.00 1\.00 3 0 0 fewer than 2,048 samples", text)
+    assert re.search(r"v 41\.00 1\.00 – 3 0 0 fewer than 2,048 samples", text)
 
 
 def test_floor_and_ceiling_appear_where_they_were_measured(config, drawn):

@@ -87,6 +87,8 @@ def _analysis_of_variance(y: Array, variant: Array, seed: Array) -> tuple[tuple[
     variants, seeds, cells = (_indicators(of) for of in (variant, seed, cell))
     without = [_residual_maker(x) for x in (variants, np.hstack([variants, seeds]), cells)]
     squares = [float(y @ maker @ y) for maker in without]
+    rounding = 1e-12 * float(y @ y)
+    squares = [each if each > rounding else 0.0 for each in squares]
     df = [round(float(np.trace(maker))) for maker in without]
     draw = squares[2] / df[2] if df[2] else np.nan
     noise = 0.0 if np.isnan(draw) else draw
