@@ -16,8 +16,8 @@ from targetwise.data.store import Images
 from targetwise.errors import UserError
 from targetwise.operations import status
 from targetwise.records import manifest
-from targetwise.report import origins, page, statistics
-from targetwise.report.table import table
+from targetwise.report import origins, page
+from targetwise.report.table import table as table_of
 from targetwise.sampling.stage import sample
 from targetwise.tracking.runs import Runs
 from targetwise.training import loop
@@ -50,7 +50,7 @@ def write_curve(cell, *lines):
 
 def table(config, cell):
     """It shows the other cells all the same, and of this one the reason."""
-    (row,) = table(config).itertuples()
+    (row,) = table_of(config).itertuples()
     if row.status == "missing":
         raise UserError(row.reason)
 
@@ -134,7 +134,7 @@ def test_what_must_be_there_is_all_that_the_stages_after_it_need(config, cell, r
 
 
 def test_the_table_and_the_report_of_a_training_that_clipped_nothing(config, cell):
-    frame = table(config)
+    frame = table_of(config)
     assert frame["steps"].tolist() == [12] and frame["final_loss"].tolist() == [0.5]
     assert frame["clipped_share"].isna().all()
     shown = page.render(config, cells.RESULTS / config["study"])

@@ -19,8 +19,8 @@ from targetwise.data import store
 from targetwise.files import sha256_of_array, write_json, write_text
 from targetwise.recipe import config as configuration
 from targetwise.report import figures, page
-from targetwise.report.words import number
 from targetwise.report.page import duration, tiny
+from targetwise.report.words import number
 
 DIGEST = "0" * 64
 ENVIRONMENT = {
