@@ -5,8 +5,8 @@ section 2, with the training images themselves, each left out of its own neighbo
 to 1 and neither end is good: ½ is expected of new real images, 1 of copies, 0 of samples that are far from everything.
 
 `authenticity`, beside it, is the share of samples y whose nearest training image has another one nearer than y (Alaa et al.
-2022, arXiv:2102.08921; dgm-eval's AuthPct): it sees a few copies among many new images, which ½ hides. Real
-images have ⅓ to ½ by how many dimensions their features fill; what they have here says the floor (`bounds: true`).
+2022, arXiv:2102.08921; dgm-eval's AuthPct): it falls with every copy, also where other samples are far off. Real images
+have about ½ (⅓ in one dimension, 0.53 on the digits); what they have here says the floor (`bounds: true`).
 """
 
 from scipy.stats import mannwhitneyu
