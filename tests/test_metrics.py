@@ -93,7 +93,7 @@ def test_neighbours_stay_what_they_are_when_features_are_moved_turned_and_scaled
     random = np.random.default_rng(2)
     features, real = random.standard_normal((150, 12)), random.standard_normal((200, 12)) * 1.1
     rotation, _ = np.linalg.qr(random.standard_normal((12, 12)))
-    moved = [7 * (each @ rotation) + 100 for each in (features, real)]
+    moved = [7 * (each @ rotation) + 1e5 for each in (features, real)]
     assert measured(name, moved[0], like(moved[1])) == measured(name, features, like(real))
 
 
