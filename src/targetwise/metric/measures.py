@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from targetwise.errors import UserError, in_one_line
-from targetwise.recipe import kinds
+from targetwise.recipe import kinds, metrics
 
 if TYPE_CHECKING:  # PyTorch, which comes with it, takes seconds, and the report asks for titles only
     from targetwise.metric.reference import Reference
 
 
 def title(name: str, extractor: str) -> str:
-    """Return what a metric's number is called in tables, when its features are by ``extractor``."""
-    return str(kinds.load("metrics", name).get("title", lambda features: f"{name} ({features} features)")(extractor))
+    """Return what a metric's number is called in tables, with features by ``extractor``; ↑ where higher is better."""
+    called = kinds.load("metrics", name).get("title", lambda features: f"{name} ({features} features)")(extractor)
+    return f"{called} ↑" if metrics.better(name) == "higher" else str(called)
 
 
 def values(features: np.ndarray, reference: "Reference", names: Sequence[str]) -> dict[str, float]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from targetwise.data.digests import pixel_deviation
 from targetwise.errors import UserError, nearest
-from targetwise.recipe import comparisons, kinds, labels, variants
+from targetwise.recipe import comparisons, kinds, labels, metrics, variants
 from targetwise.recipe.samplings import check_sampling
 from targetwise.recipe.schema import check_schema, read_yaml
 from targetwise.recipe.variants import merge, network_name
@@ -271,9 +271,8 @@ def _check_sources(config: Config) -> None:
 
 
 def _check_metric(config: Config) -> None:
-    """Make sure that the metrics exist, and that the extractor can take the data set's images."""
-    for index, name in enumerate(config["metric"]["names"]):
-        kinds.require_known("metrics", name, f"metric.names.{index}")
+    """Make sure that the metrics can be measured, and that the extractor can take the data set's images."""
+    metrics.check(config)
     extractor, dataset = config["metric"]["extractor"], config["data"]["dataset"]
     definition = config["datasets"][dataset]
     if (extractor == "digits") != (definition["kind"] == "digits"):

@@ -4,6 +4,7 @@ docs/extending.md says for each kind which functions its file must define. Nothi
 Snakemake asks for names and files in every job; a file's own imports run when it is loaded.
 """
 
+import ast
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -93,6 +94,30 @@ def require_known(kind: str, name: str, where: str, *built_in: str) -> None:
     if known(kind).count(name) > 1:
         table = file_of(kind, name)
         raise UserError(f"configuration: {where} is '{name}', but there are {table.with_suffix('.py')} and {table}")
+
+
+def constant(kind: str, name: str, field: str, default: Any) -> Any:
+    """Return a constant that a file sets at its top level, or ``default``; the file is read and not run.
+
+    Raises:
+        UserError: if the file is not Python, or its constant is no plain value such as a string.
+    """
+    path = file_of(kind, name)
+    try:
+        body = ast.parse(path.read_bytes()).body
+    except (SyntaxError, ValueError) as error:
+        raise UserError(f"{path} does not run: {in_one_line(error)}") from error
+    found = default
+    for node in body:
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
+            continue
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        if any(isinstance(target, ast.Name) and target.id == field for target in targets):
+            try:
+                found = ast.literal_eval(node.value)
+            except (TypeError, ValueError) as error:
+                raise UserError(f"{path}: {field} must be a plain value, read without running the file") from error
+    return found
 
 
 def load(kind: str, name: str) -> Source:
