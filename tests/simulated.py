@@ -1,6 +1,7 @@
 """Tables with known truth, and how often the intervals and verdicts on them are wrong.
 
-`python tests/simulated.py` prints the tables of docs/statistics.md (some minutes); the tests hold a smaller run against them.
+`python tests/simulated.py` prints the tables of docs/statistics.md (some minutes); the tests hold a smaller run
+against them.
 """
 
 import sys
@@ -16,7 +17,7 @@ DESIGNS = [(variants, seeds) for variants in (3, 10, 40) for seeds in (3, 5, 10)
 #: What the residuals are: their name in the documents → residuals of variance 1 for variants whose scatter is 1.
 CONDITIONS = ("normal", "one cell missing", "skewed", "one variant 3×", "baseline 3×")
 
-#: The smallest difference of interest in residual deviations: far beyond the errors, where two one-sided tests err most.
+#: δ in residual deviations: far beyond the errors, where two one-sided tests err most.
 MARGIN = 20.0
 
 
