@@ -64,7 +64,7 @@ def sources(values: pd.DataFrame) -> Sources:
         values: columns parameterization, seed and value, a row per cell or, with a column draw, per draw. A column
             error is the standard error of ln(value) from finite samples. Rows without a finite value are left out.
     """
-    values = values[np.isfinite(values["value"])]
+    values = values[np.isfinite(values["value"].to_numpy(dtype=float))]
     y, scale = on_scale(values["value"].to_numpy(dtype=float))
     samples = np.nan
     if "error" in values and values["error"].notna().any():
