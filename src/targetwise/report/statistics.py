@@ -34,6 +34,7 @@ TABLE_COLUMNS = {
     "status": "object",
     "metric": "object",
     "value": "float64",
+    "error": "float64",
     "n": "Int64",
     "mode": "object",
     "implementation": "object",
@@ -165,6 +166,7 @@ def _record(
     record.update({key: row[key] for key in ("values", *TABLE_COLUMNS) if key in row and key not in record})
     return {
         **record,
+        "error": row.get("errors", {}).get(row["name"]),
         "status": row["status"],
         "marks": "; ".join([*row["marks"], *marks(training)]),
         **{key: training.get(key) for key in ("steps", "final_loss", "clipped_share")},
