@@ -39,14 +39,24 @@ def frechet_contributions(features: np.ndarray, mean: np.ndarray, covariance: np
     count, dimensions = features.shape
     if count < 2 * (dimensions + 1):
         raise NoErrorKnown(f"{count:,} samples are fewer than {2 * (dimensions + 1):,}, twice the features and two")
-    order, digest = shuffled(count)
-    values, vectors = linalg.eigh(covariance)
-    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
+    return split(features, mean, root_of(covariance))
+
+
+def split(features: np.ndarray, mean: np.ndarray, root: np.ndarray) -> Contributions:
+    """Return the same for the reference's S^½, of however few samples; see :func:`frechet_contributions`."""
+    order, digest = shuffled(len(features))
     samples = features[order]
     whole = influence(samples, mean, root)
     halves = [influence(half, mean, root) for half in np.array_split(samples, 2)]
     parts = (Part(1.5, whole), *(Part(-0.125, half) for half in halves))
     return Contributions(METHOD, digest, parts, least=0.5, most=1.0)
+
+
+def root_of(covariance: np.ndarray) -> np.ndarray:
+    """Return the symmetric square root of a covariance (D, D) fp64."""
+    values, vectors = linalg.eigh(covariance)
+    root: np.ndarray = (vectors * np.sqrt(values.clip(0))) @ vectors.T
+    return root
 
 
 def influence(features: np.ndarray, mean: np.ndarray, root: np.ndarray) -> np.ndarray:
