@@ -203,6 +203,29 @@ def test_the_error_of_the_kernel_distance_is_its_spread(
     assert 0.8 < found < (1.25 if is_far else at_most), found
 
 
+def test_a_mean_over_random_subsets_varies_as_the_weights_say(monkeypatch):
+    """With the kernel x·y in one dimension: A is the variance of −2x·m, m the reference's mean, and B is 2.
+
+    Fresh sets of 60 and fresh choices of 20 subsets of 12, and as many of a reference of 600.
+    """
+    monkeypatch.setattr(blocks, "SUBSETS", 20)
+    random = np.random.default_rng(12)
+
+    def spread(mean):
+        reference = random.standard_normal(600)
+        reference += mean - reference.mean()
+        values = []
+        for _ in range(4000):
+            x = random.standard_normal(60)[np.argsort(random.random((20, 60)))[:, :12]]
+            y = reference[random.integers(600, size=(20, 12))]
+            within = (x.sum(axis=1) ** 2 - (x**2).sum(axis=1)) / (12 * 11)
+            values.append(np.mean(within - 2 * x.mean(axis=1) * y.mean(axis=1)))
+        return np.var(values)
+
+    assert spread(30) == pytest.approx(4 * 30**2 * blocks._variance(60, 12, 1), rel=0.1)
+    assert spread(0) == pytest.approx(2 * blocks._variance(60, 12, 2), rel=0.2)
+
+
 def test_blocks_are_fifty_and_no_larger_than_a_subset():
     random = np.random.default_rng(11)
     for count, number in ((200, 10), (999, 49), (10_000, 50)):
