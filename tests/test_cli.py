@@ -77,7 +77,9 @@ def test_fid_measures_a_file_like_a_cell(project, monkeypatch, capsys):
     capsys.readouterr()
     call(monkeypatch, "fid", "mine.npz", *DIGITS, "--output", "row.json")
     row = json.loads(capsys.readouterr().out)
-    assert row == json.loads(Path("row.json").read_text())
+    written = json.loads(Path("row.json").read_text())
+    assert set(written.pop("contributions")) == {"frechet", "kid"} and row == written
+    assert 0 < row["errors"]["frechet"] < 0.5 * row["value"]
     assert (row["metric"], row["n"], row["what"]) == ("FD (digits features)", 512, "file")
     assert row["value"] == pytest.approx(0.1536, abs=1e-3)
 

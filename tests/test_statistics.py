@@ -256,6 +256,18 @@ def test_the_table_has_a_row_for_every_cell_and_draw(finished):
     assert summary(found)["mean"].tolist() == [11, 11]
 
 
+def test_the_error_is_that_of_the_first_metric_and_empty_where_a_row_has_none(finished):
+    first, second, *_ = cells.grid(finished)
+    write_row(finished, first, 0, errors={"frechet": 0.2, "kid": 0.01})
+    write_row(finished, first, 1, errors={"kid": 0.01}, without_error={"frechet": "too few"})
+    write_row(finished, second, 0, status="diverged", value=None, values={}, reason="not finite")
+    found = table(finished)["error"]
+    assert found[0] == 0.2 and found[1:].isna().all()
+    finished["metric"]["names"] = ["kid", "frechet"]
+    write_row(finished, first, 0, name="kid", errors={"frechet": 0.2, "kid": 0.01})
+    assert table(finished)["error"][0] == 0.01
+
+
 def test_every_number_of_every_metric_has_a_column(finished):
     """Those that a metric measures beside its own too; where a cell diverged, or has no row yet, they are empty."""
     finished["metric"]["names"] = ["kid", "frechet"]

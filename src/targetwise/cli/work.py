@@ -35,7 +35,7 @@ def try_(study: Study, overlays: list[Path], what: str, changes: list[str]) -> N
     argument("--output", type=Path, metavar="JSON", help="also write the row there"),
 )
 def fid(study: Study, file: Path, reference: Path | None, output: Path | None) -> None:
-    """Print the row of a file of samples: the same number, marks and digests as a cell's."""
+    """Print the row of a file of samples: the same number, error, marks and digests as a cell's."""
     from targetwise.cells.rows import check_row, write_row
     from targetwise.data import store
     from targetwise.metric import fid as measuring
@@ -49,7 +49,8 @@ def fid(study: Study, file: Path, reference: Path | None, output: Path | None) -
     check_row(row, str(file))
     if output is not None:
         write_row(output, row)
-    print(files.canonical_json(row), end="")
+    shown = {name: content for name, content in row.items() if name != "contributions"}  # hundreds of numbers
+    print(files.canonical_json(shown), end="")
 
 
 def _require_reference(path: Path, own: Path) -> None:

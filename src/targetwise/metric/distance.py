@@ -60,12 +60,13 @@ def kernel_distance(features: np.ndarray, other: np.ndarray) -> float:
     total = 0.0
     for _ in range(SUBSETS):
         x, y = (some[random.choice(len(some), size, replace=False)] for some in (features, other))
-        within = _kernel(x, x) + _kernel(y, y)
-        total += (within.sum() - np.trace(within)) / (size - 1) - 2 * _kernel(x, y).sum() / size
+        within = kernel(x, x) + kernel(y, y)
+        total += (within.sum() - np.trace(within)) / (size - 1) - 2 * kernel(x, y).sum() / size
     return float(total / SUBSETS / size)
 
 
-def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return (x·y / D + 1)³ of features (n, D) and (N, D), (n, N)."""
     base = x @ y.T / x.shape[1] + 1
     return base * base * base
 

@@ -72,6 +72,7 @@ def measure(
         )
     _require_shape(images, facts)
     values = measures.values(features, reference, names) if features is not None else {}
+    sureness = measures.errors(features, reference, names) if features is not None else {}
     return {
         "key": None,  # write_row_once knows it
         "what": what,
@@ -84,6 +85,7 @@ def measure(
         "name": names[0],
         "value": values.get(names[0]),
         "values": values,
+        **sureness,
         "n": len(images),
         "mode": extractor.mode,
         "implementation": extractor.implementation,

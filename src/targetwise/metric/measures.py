@@ -1,12 +1,13 @@
-"""The files of ``workflow/metrics/``: from features to numbers."""
+"""The files of ``workflow/metrics/`` and ``workflow/errors/``: from features to numbers, and how sure these are."""
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from targetwise.errors import UserError, in_one_line
+from targetwise.metric.contributions import Contributions, NoErrorKnown
 from targetwise.recipe import kinds, metrics
 
 if TYPE_CHECKING:  # PyTorch, which comes with it, takes seconds, and the report asks for titles only
@@ -48,4 +49,39 @@ def values(features: np.ndarray, reference: "Reference", names: Sequence[str]) -
             if key in found:
                 raise UserError(f"{file}: measure returned {key}, which another metric measures")
         found |= numbers
+    return found
+
+
+def errors(features: np.ndarray, reference: "Reference", names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return what a row says of how sure its numbers are, by a metric's name in each.
+
+    ``errors`` has the standard errors from finite samples, ``contributions`` what those of differences need, and
+    ``without_error`` why a number has none. A metric without a file in ``workflow/errors/`` is in none of them.
+
+    Args:
+        features: of the samples, (n, D).
+        reference: that the numbers were measured against.
+        names: of the metrics.
+
+    Raises:
+        UserError: if a file fails, or does not give contributions from which an error follows.
+    """
+    found: dict[str, dict[str, Any]] = {"errors": {}, "contributions": {}, "without_error": {}}
+    for name in names:
+        file = kinds.file_of("errors", name)
+        if not file.is_file():
+            continue
+        try:
+            made = kinds.load("errors", name)["contributions"](features, reference)
+        except UserError:
+            raise
+        except NoErrorKnown as reason:
+            found["without_error"][name] = str(reason)
+            continue
+        except Exception as error:
+            raise UserError(f"{file}: contributions failed: {in_one_line(error)}") from error
+        if not isinstance(made, Contributions) or not math.isfinite(made.error()):
+            raise UserError(f"{file}: contributions must return Contributions of finite values, not {made!r:.80}")
+        found["errors"][name] = made.error()
+        found["contributions"][name] = made.condensed().record()
     return found

@@ -28,6 +28,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "samplers": ("step",),
     "networks": ("build",),
     "metrics": ("measure",),
+    "errors": ("contributions",),
 }
 
 

@@ -1,0 +1,78 @@
+"""Write what benchmarks/results/errors/*.json say into docs/errors.md.
+
+    python benchmarks/error_table.py
+
+Everything between the two marks of the page comes from the records, so nothing there is typed by hand.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fid_error import FORMAT, RECORDS
+
+from targetwise import errors
+from targetwise.errors import UserError
+from targetwise.files import read_json, write_text
+
+PAGE = Path("docs/errors.md")
+BEGIN, END = "<!-- benchmarks/error_table.py writes from here -->", "<!-- to here -->"
+HEADING = (
+    "samples",
+    "n",
+    "distance",
+    "sets",
+    "spread over sets",
+    "predicted",
+    "predicted / spread",
+    "plain / spread",
+)
+
+
+def main() -> None:
+    """Write the page's tables."""
+    records = [read_json(path) for path in sorted(RECORDS.glob("*.json"))]
+    write_text(PAGE, replaced(PAGE.read_text(encoding="utf-8"), "\n".join(map(table, records))))
+    print(f"{PAGE}: {len(records)} records")
+
+
+def replaced(text: str, block: str) -> str:
+    """Return ``text`` with ``block`` between the two marks.
+
+    Raises:
+        UserError: if the marks are not there.
+    """
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise UserError(f"{PAGE} must hold the line '{BEGIN}' once, and '{END}' once after it")
+    return text.partition(BEGIN)[0] + f"{BEGIN}\n\n{block}\n{END}" + text.partition(END)[2]
+
+
+def table(record: Mapping[str, Any]) -> str:
+    """Return the Markdown of one record."""
+    if record.get("format") != FORMAT:
+        raise UserError(f"{RECORDS} holds a record of another format than {FORMAT}; measure it again")
+    lines = [f"| {' | '.join(HEADING)} |", "|" + "---|" * len(HEADING)]
+    for entry in sorted(record["entries"], key=lambda each: (each["population"], each["n"])):
+        observed, off = entry["observed"], entry["observed_error"] / entry["observed"]
+        ratio, plain = (entry[name] / observed for name in ("predicted", "plain"))
+        cells = (
+            entry["population"],
+            f"{entry['n']:,}",
+            f"{entry['value']:.3g}",
+            str(entry["sets"]),
+            f"{observed:.3g} ± {100 * off:.0f} %",
+            f"{entry['predicted']:.3g}",
+            f"**{ratio:.2f}** ± {ratio * off:.2f}",
+            f"{plain:.2f}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    first = record["entries"][0]
+    conditions = (
+        f"{first['machine']['cpu']}, NumPy {first['versions'].get('numpy', '?')}, {first['measured_at'][:10]}"
+    )
+    title = f"Features of {record['reference']} ({record['n']:,} images), {record['dimensions']:,} dimensions:"
+    return "\n".join([title, "", *lines, "", f"Measured on {conditions}.", ""])
+
+
+if __name__ == "__main__":
+    errors.run(main)
