@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from targetwise import errors, files
-from targetwise.report import statistics
+from targetwise.report import looks, statistics
 
 
 def main() -> None:
@@ -17,9 +17,11 @@ def main() -> None:
     parser.add_argument("--table", required=True, type=Path)
     parser.add_argument("--pairs", required=True, type=Path)
     arguments = parser.parse_args()
-    table = statistics.table(files.read_json(arguments.study))
+    study = files.read_json(arguments.study)
+    table = statistics.table(study)
     files.write_text(arguments.table, table.to_csv(index=False))
     files.write_text(arguments.pairs, statistics.pairs(table).to_csv(index=False))
+    looks.record(arguments.study.parent, table, study)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Questions about a study: they read, and write nothing but what they are told to."""
+"""Questions about a study: they read, and write what they are told to, and that its values were looked at."""
 
 from pathlib import Path
 
@@ -112,10 +112,11 @@ def status(study: Study, watch: float | None) -> None:
     argument("--output", type=Path, metavar="CSV", help="also write every cell's row there"),
 )
 def table(study: Study, output: Path | None) -> None:
-    """Print what the results say so far; nothing is written unless it is asked for."""
-    from targetwise.report import statistics
+    """Print what the results say so far; nothing is written unless it is asked for, but the look is recorded."""
+    from targetwise.report import looks, statistics
 
     frame = statistics.table(study)
+    looks.record(cells.RESULTS / study["study"], frame, study)
     said_twice = "setting" if frame["setting"].equals(frame["scale"]) else "scale"
     print(statistics.summary(frame).drop(columns=said_twice).to_string(index=False))
     for row in frame[frame["status"] != "finished"].itertuples():
@@ -134,11 +135,13 @@ def table(study: Study, output: Path | None) -> None:
 @verb("print the answer of a finished study, and where its report is")
 def answer(study: Study, overlays: list[Path]) -> None:
     """Print the answer that the present files give, and the path of the report, which may be of before."""
-    from targetwise.report import statistics
+    from targetwise.report import looks, statistics
     from targetwise.report.answer import headline
 
-    page = cells.RESULTS / study["study"] / "report.html"
-    print(headline(statistics.table(study)))
+    folder = cells.RESULTS / study["study"]
+    page, frame = folder / "report.html", statistics.table(study)
+    looks.record(folder, frame, study)
+    print(headline(frame))
     made = f"`snakemake --cores all all{config.option(overlays)}`"
     if not page.exists():
         print(f"there is no report yet; {made} makes it")

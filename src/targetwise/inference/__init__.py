@@ -1,0 +1,1 @@
+"""What values of few seeds say: estimates, simultaneous intervals, verdicts."""
