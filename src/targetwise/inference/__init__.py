@@ -1,1 +1,1 @@
-"""What values of few seeds say: estimates, simultaneous intervals, verdicts."""
+"""What few seeds can say: blocks, simultaneous intervals, verdicts, power, sources of spread; pure functions."""
