@@ -243,7 +243,6 @@ def test_bands_and_candidates_hold_the_truth_as_often_as_they_claim(seeds, witho
         assert held["band"] / runs < 0.95 + error, "exact where no cell is missing"
     assert told > runs / 2
     assert held["optimum"] / told > 0.95 - 4 * math.sqrt(0.05 * 0.95 / told), (held, told)
-    print(held, told)
 
 
 def test_cells_are_means_of_their_draws_and_count_only_whole():

@@ -75,6 +75,21 @@ def estimate(study: Study, record: Path | None, devices: int) -> None:
 
 
 @verb(
+    "say how many seeds resolve a difference or show that there is none, from the spread so far, and their cost",
+    argument("--difference", type=float, metavar="RATIO", help="0.05 is 5 %%; by default the study's smallest"),
+    argument("--deviation", type=float, metavar="RATIO", help="assume this spread of ln(value), not the rows'"),
+    argument("--record", type=Path, metavar="JSON", help="the benchmark record, as for estimate"),
+)
+def plan_seeds(study: Study, difference: float | None, deviation: float | None, record: Path | None) -> None:
+    """Print a line per setting, and what it rests on."""
+    from targetwise.operations import plan_seeds as planning
+    from targetwise.report import statistics
+
+    frame = statistics.table(study)
+    print("\n".join(planning.plan(study, frame, difference=difference, deviation=deviation, record=record)))
+
+
+@verb(
     "say what is missing for a run here or on the cluster, with a remedy for each",
     argument("--profile", type=Path, default=Path("slurm"), help="a Snakemake profile's folder"),
 )
