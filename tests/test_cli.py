@@ -132,7 +132,7 @@ def tree(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_table_prints_means_gaps_and_verdicts_and_writes_nothing(project, measured, monkeypatch, capsys):
+def test_table_prints_means_gaps_and_verdicts_and_writes_nothing_but_the_look(project, measured, monkeypatch, capsys):
     """Pairs of seeds differ by 3 or 6 without scatter; of x0 one seed is left, which resolves nothing."""
     gone = cells.find(EXAMPLE, "x0-tiny-0").folder / "fid/ddim-50/draw0.json"
     damaged = cells.find(EXAMPLE, "x0-tiny-1").folder / "training.json"
@@ -140,7 +140,9 @@ def test_table_prints_means_gaps_and_verdicts_and_writes_nothing(project, measur
     damaged.write_text("{")
     before = tree(project)
     call(monkeypatch, "table", *DIGITS)
-    assert tree(project) == before
+    after = tree(project)
+    assert len(json.loads(after.pop(project / "results/digits/looks.json"))) == 1
+    assert after == before
     lines = capsys.readouterr().out.splitlines()
     words = [line.split() for line in lines]
     assert ["tiny", "epsilon", "41.0", "1.0", "3", "0", "0", "0.25"] in words

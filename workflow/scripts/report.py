@@ -2,7 +2,7 @@
 
     python workflow/scripts/report.py --study results/digits/study.json --output results/digits/report.html
 
-A grid that is partly done gives a page that names what is missing.
+A grid that is partly done gives a page that names what is missing; it counts as a look at the values.
 """
 
 import argparse
@@ -10,7 +10,8 @@ from pathlib import Path
 
 from targetwise import cells, errors, files
 from targetwise.jobs.kept import release
-from targetwise.report import page
+from targetwise.report import looks, page
+from targetwise.report.table import table
 
 
 def main() -> None:
@@ -22,6 +23,8 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     study = files.read_json(arguments.study)
+    if not arguments.complete:
+        looks.record(arguments.study.parent, table(study), study)
     files.write_text(arguments.output, page.render(study, arguments.output.parent))
     if arguments.complete:
         for folder, job in cells.shared_jobs(study):

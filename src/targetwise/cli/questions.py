@@ -1,4 +1,4 @@
-"""Questions about a study: they read, and write nothing but what they are told to."""
+"""Questions about a study: they read, and write what they are told to, and that its values were looked at."""
 
 from pathlib import Path
 
@@ -75,6 +75,21 @@ def estimate(study: Study, record: Path | None, devices: int) -> None:
 
 
 @verb(
+    "say how many seeds resolve a difference or show that there is none, from the spread so far, and their cost",
+    argument("--difference", type=float, metavar="RATIO", help="0.05 is 5 %%; by default the study's smallest"),
+    argument("--deviation", type=float, metavar="RATIO", help="assume this spread of ln(value), not the rows'"),
+    argument("--record", type=Path, metavar="JSON", help="the benchmark record, as for estimate"),
+)
+def plan_seeds(study: Study, difference: float | None, deviation: float | None, record: Path | None) -> None:
+    """Print a line per setting, and what it rests on."""
+    from targetwise.operations import plan_seeds as planning
+    from targetwise.report.table import table as table_of
+
+    frame = table_of(study)
+    print("\n".join(planning.plan(study, frame, difference=difference, deviation=deviation, record=record)))
+
+
+@verb(
     "say what is missing for a run here or on the cluster, with a remedy for each",
     argument("--profile", type=Path, default=Path("slurm"), help="a Snakemake profile's folder"),
 )
@@ -112,11 +127,12 @@ def status(study: Study, watch: float | None) -> None:
     argument("--output", type=Path, metavar="CSV", help="also write every cell's row there"),
 )
 def table(study: Study, output: Path | None) -> None:
-    """Print what the results say so far; nothing is written unless it is asked for."""
-    from targetwise.report import statistics
+    """Print what the results say so far; nothing is written unless it is asked for, but the look is recorded."""
+    from targetwise.report import looks, statistics
     from targetwise.report.table import table as table_of
 
     frame = table_of(study)
+    looks.record(cells.RESULTS / study["study"], frame, study)
     said_twice = "setting" if frame["setting"].equals(frame["scale"]) else "scale"
     print(statistics.summary(frame).drop(columns=said_twice).to_string(index=False))
     for row in frame[frame["status"] != "finished"].itertuples():
@@ -135,11 +151,14 @@ def table(study: Study, output: Path | None) -> None:
 @verb("print the answer of a finished study, and where its report is")
 def answer(study: Study, overlays: list[Path]) -> None:
     """Print the answer that the present files give, and the path of the report, which may be of before."""
+    from targetwise.report import looks
     from targetwise.report.answer import headline
     from targetwise.report.table import table as table_of
 
-    page = cells.RESULTS / study["study"] / "report.html"
-    print(headline(study, table_of(study)))
+    folder = cells.RESULTS / study["study"]
+    page, frame = folder / "report.html", table_of(study)
+    looks.record(folder, frame, study)
+    print(headline(study, frame))
     made = f"`snakemake --cores all all{config.option(overlays)}`"
     if not page.exists():
         print(f"there is no report yet; {made} makes it")

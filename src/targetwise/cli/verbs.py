@@ -30,10 +30,10 @@ def argument(*names: str, **options: Any) -> tuple[tuple[Any, ...], dict[str, An
 
 
 def verb(explanation: str, *arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> Callable[..., Any]:
-    """Make a function the verb of its name, without the _ that keeps it from being a keyword."""
+    """Make a function the verb of its name, with - for _ and without the _ that keeps it from being a keyword."""
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
-        VERBS[function.__name__.rstrip("_")] = Verb(function, explanation, arguments)
+        VERBS[function.__name__.rstrip("_").replace("_", "-")] = Verb(function, explanation, arguments)
         return function
 
     return register

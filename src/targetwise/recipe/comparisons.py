@@ -93,7 +93,8 @@ def _require_in_grid(config: Mapping[str, Any], name: str, what: str) -> None:
     grid = config["grid"]["parameterizations"]
     if name not in grid:
         raise UserError(
-            f"configuration: comparison.{what} '{name}', which is not in grid.parameterizations; {nearest(name, grid)}"
+            f"configuration: comparison.{what} '{name}', which is not in grid.parameterizations; "
+            f"{nearest(name, grid)}"
         )
 
 
@@ -126,7 +127,7 @@ def _is_axis(config: Mapping[str, Any], axis: str) -> bool:
 def _strata(
     config: Mapping[str, Any], points: Mapping[Point, Mapping[str, Any]], factors: Sequence[str]
 ) -> Iterator[dict[Point, dict[str, Any]]]:
-    """Return the points that are compared with each other, each with its levels: those of a setting, or of several."""
+    """Return the points that are compared with each other, with their levels: those of a setting, or of several."""
     named = bool(config["grid"].get("samplings"))
     groups: dict[tuple[str, str], dict[Point, dict[str, Any]]] = {}
     for point, recipe in points.items():

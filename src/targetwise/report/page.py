@@ -16,7 +16,7 @@ from targetwise.diffusion.effective import same_objectives
 from targetwise.files import read_json
 from targetwise.metric.measures import title
 from targetwise.recipe import variants
-from targetwise.report import figures, panels, published, statistics
+from targetwise.report import figures, looks, panels, published, statistics
 from targetwise.report.answer import answer, cell_states, metric_of
 from targetwise.report.origins import bounds, origins
 from targetwise.report.svg import SUPERSCRIPTS
@@ -90,7 +90,7 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "confidence": statistics.CONFIDENCE,
         "order": config["grid"]["parameterizations"],
         "answer": answer(states, summary, compared, frame, config),
-        "looks": [],
+        "looks": looks.summary(study, config),
         "budget": _budget(config),
         "finished": int((states["status"] == "finished").sum()),
         "cells": _cells(config, frame, folder),

@@ -142,7 +142,7 @@ def of_setting(
     if declared["baseline"] in names:
         return _against(declared["baseline"], names, ranked, relations, metric, declared)
     sentences = []
-    for family, members in declared["families"].items():
+    for family, members in (declared["families"] or {}).items():
         here = {name: ranked[name] for name in names if name in members}
         if len(here) > 1:
             words = _all_pairs(list(here), here, relations, metric, declared, summary, pairs)

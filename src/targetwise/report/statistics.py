@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from targetwise.inference.compare import Comparison, compare
+from targetwise.inference.contrasts import cell_means
 from targetwise.inference.declared import Declared
 from targetwise.inference.sources import Sources, sources
 
@@ -21,7 +22,7 @@ KEYS = ["setting", "parameterization", "seed"]
 def declared(config: Mapping[str, Any]) -> Declared:
     """Return what a study declares of its comparisons."""
     asked = config["comparison"]
-    return Declared(asked["baseline"], asked["smallest_difference"], asked["families"])
+    return Declared(asked["baseline"], asked["smallest_difference"], asked["families"] or {})
 
 
 def compared(frame: pd.DataFrame, asked: Declared) -> dict[str, Comparison]:
@@ -32,7 +33,7 @@ def compared(frame: pd.DataFrame, asked: Declared) -> dict[str, Comparison]:
         asked: the baseline, the smallest difference of interest and the families.
     """
     # A cell without a value is told, so that a parameterization without any is not forgotten.
-    of_cells = frame[KEYS].drop_duplicates().merge(_by_seed(frame), how="left", on=KEYS)
+    of_cells = frame[KEYS].drop_duplicates().merge(cell_means(frame)[[*KEYS, "value"]], how="left", on=KEYS)
     return {str(setting): compare(rows, asked) for setting, rows in of_cells.groupby("setting", sort=False)}
 
 
@@ -61,7 +62,7 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     seed), ``error`` the standard error of one value from its finite samples (NaN where unknown); ``seeds`` counts
     the finished ones, ``diverged`` and ``missing`` the others.
     """
-    by_seed = _by_seed(frame)
+    by_seed = cell_means(frame)[[*KEYS, "value"]]
     rows = []
     for (setting, scale, name), group in frame.groupby(["setting", "scale", "parameterization"], sort=False):
         values = by_seed[(by_seed["setting"] == setting) & (by_seed["parameterization"] == name)]["value"]
@@ -90,7 +91,7 @@ def pairs(frame: pd.DataFrame) -> pd.DataFrame:
     confidence interval of Student's t; ``verdict`` is ``a``, ``b`` (the one with the lower, better value),
     ``not resolved`` (the interval holds 0) or ``too few seeds`` (under two in common).
     """
-    by_seed = _by_seed(frame)
+    by_seed = cell_means(frame)[[*KEYS, "value"]]
     rows = []
     for setting, scale in frame[["setting", "scale"]].drop_duplicates().itertuples(index=False):
         here = by_seed[by_seed["setting"] == setting].pivot_table(
@@ -102,12 +103,6 @@ def pairs(frame: pd.DataFrame) -> pd.DataFrame:
             rows.append({"setting": setting, "scale": scale, "a": a, "b": b, **_paired(differences, a, b)})
     columns = ["setting", "scale", "a", "b", "seeds", "difference", "deviation", "low", "high", "p_value", "verdict"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def _by_seed(frame: pd.DataFrame) -> pd.DataFrame:
-    """Average the draws of each cell; a cell counts only if all its draws are there."""
-    whole = frame.groupby(KEYS, sort=False).filter(lambda group: bool((group["status"] == "finished").all()))
-    return whole.groupby(KEYS, sort=False)["value"].mean().reset_index()
 
 
 def _paired(differences: np.ndarray, a: str, b: str) -> dict[str, Any]:

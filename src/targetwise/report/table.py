@@ -4,8 +4,9 @@ It is built from the grid in the configuration, never from what happens to be on
 made is named as missing.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -16,7 +17,7 @@ from targetwise.cells.agreement import Agreement
 from targetwise.cells.outcome import marks, read_outcome
 from targetwise.errors import UserError
 from targetwise.files import read_json, remedy
-from targetwise.recipe import variants
+from targetwise.recipe import comparisons, variants
 from targetwise.recipe.config import variant
 
 TABLE_COLUMNS = {
@@ -93,33 +94,10 @@ def _further_numbers(config: Mapping[str, Any], values: list[Mapping[str, float]
 
 def _differing(config: Mapping[str, Any], points: list[tuple[cells.Cell, cells.Draw]]) -> pd.DataFrame:
     """Return the fields of the recipes in which rows differ, beside what the axes say already."""
-    keys = {(cell.parameterization, cell.scale, draw.sampler) for cell, draw in points}
-    recipes = {key: dict(_flat(_recipe(config, *key))) for key in keys}
-    fields = sorted({field for recipe in recipes.values() for field in recipe})
-    texts = {field: {str(recipe.get(field)) for recipe in recipes.values()} for field in fields}
-    differing = [field for field in fields if len(texts[field]) > 1]
+    recipes = comparisons.recipes(config, partial(variant, config))
+    fields = comparisons.differing(recipes)
     rows = [recipes[cell.parameterization, cell.scale, draw.sampler] for cell, draw in points]
-    return pd.DataFrame([{field: row.get(field) for field in differing} for row in rows], columns=differing)
-
-
-def _recipe(config: Mapping[str, Any], name: str, scale: str, sampler: str) -> dict[str, Any]:
-    """Return all that decides a row's number but its seed, each field once and by its name in the configuration."""
-    own = variants.settings(config, name)
-    return {
-        **{key: value for key, value in variant(config, name).items() if key != "diffusion"},
-        **{section: variants.decisive(section, own[section]) for section in ("data", "diffusion")},
-        "training": variants.decisive("training", variants.training(config, name, scale)),
-        "network": variants.network(config, name, scale),
-        "sampling": variants.decisive("sampling", variants.samplings(config, name)[sampler]),
-    }
-
-
-def _flat(recipe: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in recipe.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, ", ".join(map(str, value)) if isinstance(value, list) else value
+    return pd.DataFrame([{field: row.get(field) for field in fields} for row in rows], columns=fields)
 
 
 def _training(cell: cells.Cell) -> Mapping[str, Any] | UserError:
