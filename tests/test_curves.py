@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import statsmodels.formula.api as smf
 from scipy import stats
 
 from targetwise.errors import UserError
@@ -180,7 +181,7 @@ def test_the_lowest_point_of_a_parabola_is_found():
 
 def test_fiellers_interval_is_where_the_slope_is_not_resolved():
     """Its ends are the r with (p + 2qr)/se = ±t: refit around an end, and the slope there has |t| = t(0.975)."""
-    values = swept(truth=parabola, noise=gaussian(11, 0.1))
+    values = swept(truth=parabola, noise=gaussian(11, 0.1), xs=[1e-4, 1.5e-4, 2e-4, 9e-4, 1.6e-3])
     curve = only(curves(values, "rate", ["rate"]))
     critical = stats.t.ppf(0.975, curve.df)
     blocks = np.eye(4)[values["seed"]]
@@ -205,6 +206,17 @@ def test_fiellers_interval_is_where_the_slope_is_not_resolved():
 def test_where_there_is_no_optimum_to_tell_it_is_said_why(truth, why):
     optimum = only(curves(swept(truth=truth, noise=gaussian(12, 0.02)), "rate", ["rate"])).optimum
     assert math.isnan(optimum.x) and optimum.why.startswith(why)
+
+
+def test_a_parabola_is_held_against_the_scatter_between_seeds():
+    """By statsmodels' own comparison of the two models; the figure in the sentence is its p."""
+    values = swept(truth=lambda x: 0.06 * (x == RATES[2]), noise=gaussian(15, 0.03))
+    values["u"] = np.log(values["rate"])
+    parabolic = smf.ols("y ~ C(seed) + u + I(u**2)", values).fit()
+    _, expected, spare = smf.ols("y ~ C(seed) + C(rate)", values).fit().compare_f_test(parabolic)
+    assert spare == 2 and 1e-6 < expected < 0.05
+    why = only(curves(values, "rate", ["rate"])).optimum.why
+    assert why == f"The values do not lie on a parabola on logarithms (p = {expected:.2g})."
 
 
 def test_three_values_are_too_few_for_a_parabola():
