@@ -1,6 +1,6 @@
 """The tables: every cell of the grid, the comparisons of parameterizations, and a plain check of each pair.
 
-study.json + all fid/<sampler>/draw<d>.json -> table.csv, comparisons.csv, pairs.csv
+study.json + all fid/<sampler>/draw<d>.json -> table.csv, comparisons.csv, pairs.csv; effects.csv, curves.csv if declared
 """
 
 
@@ -17,6 +17,11 @@ rule aggregate:
         table="results/{study}/table.csv",
         comparisons="results/{study}/comparisons.csv",
         pairs="results/{study}/pairs.csv",
+        declared=[
+            f"results/{{study}}/{table}.csv"
+            for table, section in {"effects": "factors", "curves": "curves"}.items()
+            if STUDY["comparison"][section]
+        ],
     log:
         "results/{study}/log/aggregate.log",
     benchmark:

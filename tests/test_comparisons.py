@@ -14,7 +14,7 @@ from targetwise.errors import UserError
 from targetwise.operations.examination import candidate
 from targetwise.recipe import comparisons
 from targetwise.recipe import config as configuration
-from targetwise.report.statistics import table
+from targetwise.report.table import table
 
 
 def study(declared=None, **overlay):

@@ -21,7 +21,7 @@ OWNERS = {
     "dvc": {"dvc"},
     "snakemake": set(),
     "cleanfid": {"clean_fid", "inception"},
-    "matplotlib": {"svg", "figures", "figure"},
+    "matplotlib": {"svg", "figures", "curve_figure", "figure"},
     "jinja2": {"page"},
 }
 

@@ -19,7 +19,9 @@ from targetwise.data import store
 from targetwise.files import sha256_of_array, write_json, write_text
 from targetwise.recipe import config as configuration
 from targetwise.report import figures, page
+from targetwise.report.effects import tables
 from targetwise.report.page import duration, tiny
+from targetwise.report.table import table as table_of
 from targetwise.report.words import number
 
 DIGEST = "0" * 64
@@ -274,6 +276,53 @@ def test_where_the_spread_comes_from_is_told(config):
     text = Page(render(config)).text
     shared = np.std(np.log(factors), ddof=1)
     assert f"{100 * shared:.0f} % 0 %" in text.split("common random numbers saved")[1]
+
+
+def test_the_effects_of_factors_are_told(config):
+    variants = {
+        f"{target}_{weighting}": {"target": target, "weighting": weighting}
+        for target in ("epsilon", "v")
+        for weighting in ("constant", "snr")
+    }
+    config["parameterizations"].update(variants)
+    config["comparison"]["factors"] = ["target", "weighting"]
+    # v is half of epsilon at both weightings, the weighting does nothing, and seeds move all by the same factor.
+    noise = {0: 1.0, 1: 1.1, 2: 0.9}
+    jitter = itertools.cycle([1.001, 0.999, 1.0, 0.9995, 1.0005])
+    values = {
+        name: [(40 if "epsilon" in name else 20) * noise[seed] * next(jitter) for seed in noise] for name in variants
+    }
+    make_grid(config, values)
+    text = Page(render(config)).text
+    effects = text.split("Effects of factors")[1]
+    assert re.search(r"target epsilon / v 2\.00 \S+ to \S+ 2 yes", effects)
+    assert re.search(r"weighting constant / snr 1\.00 \S+ to \S+ 2 no", effects)
+    assert "effects.csv" in text
+    table = tables(table_of(config), config)
+    assert list(table) == ["effects"]
+    assert set(table["effects"]["part"]) == {"terms", "levels", "effects", "interactions"}
+
+
+def test_a_curve_over_a_field_is_drawn_and_told(config, drawn):
+    rates = {"low": 0.001, "middle": 0.002, "high": 0.008}
+    config["parameterizations"].update(
+        {name: {"target": "v", "training": {"learning_rate": rate}} for name, rate in rates.items()}
+    )
+    config["comparison"]["curves"] = ["training.learning_rate"]
+    make_grid(config, {"low": [40, 41, 42], "middle": [20, 21, 21.5], "high": [60, 61, 62]})
+    html = render(config)
+    text = Page(html).text
+    assert "Over training.learning_rate" in text
+    assert "training.learning_rate: the lowest is at 0.002." in text
+    assert "0.001: 40.99, 0.002: 20.83, 0.008: 60.99" in html
+    assert list(tables(table_of(config), config)["curves"]["x"]) == [0.001, 0.002, 0.008]
+
+
+def test_what_is_not_declared_makes_no_table(config):
+    make_grid(config, APART)
+    assert tables(table_of(config), config) == {}
+    html = render(config)
+    assert "Effects of factors" not in html and "effects.csv" not in html and "curves.csv" not in html
 
 
 def test_of_many_comparisons_those_with_the_lowest_are_drawn():

@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from targetwise import errors, files
-from targetwise.report import looks, statistics
+from targetwise.report import effects, looks, statistics
 from targetwise.report.table import table
 
 
@@ -25,6 +25,8 @@ def main() -> None:
     files.write_text(arguments.table, frame.to_csv(index=False))
     files.write_text(arguments.comparisons, compared.to_csv(index=False))
     files.write_text(arguments.pairs, statistics.pairs(frame).to_csv(index=False))
+    for name, found in effects.tables(frame, study).items():
+        files.write_text(arguments.table.with_name(f"{name}.csv"), found.to_csv(index=False))
     looks.record(arguments.study.parent, frame, study)
 
 

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ from targetwise.cells import Cell
 from targetwise.cells.agreement import Agreement
 from targetwise.diffusion.effective import same_objectives
 from targetwise.files import read_json
+from targetwise.inference.curves import Curve
 from targetwise.metric.measures import title
 from targetwise.recipe import variants
-from targetwise.report import figures, looks, panels, published, statistics
+from targetwise.report import effects, figures, looks, panels, published, statistics
 from targetwise.report.answer import answer, cell_states, metric_of
+from targetwise.report.curve_figure import over_axis
 from targetwise.report.origins import bounds, origins
 from targetwise.report.svg import SUPERSCRIPTS
 from targetwise.report.table import column_of, table
@@ -108,6 +110,8 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             }
             for setting, comparison in compared.items()
         ],
+        "factors": effects.of_factors(frame, config),
+        "curves": _curves(effects.of_axes(frame, config), metric),
         "published": published.beside(config, summary.drop_duplicates(["scale", "parameterization"])),
         "real": panels.real_sheet(config),
         "shown_images": figures.SHEET_COLUMNS * figures.SHEET_ROWS,
@@ -115,9 +119,36 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "origins": origins(config),
         "files": {
             name: os.path.relpath(study / name, folder)
-            for name in ("table.csv", "comparisons.csv", "pairs.csv", "study.json")
+            for name in ("table.csv", "comparisons.csv", "pairs.csv", "effects.csv", "curves.csv", "study.json")
         },
     }
+
+
+def _curves(found: Sequence[Curve], metric: str) -> list[dict[str, Any]]:
+    """Return the curves by axis, with their figure and a sentence for each."""
+    by_axis: dict[str, list[Curve]] = {}
+    for curve in found:
+        if len(curve.points):
+            by_axis.setdefault(curve.axis, []).append(curve)
+    return [
+        {"axis": axis, "figure": over_axis(each, metric), "told": [_told(curve) for curve in each]}
+        for axis, each in by_axis.items()
+    ]
+
+
+def _told(curve: Curve) -> str:
+    where = f"{effects.named(curve.group)}: " if curve.group else ""
+    others = [f"{x:g}" for x in curve.candidates if x != curve.best]
+    text = f"{where}the lowest is at {curve.best:g}"
+    text += f"; {listed(others)} {'is' if len(others) == 1 else 'are'} not resolved from it" if others else ""
+    if curve.lacking:
+        text += f"; nothing finished at {listed([f'{x:g}' for x in curve.lacking])}"
+    if curve.optimum:
+        text += f". {curve.optimum.why}"
+        if math.isfinite(curve.optimum.x):
+            of = curve.optimum
+            text = f"{text[:-1]}: {of.x:.3g} ({CERTAINTY} interval {of.low:.3g} to {of.high:.3g})"
+    return text.rstrip(".") + "."
 
 
 def _budget(config: Mapping[str, Any]) -> dict[str, str]:
