@@ -25,7 +25,7 @@ HEADING = (
     "spread over sets",
     "predicted",
     "predicted / spread",
-    "plain / spread",
+    "V(n) / spread",
 )
 
 
@@ -54,7 +54,7 @@ def table(record: Mapping[str, Any]) -> str:
     lines = [f"| {' | '.join(HEADING)} |", "|" + "---|" * len(HEADING)]
     for entry in sorted(record["entries"], key=lambda each: (each["population"], each["n"])):
         observed, off = entry["observed"], entry["observed_error"] / entry["observed"]
-        ratio, plain = (entry[name] / observed for name in ("predicted", "plain"))
+        ratio, jackknife = (entry[name] / observed for name in ("predicted", "jackknife"))
         cells = (
             entry["population"],
             f"{entry['n']:,}",
@@ -63,7 +63,7 @@ def table(record: Mapping[str, Any]) -> str:
             f"{observed:.3g} ± {100 * off:.0f} %",
             f"{entry['predicted']:.3g}",
             f"**{ratio:.2f}** ± {ratio * off:.2f}",
-            f"{plain:.2f}",
+            f"{jackknife:.2f}",
         )
         lines.append(f"| {' | '.join(cells)} |")
     first = record["entries"][0]

@@ -143,7 +143,7 @@ class Trial:
             "predicted": float(np.sqrt(np.mean(predicted**2))),
             "predicted_spread": float(predicted.std(ddof=1)),
             "condensed": float(np.sqrt(np.mean(np.square(paired)))),
-            "plain": float(np.sqrt(np.mean([each.parts[0].spread for each in made]))),
+            "jackknife": float(np.sqrt(np.mean([each.parts[0].spread for each in made]))),
         }
 
 

@@ -12,7 +12,7 @@ from targetwise.errors import UserError
 from targetwise.metric import blocks, distance
 from targetwise.metric.contributions import Contributions, NoErrorKnown, Part, paired_error, shuffled
 from targetwise.metric.distance import frechet_distance, moments
-from targetwise.metric.influence import frechet_contributions, influence
+from targetwise.metric.influence import frechet_contributions, left_out
 
 ROOT = Path(__file__).parent.parent
 DIMENSIONS = 16
@@ -66,7 +66,10 @@ def require_spread(values, errors, at_most=4.0):
 
 
 def test_the_influence_is_the_derivative_of_the_distance(factor):
-    """Against a finite difference: the set with a little more weight on one sample, by scipy's matrix square root."""
+    """Against a finite difference: the set with a little more weight on one sample, by scipy's matrix square root.
+
+    Each sample is there a hundred times, so that what it does to the derivative itself is small.
+    """
     random = np.random.default_rng(3)
     samples = (random.standard_normal((900, DIMENSIONS)) @ factor.T)[:, :5]
     other = random.standard_normal((5, 5)) / 3
@@ -78,12 +81,25 @@ def test_the_influence_is_the_derivative_of_the_distance(factor):
         cross = linalg.sqrtm(covariance @ spread)
         return ((own - mean) ** 2).sum() + np.trace(covariance + spread - 2 * cross).real
 
-    found = influence(samples, mean, linalg.sqrtm(covariance).real)
+    found = left_out(np.tile(samples, (100, 1)), mean, linalg.sqrtm(covariance).real)
     even, step = np.full(900, 1 / 900), 1e-5
     for place in (0, 17, 400):
         single = np.eye(900)[place]
         more, less = (weighted((1 - each) * even + each * single) for each in (step, -step))
         assert found[place] == pytest.approx((more - less) / (2 * step), rel=5e-3)
+
+
+def test_what_a_sample_takes_along_is_the_jackknifes_to_second_order(factor):
+    """Against the distance without the sample; the influence function alone is thirty times as far off."""
+    random = np.random.default_rng(13)
+    samples = random.standard_t(5, size=(120, 5)) @ factor[:5, :5].T + random.standard_normal((120, 5))
+    mean, covariance = np.full(5, 0.1), np.cov(samples.T)
+    without = [frechet_distance(*moments(np.delete(samples, place, 0)), mean, covariance) for place in range(120)]
+    exact = -119 * (np.array(without) - np.mean(without))
+    root = linalg.sqrtm(covariance).real
+    found, gradient = (left_out(np.tile(samples, (times, 1)), mean, root)[:120] for times in (1, 300))
+    off, plainly_off = (np.std(each - exact) / exact.std() for each in (found, gradient))
+    assert off < 0.05 and off < 0.2 * plainly_off, (off, plainly_off)
 
 
 @pytest.mark.parametrize(("draw", "share"), [(normal, 6), (normal, 12), (skewed, 12)])
@@ -96,7 +112,7 @@ def test_the_error_is_the_spread_over_fresh_samples(draw, share, factor, referen
     assert abs(covered - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 400)
 
 
-def test_without_a_difference_the_plain_influence_is_too_large_by_the_square_root_of_two(factor):
+def test_without_a_difference_a_jackknife_is_too_large_by_the_square_root_of_two(factor):
     """Which is what halves and bounds are for: C₁ vanishes, and plain is C₁ + 2C₂."""
     reference = np.zeros(DIMENSIONS), factor @ factor.T
     values, made = repeated(normal, factor, reference, 192, 400)

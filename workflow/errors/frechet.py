@@ -1,4 +1,4 @@
-"""frechet: how far each sample moves the distance, by its influence function."""
+"""frechet: what the distance would lose without each sample."""
 
 from targetwise.metric.influence import frechet_contributions
 

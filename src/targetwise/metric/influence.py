@@ -1,12 +1,15 @@
-"""The standard error of a Fréchet distance, by its influence function.
+"""The standard error of a Fréchet distance: a jackknife of all samples, corrected by those of their halves.
 
-With z_i = x_i − μ, the reference (m, S) and T = S^½(S^½ΣS^½)^(−½)S^½, sample i moves the distance by ψ_i/n, where
+With z_i = x_i − μ, the reference (m, S), and the eigenvalues s² and eigenvectors u of S^½ΣS^½, let y_i = uᵀS^½z_i and
+w = y². To second order, n times what leaving out sample i takes from the distance is, up to a constant,
 
-    ψ_i = 2(μ − m)·z_i + z_i·(I − T)z_i − tr((I − T)Σ)
+    φ_i = 2(μ − m)·z_i + z_i·z_i − (1 + 1/2n) Σ_j w_ij/s_j − 1/2n Σ_jk w_ij w_ik / (s_j s_k (s_j + s_k))
 
-(the gradient of the squared Bures–Wasserstein distance). The plain estimate V(n) = var(ψ)/n is too large, because T
-comes from the samples themselves: in the terms of Hoeffding's decomposition it is C₁ + 2C₂ + …, where the variance is
-C₁ + C₂ + …, with C₁ ∝ 1/n and C₂ ∝ 1/n². With half the samples it is 2C₁ + 8C₂ + …, so
+Without 1/n this is the influence function ψ_i = 2(μ − m)·z_i + z_i·(I − T)z_i, the gradient of the squared
+Bures–Wasserstein distance, with T = S^½(S^½ΣS^½)^(−½)S^½; with it, half of what a sample does to T itself is taken
+back. V(n) = var(φ)/n is the jackknife's variance. It is too large (Efron & Stein 1981): in Hoeffding's components it
+is C₁ + 2C₂ + …, where the variance is C₁ + C₂ + …, with C₁ ∝ 1/n and C₂ ∝ 1/n². With half of the samples it is
+2C₁ + 8C₂ + …, so
 
     1.5·V(n) − 0.25·V(n/2) = C₁ + C₂ + …
 
@@ -19,7 +22,7 @@ from scipy import linalg
 from targetwise.metric.contributions import Contributions, NoErrorKnown, Part, shuffled
 from targetwise.metric.distance import moments
 
-METHOD = "influence on whole and halves"
+METHOD = "jackknife of whole and halves"
 
 #: Samples whose contributions are computed at a time.
 CHUNK = 4096
@@ -46,8 +49,8 @@ def split(features: np.ndarray, mean: np.ndarray, root: np.ndarray) -> Contribut
     """Return the same for the reference's S^½, of however few samples; see :func:`frechet_contributions`."""
     order, digest = shuffled(len(features))
     samples = features[order]
-    whole = influence(samples, mean, root)
-    halves = [influence(half, mean, root) for half in np.array_split(samples, 2)]
+    whole = left_out(samples, mean, root)
+    halves = [left_out(half, mean, root) for half in np.array_split(samples, 2)]
     parts = (Part(1.5, whole), *(Part(-0.125, half) for half in halves))
     return Contributions(METHOD, digest, parts, least=0.5, most=1.0)
 
@@ -59,8 +62,10 @@ def root_of(covariance: np.ndarray) -> np.ndarray:
     return root
 
 
-def influence(features: np.ndarray, mean: np.ndarray, root: np.ndarray) -> np.ndarray:
-    """Return ψ (n,) of samples, with the moments of these very samples.
+def left_out(features: np.ndarray, mean: np.ndarray, root: np.ndarray) -> np.ndarray:
+    """Return φ (n,) of samples, with the moments of these very samples, less its mean.
+
+    Directions in which the samples have no extent are left out.
 
     Args:
         features: (n, D).
@@ -68,17 +73,15 @@ def influence(features: np.ndarray, mean: np.ndarray, root: np.ndarray) -> np.nd
         root: S^½ of the reference's covariance, (D, D) fp64.
     """
     own, covariance = moments(features)
-    remaining = np.eye(len(own)) - _transport(covariance, root)
-    psi = np.empty(len(features))
-    for first in range(0, len(features), CHUNK):
-        z = features[first : first + CHUNK] - own
-        psi[first : first + CHUNK] = 2 * z @ (own - mean) + np.einsum("ij,ij->i", z @ remaining, z)
-    return psi - psi.mean()
-
-
-def _transport(covariance: np.ndarray, root: np.ndarray) -> np.ndarray:
-    """Return T; directions in which a covariance has no extent are left out."""
     values, vectors = linalg.eigh(root @ covariance @ root)
     kept = values > values.max(initial=0.0) * len(values) * np.finfo(np.float64).eps
-    half = root @ (vectors[:, kept] * values[kept] ** -0.25)
-    return half @ half.T
+    s, axes = np.sqrt(values[kept]), root @ vectors[:, kept]
+    among = 1 / (np.outer(s, s) * np.add.outer(s, s))
+    share = 1 / (2 * len(features))
+    phi = np.empty(len(features))
+    for first in range(0, len(features), CHUNK):
+        z = features[first : first + CHUNK] - own
+        w = (z @ axes) ** 2
+        linear = 2 * z @ (own - mean) + np.einsum("ij,ij->i", z, z) - (1 + share) * (w @ (1 / s))
+        phi[first : first + CHUNK] = linear - share * np.einsum("ij,ij->i", w @ among, w)
+    return phi - phi.mean()
