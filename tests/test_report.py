@@ -314,7 +314,7 @@ def test_a_curve_over_a_field_is_drawn_and_told(config, drawn):
     text = Page(html).text
     assert "Over training.learning_rate" in text
     assert "training.learning_rate: the lowest is at 0.002." in text
-    assert "0.001: 40.99, 0.002: 20.83, 0.008: 60.99" in html
+    assert "0.001: 40.99, 0.002: 20.82, 0.008: 60.99" in html
     assert list(tables(table_of(config), config)["curves"]["x"]) == [0.001, 0.002, 0.008]
 
 
