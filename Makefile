@@ -30,7 +30,7 @@ test-slurm: $(READY) ## the cluster section on a private SLURM, through everythi
 test-browser: $(READY) ## MLflow's page and the report in a real browser, with screenshots in results/screenshots (needs chromium)
 	$(RUN) pytest tests/browser
 
-test-all: $(READY) lint ## everything, what takes over a minute included (real CIFAR-10, Inception, long cluster scenarios)
+test-all: $(READY) lint ## everything, what takes over a minute included (real CIFAR-10, Inception, R, long cluster scenarios)
 	$(RUN) pytest
 
 cell-gpu: ## one cell from data to number without Snakemake: make cell-gpu CELL=reference@epsilon-small-42

@@ -137,6 +137,7 @@ def test_values_that_are_not_positive_are_compared_as_differences():
     assert (found.scale, row.verdict, math.isnan(row.equivalence_seeds)) == ("difference", "better", True)
     assert row.ratio == pytest.approx(-0.0113333, abs=1e-6)
     assert "differences" in found.why
+    assert compare(table({"a": [0.0, 2.0, 1.0], "b": [1.0, 2.0, 3.0]}), Declared()).scale == "difference"
     same = compare(table({"a": [-1.0, 2.0, 1.0], "b": [-1.0, 2.0, 1.0]}), Declared(None, 0.05)).pairs.iloc[0]
     assert same.verdict == "not resolved"
 

@@ -40,8 +40,8 @@ def test_outside_library_has_its_owner_only(library):
 
 
 def test_a_cell_on_a_bare_gpu_machine_needs_little():
-    """`make cell-gpu` runs where there is no Snakemake, MLflow, DVC, pandas, scikit-learn or matplotlib."""
-    heavy = {"snakemake", "mlflow", "dvc", "pandas", "sklearn", "matplotlib", "jinja2"}
+    """`make cell-gpu` runs without Snakemake, MLflow, DVC, pandas, scikit-learn, statsmodels and matplotlib."""
+    heavy = {"snakemake", "mlflow", "dvc", "pandas", "sklearn", "statsmodels", "matplotlib", "jinja2"}
     seen, waiting = set(), ["targetwise.chain"]
     while waiting:
         name = waiting.pop()
