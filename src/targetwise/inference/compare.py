@@ -147,7 +147,8 @@ def _why(method: str, here: Design, d_0: float, scale: str) -> str:
     if method == PAIRED:
         why = (
             "Each comparison is judged by the variance of its own paired differences: with these seeds that makes"
-            f" intervals at most {WIDER - 1:.0%} wider than one variance for all, and variants may scatter unequally."
+            f" intervals at most {100 * (WIDER - 1):.0f} % wider than one variance for all, and variants may scatter"
+            " unequally."
         )
     elif method == MODERATED:
         why = (

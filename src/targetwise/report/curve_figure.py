@@ -39,7 +39,5 @@ def over_axis(curves: Sequence[Curve], metric: str) -> Markup:
     axes.set_ylabel(metric)
     if any(curve.group for curve in curves):
         axes.legend(frameon=False, fontsize=11, loc="best", handlelength=2.8)
-    told = "; ".join(
-        ", ".join(f"{row.x:g}: {number(row.mean)}" for row in records(curve.points)) for curve in curves
-    )
+    told = "; ".join(", ".join(f"{row.x:g}: {number(row.mean)}" for row in records(curve.points)) for curve in curves)
     return inline(figure, f"{metric} over {curves[0].axis}: {told}.", f"curve-{curves[0].axis}")
