@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 from simulated import family_of
 
-from targetwise.inference import power
+from targetwise.inference import power, scatter
 from targetwise.inference.blocks import design
 from targetwise.inference.compare import compare
 from targetwise.inference.declared import Declared
@@ -72,6 +72,56 @@ def test_smallest_resolvable_and_seeds_of_one_comparison():
         expected = power.seeds_to_resolve(row.ratio, found.deviation, 4, baseline=False)
         assert row.seeds_needed == (expected or np.inf)
         assert row.equivalence_seeds == power.seeds_to_show_equivalence(1.04, found.deviation, 4, baseline=False)
+
+
+def by_hand(difference, deviation, quantile, df):
+    """Return the first S whose intervals, on df(S) and of √(2/S) deviations, resolve a difference with 80 % power."""
+    return next(
+        seeds
+        for seeds in range(2, 500)
+        if power.power(difference / (deviation * np.sqrt(2 / seeds)), quantile(df(seeds)), df(seeds)) >= power.POWER
+    )
+
+
+def frame(y):
+    variants, seeds = np.indices(y.shape).reshape(2, -1)
+    return pd.DataFrame({"parameterization": variants, "seed": seeds, "value": np.exp(y.reshape(-1))})
+
+
+def test_seeds_needed_where_the_variance_is_pooled():
+    y = np.random.default_rng(1).normal(0, 0.03, (3, 4)) + np.array([0.0, 0.1, 0.26])[:, None]
+    found = compare(frame(y), Declared())
+    assert found.method == "pooled"
+    for row in found.pairs.itertuples():
+        expected = by_hand(
+            abs(np.log(row.ratio)), found.deviation, all_pairs(3).difference, lambda seeds: 2 * (seeds - 1)
+        )
+        assert row.seeds_needed == expected
+    assert found.pairs["seeds_needed"].max() < 8  # few enough for the degrees of freedom to matter
+
+
+def test_seeds_needed_where_each_pair_has_its_variance():
+    y = np.random.default_rng(1).normal(0, 0.03, (2, 4)) + np.array([0.0, 0.05])[:, None]
+    found = compare(frame(y), Declared())
+    assert found.method == "paired"
+    deviation = (y[0] - y[1]).std(ddof=1) / np.sqrt(2)
+    expected = by_hand(abs((y[0] - y[1]).mean()), deviation, all_pairs(2).difference, lambda seeds: seeds - 1)
+    assert found.pairs["seeds_needed"].tolist() == [expected]
+
+
+def test_seeds_needed_where_variances_are_moderated():
+    random = np.random.default_rng(2)
+    y = random.normal(0, 1, (9, 4)) * np.repeat([0.09, 0.03], [3, 6])[:, None] + 0.15 * np.arange(9)[:, None]
+    found = compare(frame(y), Declared())
+    assert found.method == "moderated"
+    a, b = np.triu_indices(9, 1)
+    of = scatter.differences(y, design(np.ones((9, 4), dtype=bool)), a, b)
+    s_0, d_0 = scatter.prior(of.variance[None], of.seeds - 1.0)
+    variance, _ = scatter.moderated(of.variance[None], of.seeds - 1.0, s_0, d_0)
+    deviations = np.sqrt(variance[0] / 2)
+    for row, mean, deviation in zip(found.pairs.itertuples(), of.mean, deviations, strict=True):
+        expected = by_hand(abs(mean), deviation, Separate(36).difference, lambda seeds: d_0[0] + seeds - 1)
+        assert abs(row.seeds_needed - expected) <= (expected > 16)  # beyond, the curve is interpolated
 
 
 def test_more_than_a_thousand_seeds_are_no_number():
