@@ -148,7 +148,7 @@ def render(found: Estimate) -> str:
             f"{scale.cells}",
             f"{scale.parameters / 1e6:.3f} M",
             f"{scale.training_flops_per_image / 1e9:.2f}",
-            *(_hours(each, scale.cells) for each in (scale.training, scale.sampling, scale.measuring)),
+            *(hours(each, scale.cells) for each in (scale.training, scale.sampling, scale.measuring)),
             f"{found.disk.cells[scale.name] / 1e9:.2f}",
         ]
         for scale in found.scales
@@ -164,9 +164,9 @@ def render(found: Estimate) -> str:
     lines = [
         f"study {found.study}: {counted(sum(scale.cells for scale in found.scales), 'cell')}",
         *aligned(rows, str.rjust),
-        f"reference and bounds: {_hours(found.once and found.once + sum(scale.bounds for scale in found.scales))} h",
-        f"total{', without what is ?' if missing else ''}: {_hours(found.seconds)} {unit}; wall time "
-        f"{_hours(found.wall)} h on {found.devices} × {found.device}, {places}; "
+        f"reference and bounds: {hours(found.once and found.once + sum(scale.bounds for scale in found.scales))} h",
+        f"total{', without what is ?' if missing else ''}: {hours(found.seconds)} {unit}; wall time "
+        f"{hours(found.wall)} h on {found.devices} × {found.device}, {places}; "
         f"disk {found.disk.total / 1e9:.2f} GB",
         "",
         "Based on:",
@@ -252,11 +252,12 @@ def _jobs(config: Mapping[str, Any]) -> int:
     return sum(1 + 2 * len(cells.draws(config, cell.parameterization)) for cell in cells.grid(config))
 
 
-def _hours(seconds: float | None, cells: int = 1) -> str:
+def hours(seconds: float | None, cells: int = 1) -> str:
+    """Return the hours of so many cells of so many seconds each, e.g. ``0.208`` or ``6,370``; unknown is a ``?``."""
     if seconds is None:
         return "?"
-    hours = cells * seconds / 3600
-    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"
+    found = cells * seconds / 3600
+    return f"{found:,.0f}" if found >= 100 else f"{found:.3g}"
 
 
 def _flop(count: float) -> str:

@@ -197,7 +197,7 @@ def _of_samples(
     if spread.samples is None:
         return [f"{setting}: what more samples would save is not known, because rows have no standard errors"]
     left = spread.deviation * float(np.sqrt(1 - spread.samples * (1 - 1 / MORE_SAMPLES)))
-    share = f"{setting}: finite samples are at most {100 * spread.samples:.2g} % of the variance"
+    share = f"{setting}: finite samples are at most {100 * spread.samples:.0f} % of the variance"
     if left <= 0:
         return [share]
     resolve, equal = (
@@ -242,4 +242,4 @@ class _Hours:
             return "?"
         trained = here[here["status"] == "finished"].groupby("parameterization")["seed"].nunique()
         lacking = sum(max(0, seeds - int(trained.get(name, 0))) for name in self._variants)
-        return f"{lacking * self._seconds[scale] / 3600:.3g}"
+        return estimating.hours(self._seconds[scale], lacking)
