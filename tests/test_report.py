@@ -16,7 +16,7 @@ from PIL import Image
 
 from targetwise import cells
 from targetwise.data import store
-from targetwise.files import sha256_of_array, write_json, write_text
+from targetwise.files import read_json, sha256_of_array, write_json, write_text
 from targetwise.recipe import config as configuration
 from targetwise.report import figures, page
 from targetwise.report.effects import tables
@@ -276,6 +276,17 @@ def test_where_the_spread_comes_from_is_told(config):
     text = Page(render(config)).text
     shared = np.std(np.log(factors), ddof=1)
     assert f"{100 * shared:.0f} % 0 %" in text.split("common random numbers saved")[1]
+
+
+def test_the_error_of_a_value_stands_beside_it(config):
+    make_grid(config, APART)
+    for seed, error in enumerate([0.3, 0.4, 1.2]):
+        path = Path(f"results/digits/v/tiny/seed{seed}/fid/ddim-50/draw0.json")
+        write_json(path, {**read_json(path), "errors": {"frechet": error}})
+    text = Page(render(config)).text
+    assert "40.00 ± 0.30" in text and "42.00 ± 1.20" in text
+    # Of one value: √((0.3² + 0.4² + 1.2²)/3) = 0.75.
+    assert re.search(r"v 41\.00 1\.00 0\.75 3 0 0 none", text)
 
 
 def test_the_effects_of_factors_are_told(config):

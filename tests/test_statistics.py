@@ -261,8 +261,11 @@ def test_the_error_is_that_of_the_first_metric_and_empty_where_a_row_has_none(fi
     write_row(finished, first, 0, errors={"frechet": 0.2, "kid": 0.01})
     write_row(finished, first, 1, errors={"kid": 0.01}, without_error={"frechet": "too few"})
     write_row(finished, second, 0, status="diverged", value=None, values={}, reason="not finite")
-    found = table(finished)["error"]
+    frame = table(finished)
+    found = frame["error"]
     assert found[0] == 0.2 and found[1:].isna().all()
+    # The reason is a mark, so that the page says it.
+    assert frame["marks"].fillna("").str.contains("no standard error: too few").tolist()[:3] == [False, True, False]
     finished["metric"]["names"] = ["kid", "frechet"]
     write_row(finished, first, 0, name="kid", errors={"frechet": 0.2, "kid": 0.01})
     assert table(finished)["error"][0] == 0.01

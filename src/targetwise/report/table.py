@@ -141,9 +141,15 @@ def _record(
         **record,
         "status": row["status"],
         "error": row.get("errors", {}).get(row["name"]),
-        "marks": "; ".join([*row["marks"], *marks(training)]),
+        "marks": "; ".join([*row["marks"], *_without_error(row), *marks(training)]),
         **{key: training.get(key) for key in ("steps", "final_loss", "clipped_share")},
     }
+
+
+def _without_error(row: Mapping[str, Any]) -> list[str]:
+    """Return why the value has no standard error; nothing for a row of before there were any."""
+    reason = row.get("without_error", {}).get(row["name"])
+    return [f"no standard error: {reason}"] if reason else []
 
 
 def _mark_formats(
