@@ -15,7 +15,7 @@ from targetwise.data import store
 from targetwise.errors import UserError
 from targetwise.files import sha256_of_array
 from targetwise.metric import classes, measures, reference
-from targetwise.metric.distance import moments
+from targetwise.metric.distance import frechet_distance, moments
 from targetwise.metric.reference import Reference, Selection, load_reference
 from targetwise.recipe import config, kinds, metrics
 
@@ -65,7 +65,7 @@ def test_a_file_says_its_source_and_its_range(path):
     docstring = re.match(r'"""(.*?)"""', path.read_text(), re.DOTALL)[1]
     assert docstring.startswith(f"{path.stem}: ")
     assert "arXiv:" in docstring or "targetwise.metric.classes" in docstring
-    if path.stem not in ("frechet", "kid"):
+    if path.stem not in ("frechet", "frechet_infinity", "kid"):  # unbiased, or nearly: they may come out below 0
         assert re.search(r"From (0|1/classes)( to 1)?[ ,]", " ".join(docstring.split())), "its range"
         word = {"lower": "lower is better", "higher": "higher is better", "neither": "neither end is good"}
         assert word[metrics.better(path.stem)] in " ".join(docstring.split())
@@ -114,6 +114,27 @@ def test_all_metrics_together_make_one_row(digits):
 )
 def test_a_title_says_where_higher_is_better(name, extractor, title):
     assert measures.title(name, extractor) == title
+
+
+# --- FD∞
+
+
+@pytest.mark.parametrize("apart", [0.0, 3.0])
+def test_the_distance_of_infinitely_many_samples_is_near_the_true_one(apart):
+    """‖δ‖² for normal samples and a reference whose moments are known; n samples add D/n + D(D + 1)/4n to it."""
+    dimensions, n, sets = 16, 400, 40
+    compared = Reference({}, np.zeros((2, dimensions)), np.zeros(dimensions), np.eye(dimensions))
+    shift = np.zeros(dimensions)
+    shift[0] = apart
+    random = np.random.default_rng(8)
+    samples = [random.standard_normal((n, dimensions)) + shift for _ in range(sets)]
+    found = [measured("frechet_infinity", each, compared)["frechet_infinity"] for each in samples]
+    plain = [frechet_distance(*moments(each), compared.mean, compared.covariance) for each in samples]
+    assert np.mean(found) == pytest.approx(apart**2, abs=4 * np.std(found) / np.sqrt(sets) + 0.02)
+    # E‖μ̂ − μ‖² = D/n, and to second order E tr(C + I − 2C^½) = E tr(C − I)²/4.
+    bias = dimensions / n + dimensions * (dimensions + 1) / 4 / n
+    noise = 4 * np.std(np.subtract(plain, found)) / np.sqrt(sets)
+    assert np.mean(plain) - np.mean(found) == pytest.approx(bias, abs=noise + 0.1 * bias)
 
 
 # --- MIND
