@@ -1,12 +1,14 @@
 """A comparison in words says what its numbers say: which is lower, by how much, and how sure that is."""
 
+import itertools
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
+from targetwise.report.effects import named
 from targetwise.report.sentences import Relations, heading, in_words, of_setting
-from targetwise.report.words import percent
+from targetwise.report.words import percent, probability, some
 
 NAN = float("nan")
 
@@ -148,3 +150,26 @@ def test_families_are_told_one_by_one():
         "Among near: a (1.00) gives a lower FID than b (2.00), and the difference is resolved over 3 seeds. "
         "Among far: c (3.00) gives a lower FID than d (4.00), and the difference is resolved over 3 seeds."
     )
+
+
+def test_of_many_names_only_the_first_are_listed():
+    assert some(["a", "b", "c", "d", "e"]) == "a, b, c, d and e"
+    assert some(list("abcdef")) == "a, b, c and 3 others"
+    found = setting(
+        {name: place + 1.0 for place, name in enumerate("abcdefgh")},
+        {pair: "better" if pair[0] == "a" else "not resolved" for pair in itertools.combinations("abcdefgh", 2)},
+    )
+    assert found.startswith(
+        "a (1.00) gives the lowest FID, and its differences from b (2.00), c (3.00), d (4.00) and "
+    )
+    assert "and 4 others are resolved" in found
+
+
+@pytest.mark.parametrize(("p", "words"), [(0.034, "0.034"), (2e-7, "< 0.0001"), (NAN, "–")])
+def test_a_small_p_is_only_bounded(p, words):
+    assert probability(p) == words
+
+
+def test_a_curve_is_not_named_by_what_its_target_says_already():
+    assert named({"loss_space": "v", "target": "v", "scale": "tiny"}) == "target v, scale tiny"
+    assert named({"loss_space": "v", "target": "x0"}) == "loss_space v, target x0"

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import matplotlib as mpl
 import numpy as np
 from markupsafe import Markup
+from matplotlib.ticker import NullLocator
 
 from targetwise.inference.curves import Curve
 from targetwise.report.effects import named
@@ -20,7 +21,9 @@ def over_axis(curves: Sequence[Curve], metric: str) -> Markup:
         curves: with the same axis.
         metric: what the rows measure.
     """
-    figure, (axes,) = blank(260)
+    are_told_apart = any(curve.group for curve in curves)
+    figure, (axes,) = blank(240 + 18 * len(curves) * are_told_apart)
+    measured = sorted({float(x) for curve in curves for x in curve.points["x"]})
     shown: list[float] = []
     for place, curve in enumerate(curves):
         points = curve.points.astype({"x": float, "mean": float, "low": float, "high": float})
@@ -35,9 +38,11 @@ def over_axis(curves: Sequence[Curve], metric: str) -> Markup:
     if any(curve.logarithmic for curve in curves):
         axes.set_xscale("log")
     number_axis(axes, "y", np.array(shown))
+    axes.set_xticks(measured, [f"{x:g}" for x in measured])
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(curves[0].axis)
     axes.set_ylabel(metric)
-    if any(curve.group for curve in curves):
-        axes.legend(frameon=False, fontsize=11, loc="best", handlelength=2.8)
+    if are_told_apart:
+        figure.legend(frameon=False, fontsize=10, loc="outside lower left", handlelength=2.8)
     told = "; ".join(", ".join(f"{row.x:g}: {number(row.mean)}" for row in records(curve.points)) for curve in curves)
     return inline(figure, f"{metric} over {curves[0].axis}: {told}.", f"curve-{curves[0].axis}")

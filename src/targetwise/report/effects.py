@@ -56,8 +56,12 @@ def tables(frame: pd.DataFrame, config: Mapping[str, Any]) -> dict[str, pd.DataF
 
 
 def named(group: Mapping[str, str]) -> str:
-    """Return in what a curve differs from the others, e.g. ``target v, scale tiny``."""
-    return ", ".join(f"{field} {value}" for field, value in group.items())
+    """Return in what a curve differs from the others, e.g. ``target v, scale tiny``.
+
+    The loss is in the target's own space unless something else is said.
+    """
+    own = {field: value for field, value in group.items() if field != "loss_space" or value != group.get("target")}
+    return ", ".join(f"{field} {value}" for field, value in own.items())
 
 
 def _effects(found: Mapping[str, Factors]) -> Iterator[pd.DataFrame]:

@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -39,6 +38,9 @@ SHEET_COLUMNS, SHEET_ROWS, IMAGE_SIDE = 8, 4, 64
 #: At most so many comparisons are drawn.
 INTERVALS = 24
 
+#: Characters of a comparison's label that fit over a plot in full size.
+LABEL = 40
+
 
 def worth_drawing(pairs: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
     """Return the comparisons to draw: all of a few, otherwise those with the lowest mean, and of these the first.
@@ -70,14 +72,16 @@ def intervals(pairs: pd.DataFrame, scale: str, smallest: float | None, metric: s
     if is_ratio and smallest is not None:
         axes.axvspan(1 / (1 + smallest), 1 + smallest, color=RULE, zorder=0.5, linewidth=0)
     for row, pair in enumerate(records(pairs)):
+        label = f"{pair.a} {between} {pair.b}: {pair.verdict}"
         axes.annotate(
-            f"{pair.a} {between} {pair.b}: {_told(pair)}",
+            label,
             (0, row - 0.3),
             xycoords=axes.get_yaxis_transform(),
             va="center",
+            fontsize=min(12, 12 * LABEL / len(label)),
             weight="bold" if pair.resolved else "normal",
             bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1},
-        )
+        ).set_in_layout(False)
         if np.isfinite(pair.low):
             axes.plot([pair.low, pair.high], [row + 0.12] * 2, color=INK, linewidth=2, solid_capstyle="butt")
         axes.plot(
@@ -103,12 +107,8 @@ def intervals(pairs: pd.DataFrame, scale: str, smallest: float | None, metric: s
         axes.set_xlim(low - margin, high + margin)
         linear_ticks(axes.xaxis)
     axes.set_xlabel(f"{'ratio' if is_ratio else 'difference'} of {metric}")
-    told = "; ".join(f"{each.a} {between} {each.b} {number(each.ratio)}, {_told(each)}" for each in records(pairs))
+    told = "; ".join(f"{each.a} {between} {each.b} {number(each.ratio)}, {each.verdict}" for each in records(pairs))
     return inline(figure, f"Comparisons of {metric} at {setting}: {told}.", f"intervals-{setting}")
-
-
-def _told(pair: Any) -> str:
-    return {"better": f"{pair.a} lower", "worse": f"{pair.b} lower"}.get(pair.verdict, pair.verdict)
 
 
 @mpl.rc_context(STYLE)

@@ -23,7 +23,7 @@ from targetwise.report.curve_figure import over_axis
 from targetwise.report.origins import bounds, origins
 from targetwise.report.svg import SUPERSCRIPTS
 from targetwise.report.table import column_of, table
-from targetwise.report.words import CERTAINTY, listed, number, percent, signed
+from targetwise.report.words import CERTAINTY, listed, number, percent, probability, signed, some
 from targetwise.text import counted
 
 TEMPLATE = Path("workflow/report/report.html.j2")
@@ -50,7 +50,7 @@ def render(config: Mapping[str, Any], folder: Path) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(number=number, listed=listed, percent=percent, signed=signed)
-    environment.filters.update(duration=duration, needed=needed, tiny=tiny)
+    environment.filters.update(duration=duration, needed=needed, probability=probability, some=some, tiny=tiny)
     environment.globals["counted"] = counted
     return environment.get_template(TEMPLATE.name).render(_content(config, folder))
 

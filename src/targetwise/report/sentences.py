@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from targetwise.report.words import CERTAINTY, listed, number, percent, records, signed
+from targetwise.report.words import CERTAINTY, number, percent, records, signed, some
 from targetwise.text import counted
 
 #: Of the interval that two one-sided tests at 5 % look at.
@@ -133,7 +133,7 @@ def of_setting(
         return f"Only {ranked[names[0]]} was measured; {why}, so there is nothing to compare it with."
     if set(pairs["verdict"]) <= {"too few seeds"}:
         only = "there is only one seed" if measured["seeds"].max() == 1 else "no two share two finished seeds"
-        ranking = listed(list(ranked.values()))
+        ranking = some(list(ranked.values()), "more")
         return (
             f"Whether any difference is real cannot be said, because {only}. Lowest first, the {metric} is {ranking}."
         )
@@ -147,7 +147,7 @@ def of_setting(
         if len(here) > 1:
             words = _all_pairs(list(here), here, relations, metric, declared, summary, pairs)
             sentences.append(f"Among {family}: {words}")
-    return " ".join(sentences) or f"Nothing that was measured is compared: {listed(list(ranked.values()))}."
+    return " ".join(sentences) or f"Nothing that was measured is compared: {some(list(ranked.values()), 'more')}."
 
 
 def _all_pairs(
@@ -160,7 +160,7 @@ def _all_pairs(
     pairs: pd.DataFrame,
 ) -> str:
     """Return what is lowest among ``names``, lowest first, of which every two are compared."""
-    ranking = listed(list(ranked.values()))
+    ranking = some(list(ranked.values()), "more")
     for count in range(1, len(names) + 1):
         leaders, others = names[:count], names[count:]
         if set(relations.among(leaders)) <= {"equivalent"} and all(
@@ -188,7 +188,7 @@ def _led_by(
     summary: pd.DataFrame,
     pairs: pd.DataFrame,
 ) -> str:
-    best, rest = listed([ranked[name] for name in leaders]), listed([ranked[name] for name in others] or [""])
+    best, rest = some([ranked[name] for name in leaders]), some([ranked[name] for name in others] or [""])
     if not others:
         within = "are" if len(leaders) == 2 else "are all"
         return f"{best} {within} equivalent in {metric} within {percent(declared['smallest_difference'])}."
@@ -225,5 +225,5 @@ def _against(
     for kind, words in kinds.items():
         those = [ranked[name] for name in names if name != baseline and relations(name, baseline) == kind]
         if those:
-            parts.append(f"{words}: {listed(those)}")
+            parts.append(f"{words}: {some(those)}")
     return f"{metric} against the baseline {ranked[baseline]}: {'; '.join(parts)}."

@@ -10,6 +10,9 @@ from targetwise.report.statistics import CONFIDENCE
 
 CERTAINTY = f"{CONFIDENCE:.0%}".replace("%", " %")
 
+#: Up to so many names are all listed in a sentence.
+FEW = 5
+
 
 def records(frame: pd.DataFrame) -> Iterator[Any]:
     """Return the rows as named tuples."""
@@ -34,6 +37,18 @@ def signed(value: float) -> str:
 def listed(names: Sequence[str], last: str = "and") -> str:
     """Return e.g. ``a, b and c``."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {last} {names[-1]}"
+
+
+def some(names: Sequence[str], others: str = "others") -> str:
+    """Return all of a few names, and of many the first, e.g. ``a, b, c and 9 others``."""
+    if len(names) <= FEW:
+        return listed(names)
+    return listed([*names[: FEW - 2], f"{len(names) - FEW + 2} {others}"])
+
+
+def probability(p: float) -> str:
+    """Return a p-value as the page writes it; one below what quantiles are right to is only bounded."""
+    return "< 0.0001" if p < 0.0001 else number(p)
 
 
 def percent(share: float) -> str:
