@@ -134,7 +134,10 @@ def table(study: Study, output: Path | None) -> None:
     frame = table_of(study)
     looks.record(cells.RESULTS / study["study"], frame, study)
     said_twice = "setting" if frame["setting"].equals(frame["scale"]) else "scale"
-    print(statistics.summary(frame).drop(columns=said_twice).to_string(index=False))
+    means = statistics.summary(frame).drop(columns=said_twice)
+    if means["error"].isna().all():
+        means = means.drop(columns="error")
+    print(means.to_string(index=False))
     for row in frame[frame["status"] != "finished"].itertuples():
         draw = f"{row.sampling} draw {row.draw}" if study["grid"].get("samplings") else f"draw {row.draw}"
         print(f"{row.status}: {row.parameterization}-{row.scale}-{row.seed} {draw}: {row.reason}")
