@@ -5,9 +5,9 @@ import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import EXAMPLE, ROOT, copy_working_tree, link_workflow
-from scipy import stats
 from synthetic import Files
 
 from targetwise import cells, errors
@@ -70,15 +70,16 @@ def test_a_file_is_trained_beside_a_study_and_compared_seed_by_seed(tmp_path):
         assert float(table[name][0].replace(",", "")) == pytest.approx(sum(each.values()) / 2, rel=5e-3)
         assert table[name][-1] == "2"
     for other in ("v", "epsilon"):
-        (line,) = [line for line in lines if line.startswith(f"mine − {other}: ")]
-        numbers = [float(text.replace(",", "").replace("−", "-").replace("+", "")) for text in NUMBER.findall(line)]
-        mine, theirs = ([found[name][seed] for seed in (0, 1)] for name in ("mine", other))
-        paired = stats.ttest_rel(mine, theirs)
-        low, high = paired.confidence_interval(0.95)
-        expected = [sum(mine) / 2 - sum(theirs) / 2, low, high]
-        assert numbers == pytest.approx(expected, rel=0.02, abs=0.006), line
-        better = "mine is better" if high < 0 else f"{other} is better" if low > 0 else "not resolved"
-        assert line.endswith(f"2 seeds: {better}")
+        (line,) = [line for line in verdicts(lines) if re.search(rf"\b{other}\b", line)]
+        mine, theirs = (np.log([found[name][seed] for seed in (0, 1)]) for name in ("mine", other))
+        ratio = float(np.exp(theirs.mean() - mine.mean()))
+        if line.startswith("resolved: "):
+            lower, higher, share = re.search(r"(\w+) is below (\w+) by ([\d.]+) %", line).groups()
+            assert [lower, higher] == (["mine", other] if ratio > 1 else [other, "mine"])
+            assert float(share) == pytest.approx(100 * (1 - min(ratio, 1 / ratio)), rel=0.02, abs=0.6)
+        else:
+            assert float(re.search(r"(?:=|is) ([\d.]+) \(", line)[1]) == pytest.approx(ratio, rel=0.01)
+        assert re.search(r"% interval \S+ ", line) and "2 seeds" in line
 
     # What was there stays as it was, and the file is where a study can name it.
     assert {path: sha256_of_file(path) for path in before} == before
@@ -88,13 +89,11 @@ def test_a_file_is_trained_beside_a_study_and_compared_seed_by_seed(tmp_path):
     again = typed(project, "targetwise", "try", "mine", *STUDY)
     assert again.returncode == 0, again.stderr[-3000:]
     assert {path: path.stat().st_mtime_ns for path in trained} == trained, "what is made is not made again"
-    assert [line for line in again.stdout.splitlines() if line.startswith("mine − ")] == [
-        line for line in lines if line.startswith("mine − ")
-    ]
+    assert verdicts(again.stdout.splitlines()) == verdicts(lines)
 
 
-#: A signed number with its thousands, but not the share of an interval or a count of seeds.
-NUMBER = re.compile(r"(?<=[:l o])[ ]?([−+]?\d[\d,]*(?:\.\d+)?)(?= to|,| *:)(?! seeds)")
+def verdicts(lines):
+    return [line for line in lines if re.match(r"(resolved|not resolved|equivalent|too few seeds): ", line)]
 
 
 # --- refused, with nothing left behind
@@ -193,8 +192,10 @@ def test_rows_that_measure_something_else_are_not_compared(project):
     made = Files(own)
     for cell in made.cells:
         made.finish(cell, [20, 40])
-    pairs = [line.split(":")[0] for line in trial.compare(own, beside) if " − " in line]
-    assert pairs == ["mine − epsilon", "mine − v", "mine − x0"]
+    lines = verdicts(trial.compare(own, beside))
+    assert len(lines) == 3 and all(re.search(r"\bmine\b", line) for line in lines)
+    others = [re.search(r"\b(epsilon|v|x0)\b", line)[0] for line in lines]
+    assert sorted(others) == ["epsilon", "v", "x0"]
     with pytest.raises(UserError, match="the rows cannot be put in one table, because n differs"):
         trial.compare(own, beside.assign(n=beside["n"] + 1))
 
@@ -211,7 +212,7 @@ def test_a_diverged_seed_of_the_trial_is_named(project):
     made.measure(first, reason="loss was not finite at step 20")
     lines = trial.compare(own, beside)
     assert lines[0] == "seed 0 diverged: loss was not finite at step 20"
-    assert all("2 seeds" in line for line in lines if line.startswith("mine − "))
+    assert len(verdicts(lines)) == 3 and all("2 seeds" in line for line in verdicts(lines))
 
 
 def test_what_next_can_be_pasted(project):
