@@ -62,6 +62,8 @@ def test_what_is_not_resolved_says_what_would_have_been():
         "v / x0 = 0.90 (95 % interval 0.70 to 1.20, 3 seeds); differences of 35 % or more would mostly have been "
         "resolved, one of this size with about 14 seeds"
     )
+    # A study that has as many seeds already was unlucky, and needs none more.
+    assert "about" not in in_words(pair("not resolved", 0.9, 0.7, 1.2, seeds_needed=3.0), "ratio", 0.05)
     # No number is promised where none is known.
     assert in_words(pair("not resolved", 1.0, 0.7, 1.2), "ratio", 0.05).endswith("3 seeds)")
 

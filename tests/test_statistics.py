@@ -16,11 +16,11 @@ from targetwise import cells
 from targetwise.cells import rows
 from targetwise.errors import UserError
 from targetwise.files import read_json, write_json
+from targetwise.inference.declared import Declared
 from targetwise.report import statistics
-from targetwise.report.statistics import pairs, summary
+from targetwise.report.effects import of_axes, of_factors
+from targetwise.report.statistics import comparisons, pairs, spread, summary
 from targetwise.report.table import COMPARABLE, TABLE_COLUMNS, table
-
-# --- the paired differences ----------------------------------------------------------------------------------------
 
 
 def frame(values, scale="tiny"):
@@ -61,6 +61,59 @@ def test_an_example_done_by_hand():
     assert pair["p_value"] == pytest.approx(0.0741799, abs=1e-6)  # t = 2√3 on 2 degrees of freedom
     assert pair["verdict"] == "not resolved"
 
+
+# --- comparisons that hold together, and what else is declared
+
+
+def test_a_parameterization_without_any_value_is_in_the_comparisons_all_the_same():
+    found = comparisons(frame({"v": {0: 11, 1: 22}, "x0": {0: None, 1: "diverged"}}), Declared(None, 0.05, {}))
+    pair = only(found)
+    assert (pair["setting"], pair["scale"], pair["a"], pair["b"]) == ("tiny", "tiny", "v", "x0")
+    assert (pair["seeds"], pair["verdict"]) == (0, "too few seeds")
+
+
+def test_draws_are_averaged_before_they_are_compared():
+    found = only(comparisons(frame({"v": {0: [1, 3], 1: [2, 4]}, "x0": {0: [4, 4], 1: [6, 6]}}), Declared()))
+    assert found["ratio"] == pytest.approx(0.5)  # 2/4 and 3/6
+    assert found["measure"] == "ratio"
+
+
+def test_the_spread_of_finite_samples_is_relative_to_the_value():
+    values = frame({"v": {0: 10, 1: 20, 2: 40}, "x0": {0: 12, 1: 22, 2: 37}})
+    values["error"] = 0.03 * values["value"]
+    assert spread(values)["tiny"].samples == pytest.approx(0.03**2)
+
+
+def declaring(**section):
+    return {"comparison": {"factors": [], "curves": [], **section}}
+
+
+def test_factors_are_told_at_each_scale_unless_the_scale_is_one():
+    values = {
+        f"{target}_{weighting}": {0: mean, 1: 1.1 * mean, 2: 0.9 * mean + 0.01 * mean}
+        for target, mean in (("v", 10), ("x0", 20))
+        for weighting in ("constant", "snr")
+    }
+    whole = pd.concat([frame(values, scale) for scale in ("small", "large")], ignore_index=True)
+    whole[["target", "weighting"]] = whole["parameterization"].str.split("_", expand=True).to_numpy()
+    apart = of_factors(whole, declaring(factors=["target", "weighting"]))
+    assert list(apart) == ["small", "large"]
+    assert only(apart["large"].effects.query("factor == 'target'"))["ratio"] == pytest.approx(0.5)
+    together = of_factors(whole, declaring(factors=["target", "weighting", "scale"]))
+    assert list(together) == [""]
+    assert set(together[""].effects["factor"]) == {"target", "weighting", "scale"}
+
+
+def test_a_curve_names_the_places_where_nothing_finished():
+    values = frame({"low": {0: 3, 1: 4}, "middle": {0: None, 1: None}, "high": {0: 5, 1: 6}})
+    values["rate"] = values["parameterization"].map({"low": 1.0, "middle": 2.0, "high": 3.0})
+    values.attrs["fields"] = ["rate"]
+    (curve,) = of_axes(values, declaring(curves=["rate"]))
+    assert curve.lacking == [2.0]
+    assert curve.points["mean"].tolist() == pytest.approx([12**0.5, 30**0.5])
+
+
+# --- the paired differences, each by itself
 
 numbers = some.floats(-100, 100).map(lambda value: round(value, 3))
 
