@@ -53,15 +53,15 @@ def figures(records: Mapping[str, Record]) -> dict[str, str]:
     return {f"bench-{stem}.svg": figure.draw(each) for stem, each in groups.items() if each}
 
 
-def replaced(text: str, block: str) -> str:
+def replaced(text: str, block: str, page: Path = PAGE, begin: str = BEGIN, end: str = END) -> str:
     """Return ``text`` with ``block`` between the two marks.
 
     Raises:
         UserError: if the marks are not there.
     """
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise UserError(f"{PAGE} must hold the line '{BEGIN}' once, and '{END}' once after it")
-    return text.partition(BEGIN)[0] + f"{BEGIN}\n\n{block}\n{END}" + text.partition(END)[2]
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise UserError(f"{page} must hold the line '{begin}' once, and '{end}' once after it")
+    return text.partition(begin)[0] + f"{begin}\n\n{block}\n{end}" + text.partition(end)[2]
 
 
 def page(records: Mapping[str, Record]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from document import replaced
 from fid_error import FORMAT, RECORDS
 
 from targetwise import errors
@@ -32,19 +33,8 @@ HEADING = (
 def main() -> None:
     """Write the page's tables."""
     records = [read_json(path) for path in sorted(RECORDS.glob("*.json"))]
-    write_text(PAGE, replaced(PAGE.read_text(encoding="utf-8"), "\n".join(map(table, records))))
+    write_text(PAGE, replaced(PAGE.read_text(encoding="utf-8"), "\n".join(map(table, records)), PAGE, BEGIN, END))
     print(f"{PAGE}: {len(records)} records")
-
-
-def replaced(text: str, block: str) -> str:
-    """Return ``text`` with ``block`` between the two marks.
-
-    Raises:
-        UserError: if the marks are not there.
-    """
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise UserError(f"{PAGE} must hold the line '{BEGIN}' once, and '{END}' once after it")
-    return text.partition(BEGIN)[0] + f"{BEGIN}\n\n{block}\n{END}" + text.partition(END)[2]
 
 
 def table(record: Mapping[str, Any]) -> str:

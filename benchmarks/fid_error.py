@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 
 from targetwise import errors
-from targetwise.data import store
 from targetwise.errors import UserError
 from targetwise.files import read_json, write_json
+from targetwise.metric.classes import labels_of
 from targetwise.metric.distance import moments
 from targetwise.metric.influence import root_of, split
 from targetwise.metric.reference import Reference, describe, load_reference
@@ -151,7 +151,7 @@ def trials(reference: Reference, sizes: list[int], device: torch.device) -> Iter
     """Yield the trials, population by population."""
     features = reference.features
     everything = Target(features, device)
-    labels = _labels(reference)
+    labels = labels_of(reference)
     kinds = np.unique(labels)
     present = kinds[: round(PRESENT * len(kinds))]
     some = features[np.isin(labels, present)]
@@ -172,16 +172,6 @@ def _fresh(pool: np.ndarray, size: int) -> Drawn:
 
 def _disjoint(pool: np.ndarray, size: int) -> Drawn:
     return lambda number: pool[number * size : (number + 1) * size]
-
-
-def _labels(reference: Reference) -> np.ndarray:
-    facts = reference.facts
-    images = store.load(store.ROOT / facts["dataset"], facts["split"])
-    if facts["first"] is not None:
-        images = images.first(facts["first"])
-    if images.digest != facts["images_sha256"]:
-        raise UserError(f"{store.ROOT / facts['dataset']} holds other images than the reference was made of")
-    return images.labels
 
 
 if __name__ == "__main__":

@@ -26,6 +26,11 @@ def counted(count: int, what: str, verb: str = "") -> str:
     return f"{count:,} {what}{'' if one else 's'} {verb}".rstrip()
 
 
+def listed(names: Sequence[str], last: str = "and") -> str:
+    """Return e.g. ``a, b and c``."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {last} {names[-1]}"
+
+
 def sparkline(values: Sequence[float | None], width: int = 40) -> str:
     """Return a curve of ``width`` characters on a logarithmic scale; what has no logarithm is a space.
 

@@ -17,9 +17,13 @@ from scipy.special import ndtr
 from statsmodels.tools.sm_exceptions import SingularMatrixWarning
 
 from targetwise.inference import quantiles
+from targetwise.inference.blocks import on_scale
 from targetwise.inference.quantiles import CONFIDENCE
 
-RATIO, DIFFERENCE = "ratio", "difference"
+RATIO = "ratio"
+
+#: What a cell is known by, where settings differ.
+KEYS = ["setting", "parameterization", "seed"]
 
 
 @dataclass(frozen=True)
@@ -90,13 +94,12 @@ def cell_means(frame: pd.DataFrame) -> pd.DataFrame:
     Args:
         frame: of :func:`targetwise.report.table.table`.
     """
-    keys = ["setting", "parameterization", "seed"]
-    whole = frame.groupby(keys, sort=False).filter(lambda group: bool((group["status"] == "finished").all()))
+    whole = frame.groupby(KEYS, sort=False).filter(lambda group: bool((group["status"] == "finished").all()))
     if whole.empty:
         return frame.iloc[:0]
-    values = whole.groupby(keys, sort=False)["value"].mean().reset_index()
-    others = whole.drop_duplicates(keys).drop(columns="value")
-    return others.merge(values, on=keys, sort=False)
+    values = whole.groupby(KEYS, sort=False)["value"].mean().reset_index()
+    others = whole.drop_duplicates(KEYS).drop(columns="value")
+    return others.merge(values, on=KEYS, sort=False)
 
 
 def fit(points: Sequence[str], seeds: Sequence[int], values: Sequence[float]) -> Fit:
@@ -107,8 +110,7 @@ def fit(points: Sequence[str], seeds: Sequence[int], values: Sequence[float]) ->
         seeds: (N,) its seed.
         values: (N,) finite numbers.
     """
-    y = np.asarray(values, dtype=float)
-    scale = RATIO if (y > 0).all() else DIFFERENCE
+    y, scale = on_scale(np.asarray(values, dtype=float))
     names = list(dict.fromkeys(points))
     blocks = list(dict.fromkeys(seeds))
     design = np.zeros((len(y), len(names) + len(blocks) - 1))
@@ -120,7 +122,7 @@ def fit(points: Sequence[str], seeds: Sequence[int], values: Sequence[float]) ->
             design[row, len(names) + place] = 1.0
         else:
             design[row, len(names) :] = -1.0
-    found = estimated(sm.OLS(np.log(y) if scale == RATIO else y, design))
+    found = estimated(sm.OLS(y, design))
     count, df = len(names), round(float(found.df_resid))
     projector = np.linalg.pinv(design) @ design
     whole = np.allclose(np.eye(len(projector))[:count], projector[:count], atol=1e-8)

@@ -10,6 +10,7 @@ from typing import Any
 
 from targetwise.errors import UserError, nearest
 from targetwise.recipe import variants
+from targetwise.text import listed
 
 Config = dict[str, Any]
 
@@ -106,7 +107,7 @@ def _check_factors(config: Mapping[str, Any], points: Mapping[Point, Mapping[str
         for name in factors:
             if not _differ_alone(name, list(stratum.values()), factors):
                 others = [other for other in factors if other != name]
-                agree = f" and agree in {_listed(others)}" if others else ""
+                agree = f" and agree in {listed(others)}" if others else ""
                 raise UserError(
                     f"configuration: comparison.factors names '{name}', but within a setting no two cells differ in "
                     f"it{agree}, so its effect cannot be told; {_hint(config, name)}"
@@ -116,7 +117,7 @@ def _check_factors(config: Mapping[str, Any], points: Mapping[Point, Mapping[str
 
 def _hint(config: Mapping[str, Any], name: str) -> str:
     free = [axis for axis in AXES if _is_axis(config, axis) and axis not in config["comparison"]["factors"]]
-    across = f", or compare across settings by naming {_listed(free)} in its place" if free else ""
+    across = f", or compare across settings by naming {listed(free)} in its place" if free else ""
     return f"leave {name} out{across}"
 
 
@@ -171,7 +172,7 @@ def _require_one_each(
     for (one, first), (other, second) in combinations(stratum.items(), 2):
         if all(str(first.get(name)) == str(second.get(name)) for name in factors):
             own = [field for field in fields if str(first.get(field)) != str(second.get(field))]
-            differ = f"differ in {_listed(own)}" if own else "are one recipe"
+            differ = f"differ in {listed(own)}" if own else "are one recipe"
             raise UserError(
                 f"configuration: comparison.factors cannot tell {one[0]} from {other[0]}, which {differ}; "
                 + ("name that too, or leave one out" if own else "leave one out")
@@ -193,7 +194,3 @@ def _check_curve(name: str, points: Mapping[Point, Mapping[str, Any]]) -> None:
             f"configuration: comparison.curves names '{name}', but no two variants or settings differ in it alone, "
             "so there is no curve"
         )
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

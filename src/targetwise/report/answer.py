@@ -9,7 +9,8 @@ import pandas as pd
 from targetwise.inference.compare import Comparison
 from targetwise.report import statistics
 from targetwise.report.sentences import Relations, heading, in_words, of_setting
-from targetwise.report.words import listed, records
+from targetwise.report.words import records
+from targetwise.text import listed
 
 #: In the order in which the page says them.
 HEADINGS = ("resolved", "equivalent", "not resolved", "too few seeds")

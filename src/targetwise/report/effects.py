@@ -5,11 +5,10 @@ from typing import Any
 
 import pandas as pd
 
-from targetwise.inference.contrasts import cell_means
+from targetwise.inference.contrasts import KEYS, cell_means
 from targetwise.inference.curves import Curve, curves
 from targetwise.inference.factors import Factors, factors
 from targetwise.recipe.comparisons import AXES
-from targetwise.report.statistics import KEYS
 
 #: The parts of an analysis of factors that ``effects.csv`` lists, in this order.
 PARTS = ("terms", "levels", "effects", "interactions")

@@ -18,7 +18,7 @@ import pandas as pd
 
 from targetwise.errors import UserError
 from targetwise.files import read_json, sha256_of_json, write_json
-from targetwise.text import counted
+from targetwise.text import counted, listed
 
 NAME = "looks.json"
 
@@ -138,8 +138,8 @@ def _counted(views: Sequence[Look]) -> str:
         return f"{begun} first with {_of(views[0])}, last with {_of(views[-1])}."
     told = [_range(view) for view in views]
     if len(set(told)) < len(told):  # the same seeds of other variants, or other values of the same
-        return f"{begun} with {_listed([str(view['values']) for view in views])} values."
-    return f"{begun} with {_listed(told)} seeds."
+        return f"{begun} with {listed([str(view['values']) for view in views])} values."
+    return f"{begun} with {listed(told)} seeds."
 
 
 def _range(view: Look) -> str:
@@ -173,13 +173,9 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any], values: int) -
         name for name in ("families", "factors", "curves") if (before.get(name) or []) != (after.get(name) or [])
     ]
     if others:
-        sentences.append(f"The declared {_listed(others)} were changed {there}.")
+        sentences.append(f"The declared {listed(others)} were changed {there}.")
     return sentences
 
 
 def _percent(ratio: float | None) -> str:
     return "none" if ratio is None else f"{100 * ratio:.3g} %"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -15,6 +15,7 @@ from targetwise.cells.agreement import Agreement
 from targetwise.diffusion.effective import same_objectives
 from targetwise.files import read_json
 from targetwise.inference.curves import Curve
+from targetwise.inference.quantiles import CONFIDENCE
 from targetwise.metric.measures import title
 from targetwise.recipe import variants
 from targetwise.report import effects, figures, looks, panels, published, statistics
@@ -23,8 +24,8 @@ from targetwise.report.curve_figure import over_axis
 from targetwise.report.origins import bounds, origins
 from targetwise.report.svg import SUPERSCRIPTS
 from targetwise.report.table import column_of, table
-from targetwise.report.words import CERTAINTY, listed, number, percent, probability, signed, some
-from targetwise.text import counted
+from targetwise.report.words import CERTAINTY, number, percent, probability, signed, some
+from targetwise.text import counted, listed
 
 TEMPLATE = Path("workflow/report/report.html.j2")
 
@@ -89,7 +90,7 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "config": config,
         "metric": metric,
         "certainty": CERTAINTY,
-        "confidence": statistics.CONFIDENCE,
+        "confidence": CONFIDENCE,
         "order": config["grid"]["parameterizations"],
         "answer": answer(states, summary, compared, frame, config),
         "looks": looks.summary(study, config),

@@ -9,14 +9,10 @@ import pandas as pd
 from scipy import stats
 
 from targetwise.inference.compare import Comparison, compare
-from targetwise.inference.contrasts import cell_means
+from targetwise.inference.contrasts import KEYS, cell_means
 from targetwise.inference.declared import Declared
+from targetwise.inference.quantiles import CONFIDENCE
 from targetwise.inference.sources import Sources, sources
-
-CONFIDENCE = 0.95
-
-#: What a cell is known by, where settings differ.
-KEYS = ["setting", "parameterization", "seed"]
 
 
 def declared(config: Mapping[str, Any]) -> Declared:

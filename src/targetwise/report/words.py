@@ -6,7 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from targetwise.report.statistics import CONFIDENCE
+from targetwise.inference.quantiles import CONFIDENCE
+from targetwise.text import listed
 
 CERTAINTY = f"{CONFIDENCE:.0%}".replace("%", " %")
 
@@ -32,11 +33,6 @@ def number(value: float | None) -> str:
 def signed(value: float) -> str:
     """Return a difference with its sign, e.g. ``+1.20``."""
     return ("+" if value > 0 else "") + number(value)
-
-
-def listed(names: Sequence[str], last: str = "and") -> str:
-    """Return e.g. ``a, b and c``."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {last} {names[-1]}"
 
 
 def some(names: Sequence[str], others: str = "others") -> str:
