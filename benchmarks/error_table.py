@@ -5,7 +5,7 @@
 Everything between the two marks of the page comes from the records, so nothing there is typed by hand.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,13 @@ HEADING = (
 def main() -> None:
     """Write the page's tables."""
     records = [read_json(path) for path in sorted(RECORDS.glob("*.json"))]
-    write_text(PAGE, replaced(PAGE.read_text(encoding="utf-8"), "\n".join(map(table, records)), PAGE, BEGIN, END))
+    write_text(PAGE, page(PAGE.read_text(encoding="utf-8"), records))
     print(f"{PAGE}: {len(records)} records")
+
+
+def page(text: str, records: Sequence[Mapping[str, Any]]) -> str:
+    """Return the page ``text`` with the tables of ``records`` between its marks."""
+    return replaced(text, "\n".join(map(table, records)), PAGE, BEGIN, END)
 
 
 def table(record: Mapping[str, Any]) -> str:

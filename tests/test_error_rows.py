@@ -194,5 +194,5 @@ def test_the_benchmark_compares_predicted_and_observed_and_goes_on_where_it_was(
     assert target.distance(half) == pytest.approx(frechet_distance(*moments(half), *moments(compared.features)))
     fid_error.main()
     assert read_json(fid_error.RECORDS / "digits-digits.json") == record
-    text = error_table.replaced((ROOT / "docs/errors.md").read_text(), error_table.table(record))
+    text = error_table.page((ROOT / "docs/errors.md").read_text(), [record])
     assert f"| {far['value']:.3g} | 60 |" in text and f"**{far['predicted'] / far['observed']:.2f}**" in text
