@@ -47,6 +47,11 @@ onstart:
     forced = adoption.forced(workflow.dag, workflow.dag_settings, jobs)
     adoption.forget(STUDY["study"], forced)
     adoption.adopt(STUDY, [job for job in jobs if job not in forced])
+    # A prediction counts if it was written down before its values were there.
+    try:
+        declarations.record(STUDY)
+    except UserError as error:
+        sys.exit(f"error: {error}")
     # What the cluster does not have is said now, not by a job that waits forever.
     if workflow.executor_plugin.name == "slurm":
         try:

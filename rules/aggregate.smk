@@ -1,11 +1,13 @@
-"""The tables: every cell of the grid, the comparisons of parameterizations, and a plain check of each pair.
+"""The tables: every cell of the grid, the comparisons of parameterizations, a plain check of each pair, and claims.
 
 study.json + all fid/<sampler>/draw<d>.json -> table.csv, comparisons.csv, pairs.csv; effects.csv, curves.csv if declared
+the same + workflow/claims/*.yaml -> claims.csv
 """
 
 
 localrules:
     aggregate,
+    claims,
 
 
 rule aggregate:
@@ -32,3 +34,22 @@ rule aggregate:
         "python workflow/scripts/aggregate.py --study {input.study:q} --table {output.table:q}"
         " --comparisons {output.comparisons:q} --pairs {output.pairs:q}"
         " > {log} 2>&1"
+
+
+rule claims:
+    input:
+        study="results/{study}/study.json",
+        files=CLAIMS,
+        rows=rules.aggregate.input.rows,
+        training=rules.aggregate.input.training,
+        curves=of_every_cell("train.jsonl"),
+    output:
+        "results/{study}/claims.csv",
+    log:
+        "results/{study}/log/claims.log",
+    benchmark:
+        "results/{study}/benchmark/claims.tsv"
+    conda:
+        "../environment.yml"
+    shell:
+        "python workflow/scripts/claims.py --study {input.study:q} --output {output:q} > {log} 2>&1"

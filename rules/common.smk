@@ -8,13 +8,14 @@ from glob import glob
 
 try:
     from targetwise import cells, errors
-    from targetwise.recipe import kinds, variants
+    from targetwise.recipe import claims, kinds, variants
     from targetwise.cluster import preflight, slurm
     from targetwise.recipe.config import require_readable, source_folders, validate, variant
     from targetwise.data.digests import declared
     from targetwise.errors import UserError
     from targetwise.jobs import adoption, drivers
     from targetwise.operations import ending, follow
+    from targetwise.report import declarations
 except ModuleNotFoundError as error:
     sys.exit(f"error: the package '{error.name}' is missing; run `make setup`, then `. .venv/bin/activate`")
 
@@ -42,6 +43,7 @@ REFERENCE = f"{DATASET}/reference/{cells.reference_name(STUDY)}"
 TRAINING = {name: variants.settings(STUDY, name)["training"] for name in STUDY["grid"]["parameterizations"]}
 SAMPLINGS = {name: variants.samplings(STUDY, name) for name in STUDY["grid"]["parameterizations"]}
 DRAWS = {name: cells.draws(STUDY, name) for name in STUDY["grid"]["parameterizations"]}
+CLAIMS = [str(claims.file_of(name)) for name in claims.named(STUDY)]
 METRICS = [str(kinds.file_of("metrics", name)) for name in STUDY["metric"]["names"]]
 
 

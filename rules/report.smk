@@ -14,6 +14,7 @@ rule report:
         table=rules.aggregate.output.table,
         comparisons=rules.aggregate.output.comparisons,
         pairs=rules.aggregate.output.pairs,
+        claims="results/{study}/claims.csv" if CLAIMS else [],
         rows=of_every_draw("fid/{draw.name}.json"),
         images=ancient(of_every_draw("samples/{draw.name}.npz")),
         samples=of_every_draw("samples/{draw.name}.json"),

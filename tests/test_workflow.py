@@ -2,6 +2,7 @@
 a person reads when something is wrong. The tests share one copy of the project and follow one another."""
 
 import json
+import math
 import os
 import re
 import shlex
@@ -10,6 +11,7 @@ import subprocess
 
 import pandas as pd
 import pytest
+import yaml
 from helpers import copy_working_tree
 
 #: What runs again, beside its cells, when one variant is new or changed.
@@ -248,6 +250,35 @@ def test_new_parameterization_runs_only_its_own_cells(project):
         (project / "workflow/parameterizations/velocity.py").unlink()
         planned(project)  # puts the specifications back
     assert jobs == {**ONE_VARIANT, "train": 2, "sample": 2, "fid": 2, "manifest": 2}
+
+
+def test_a_claim_as_the_documents_write_it_brings_its_cells_and_gets_a_verdict(project):
+    section = (project / "docs/extending.md").read_text().split("## A claim\n")[1].split("\n## ")[0]
+    claim, study = re.findall(r"^```yaml\n([\s\S]*?)^```", section, re.MULTILINE)
+    path = project / re.search(r"`(workflow/claims/\w+\.yaml)`", section)[1]
+    path.write_text(claim)
+    grid = yaml.safe_load(study)["grid"]
+    assert [path.stem] == grid["claims"]
+    laid_over, table = edited(project, grid=grid), "results/tiny/claims.csv"
+    try:
+        done = snakemake(project, table, study=laid_over)
+        again = snakemake(project, "-n", table, study=laid_over)
+        told = targetwise(project, "claims", *laid_over)
+    finally:
+        path.unlink()
+        planned(project)  # puts the specifications back
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Nothing to be done" in again.stdout + again.stderr
+    (row,) = pd.read_csv(project / table).to_dict("records")
+    assert (row["claim"], row["left"], row["right"], row["seeds"]) == (path.stem, "epsilon_v", "epsilon", 2)
+    rows = (json.loads(each.read_text()) for each in project.glob("results/tiny/epsilon*/*/*/fid/*/draw0.json"))
+    logs = {(r["cell"]["parameterization"], r["cell"]["seed"]): math.log(r["value"]) for r in rows}
+    expected = sum(logs["epsilon_v", seed] - logs["epsilon", seed] for seed in (0, 1)) / 2
+    assert row["estimate"] == pytest.approx(math.exp(expected)) and row["low"] < row["estimate"] < row["high"]
+    (entry,) = json.loads((project / "results/tiny/declared_claims.json").read_text())
+    assert entry["values"] == 2, "of epsilon's cells, which were there"
+    assert row["marks"] == "declared after 2 values were there" and row["sha256"] == entry["sha256"]
+    assert row["verdict"] in told.stdout and row["says"] in told.stdout, told.stderr
 
 
 def test_sampler_change_retrains_nothing(project):

@@ -151,6 +151,14 @@ def table(study: Study, output: Path | None) -> None:
         print(f"every cell's row: {output}")
 
 
+@verb("list the claims that can be tested, or with a study's values what became of its own")
+def claims(study: Study) -> None:
+    """Print a block per claim; verdicts count as a look at the values."""
+    from targetwise.operations import claims as listing
+
+    print("\n".join(listing.lines(study)))
+
+
 @verb("print the answer of a finished study, and where its report is")
 def answer(study: Study, overlays: list[Path]) -> None:
     """Print the answer that the present files give, and the path of the report, which may be of before."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from targetwise.data.digests import pixel_deviation
 from targetwise.errors import UserError, nearest
-from targetwise.recipe import comparisons, kinds, labels, metrics, variants
+from targetwise.recipe import claims, comparisons, kinds, labels, metrics, variants
 from targetwise.recipe.samplings import check_sampling
 from targetwise.recipe.schema import check_schema, read_yaml
 from targetwise.recipe.variants import merge, network_name
@@ -27,7 +27,7 @@ SCHEDULE_NAMES = frozenset({"alphas_cumprod", "sqrt_alpha", "sqrt_one_minus_alph
 RESERVED_NAMES = frozenset(
     {"all", "prepare_data", "prepare_weights", "reference_stats", "check_parameterization", "train", "sample"}
     | {"fid", "floor", "ceiling", "manifest"}
-    | {"aggregate", "report", "track", "version", "log", "benchmark", "state", "kept"}
+    | {"aggregate", "claims", "report", "track", "version", "log", "benchmark", "state", "kept"}
 )
 
 
@@ -64,7 +64,9 @@ def validate(config: Mapping[str, Any]) -> Config:
     if any("each" in definition for definition in checked["parameterizations"].values()):
         checked = variants.swept(checked)
         check_schema(checked)
+    checked = claims.joined(checked)
     _check_names(checked)
+    claims.check(checked)
     return checked
 
 
@@ -95,28 +97,13 @@ def variant(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     Raises:
         UserError: if nothing was measured on the data set.
     """
-    found = _defined(config, name)
+    found = variants.defined(config, name)
     dataset = config["data"]["dataset"]
     found["parameters"] = {
         key: pixel_deviation(dataset, config["datasets"][dataset]) if isinstance(value, str) else value
         for key, value in found["parameters"].items()
     }
     return found
-
-
-def _defined(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return the same as it is written, also of a variant that no grid names."""
-    definition = config["parameterizations"].get(name) or {}
-    target = definition.get("target", name)
-    return {
-        "target": target,
-        "loss_space": definition.get("loss_space", target),
-        "weighting": definition.get("weighting", "constant"),
-        "parameters": definition.get("parameters", {}),
-        "diffusion": variants.settings(config, name)["diffusion"],
-        # Only where it is asked for: the keys of variants of before there was such a field are what they were.
-        **{field: True for field in ("uncertainty", "normalize_weight") if definition.get(field)},
-    }
 
 
 def parameterization_file(target: str) -> Path:
@@ -183,7 +170,7 @@ def _check_parameterizations(config: Config) -> None:
             near = nearest(name, variants.known(config))
             raise UserError(f"configuration: grid.parameterizations names '{name}'; {near}")
     for name in defined:
-        resolved = _defined(config, name)
+        resolved = variants.defined(config, name)
         for key in ("target", "loss_space"):
             if resolved[key] not in targets:
                 raise UserError(

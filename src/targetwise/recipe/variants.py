@@ -47,7 +47,7 @@ def nested(config: Mapping[str, Any]) -> Config:
     for section in ("parameterizations", "samplings"):
         if isinstance(found.get(section), Mapping):
             found[section] = {
-                name: _nest(definition, f"{section}.{name}") if isinstance(definition, Mapping) else definition
+                name: nest(definition, f"{section}.{name}") if isinstance(definition, Mapping) else definition
                 for name, definition in found[section].items()
             }
     return found
@@ -62,7 +62,7 @@ def swept(config: Mapping[str, Any]) -> Config:
     found: Config = {**config, "parameterizations": {}, "grid": dict(config["grid"])}
     names: dict[str, list[str]] = {}
     for name, definition in config["parameterizations"].items():
-        variants = dict(_spell_out(name, definition))
+        variants = dict(spell_out(name, definition))
         for variant in variants:
             # The same definition is no other variant: study.json, laid over its configuration, holds both.
             if found["parameterizations"].get(variant, variants[variant]) != variants[variant]:
@@ -88,6 +88,21 @@ def settings(config: Mapping[str, Any], name: str) -> Config:
     if "schedule" in definition:
         found["diffusion"]["schedule"] = definition["schedule"]
     return {**found, "network": dict(definition.get("network") or {})}
+
+
+def defined(config: Mapping[str, Any], name: str) -> Config:
+    """Return all that a variant means beside its settings, as it is written, also of one that no grid names."""
+    definition = config["parameterizations"].get(name) or {}
+    target = definition.get("target", name)
+    return {
+        "target": target,
+        "loss_space": definition.get("loss_space", target),
+        "weighting": definition.get("weighting", "constant"),
+        "parameters": definition.get("parameters", {}),
+        "diffusion": settings(config, name)["diffusion"],
+        # Only where it is asked for: the keys of variants of before there was such a field are what they were.
+        **{field: True for field in ("uncertainty", "normalize_weight") if definition.get(field)},
+    }
 
 
 def network_name(scale: Mapping[str, Any]) -> str:
@@ -126,7 +141,8 @@ def samplings(config: Mapping[str, Any], name: str) -> dict[str, Config]:
     return {each: merge(own, config["samplings"][each]) for each in names}
 
 
-def _nest(definition: Mapping[Any, Any], where: str) -> Config:
+def nest(definition: Mapping[Any, Any], where: str) -> Config:
+    """Return a definition in which no key has a dot; ``where`` says whose it is, should a field be set twice."""
     found: Config = {}
     for field, value in definition.items():
         first, *rest = field.split(".") if isinstance(field, str) else [field]
@@ -147,14 +163,15 @@ def _set(below: Config, key: Any, value: Any, what: str) -> None:
         raise UserError(f"configuration: {what} twice")
 
 
-def _spell_out(name: str, definition: Mapping[str, Any] | None) -> Iterator[tuple[str, Config]]:
+def spell_out(name: str, definition: Mapping[str, Any] | None) -> Iterator[tuple[str, Config]]:
+    """Return the variants that a definition stands for, by name: of a sweep one for each combination of values."""
     fields = (definition or {}).get("each")
     rest = {key: value for key, value in (definition or {}).items() if key != "each"}
     if not fields:
         yield name, rest
         return
     for values in product(*fields.values()):
-        own = _nest(dict(zip(fields, values, strict=True)), f"parameterizations.{name}.each")
+        own = nest(dict(zip(fields, values, strict=True)), f"parameterizations.{name}.each")
         yield "_".join([name, *map(in_name, values)]), merge({"target": name, **rest}, own)
 
 

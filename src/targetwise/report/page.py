@@ -18,7 +18,7 @@ from targetwise.inference.curves import Curve
 from targetwise.inference.quantiles import CONFIDENCE
 from targetwise.metric.measures import title
 from targetwise.recipe import variants
-from targetwise.report import effects, figures, looks, panels, published, statistics
+from targetwise.report import claims, effects, figures, looks, panels, published, statistics
 from targetwise.report.answer import answer, cell_states, metric_of
 from targetwise.report.curve_figure import over_axis
 from targetwise.report.origins import bounds, origins
@@ -28,6 +28,9 @@ from targetwise.report.words import CERTAINTY, number, percent, probability, sig
 from targetwise.text import counted, listed
 
 TEMPLATE = Path("workflow/report/report.html.j2")
+
+#: Of a study, beside its page.
+FILES = ("table.csv", "comparisons.csv", "pairs.csv", "effects.csv", "curves.csv", "claims.csv", "study.json")
 
 
 def render(config: Mapping[str, Any], folder: Path) -> str:
@@ -111,6 +114,7 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             }
             for setting, comparison in compared.items()
         ],
+        "claims": claims.table(config, frame).to_dict("records"),
         "factors": effects.of_factors(frame, config),
         "curves": _curves(effects.of_axes(frame, config), metric),
         "published": published.beside(config, summary.drop_duplicates(["scale", "parameterization"])),
@@ -118,10 +122,7 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "shown_images": figures.SHEET_COLUMNS * figures.SHEET_ROWS,
         "checks": _checks(config, frame, study),
         "origins": origins(config),
-        "files": {
-            name: os.path.relpath(study / name, folder)
-            for name in ("table.csv", "comparisons.csv", "pairs.csv", "effects.csv", "curves.csv", "study.json")
-        },
+        "files": {name: os.path.relpath(study / name, folder) for name in FILES},
     }
 
 
