@@ -8,7 +8,10 @@ SNAKEMAKE := $(RUN) snakemake --cores all
 LOCK := uv pip compile --universal --python-version 3.11 --no-emit-index-url --generate-hashes --quiet \
 	--custom-compile-command "make lock" --extra workflow --extra dev --extra bench
 
-.PHONY: help setup demo test test-slurm test-browser test-all cell-gpu bench bench-gpu lint lock
+# Studies of claims that two cores settle, each laid over config/digits.yaml.
+STUDIES := digits_claims digits_rates digits_steps same_objective
+
+.PHONY: help setup demo studies test test-slurm test-browser test-all cell-gpu bench bench-gpu lint lock
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 — /p' $(MAKEFILE_LIST)
@@ -20,6 +23,12 @@ demo: $(READY) ## the whole pipeline on handwritten digits; ends with the answer
 		$(SNAKEMAKE) --configfile config/digits.yaml --quiet host -- all
 	@echo
 	@$(RUN) targetwise answer --configfile config/digits.yaml
+
+studies: $(READY) ## the claims of the literature on digits, and docs/findings.md from what comes out; some hours
+	@set -e; for study in $(STUDIES); do \
+		TARGETWISE_FOLLOW=1 $(SNAKEMAKE) --configfile config/digits.yaml config/$$study.yaml --quiet host -- all; \
+	done
+	$(RUN) python findings/document.py $(STUDIES)
 
 test: $(READY) lint ## format, lint, types, unit tests, one tiny real run
 	$(RUN) pytest --numprocesses logical --maxprocesses 8 --dist loadfile -m "not slow and not slurm and not browser"

@@ -38,7 +38,12 @@ rule report:
             else []
         ),
         template="workflow/report/report.html.j2",
-        published=["workflow/resources/published.csv", "config.yaml", "config/reference.yaml"],
+        published=[
+            "workflow/resources/published.csv",
+            "workflow/resources/papers.csv",
+            "config.yaml",
+            "config/reference.yaml",
+        ],
     output:
         "results/{study}/report.html",
     log:

@@ -1,15 +1,20 @@
 """The committed findings: the documents' numbers about them follow from the tables, by the code as it is."""
 
 import itertools
+import json
 import re
 from collections import Counter
 from pathlib import Path
 
+import document
 import pandas as pd
 import pytest
 
+from targetwise.errors import UserError
+from targetwise.files import sha256_of_json
 from targetwise.inference.compare import compare
 from targetwise.inference.declared import Declared
+from targetwise.recipe import claims
 from targetwise.recipe import config as configuration
 
 TEN_SEEDS = Path("findings/digits-ten-seeds.csv")
@@ -66,3 +71,77 @@ def test_the_documents_quote_what_ten_seeds_say(ten_seeds):
         ratios = [ratio if is_lower else 1 / ratio for ratio in (pair.low, pair.ratio, pair.high)]
         less, by, more = sorted(100 * (1 - ratio) for ratio in ratios)
         assert f"below {higher} by {by:.0f} % ({less:.0f} to {more:.0f})" in text
+
+
+def kept(project, **changes):
+    """Return the page's text for a study that was kept, of three claims."""
+    study = Path("results/found")
+    (study / "v/tiny/seed0").mkdir(parents=True)
+    row = {
+        "claim": "ranking_v",
+        "says": "epsilon samples better than v",
+        "setting": "tiny",
+        "quantity": "frechet",
+        "left": "v",
+        "right": "epsilon",
+        "unit": "ratio",
+        "statistic": "mean",
+        "seeds": 5,
+        "estimate": 0.5,
+        "low": 0.4,
+        "high": 0.6,
+        "predicts": "above 1.1",
+        "p_holm": 0.001,
+        "verdict": "contradicted",
+        "lacking": "",
+        "marks": "edited after 3 values were there",
+    }
+    alone = {"claim": "noise_floor", "right": "", "seeds": 1, "low": None, "high": None, "p_holm": None}
+    more = {"unit": "difference", "estimate": 0.5, "verdict": "supported", "marks": "", "claim": "v_clipped"}
+    pd.DataFrame([row, {**row, **alone, "verdict": "open"}, {**row, **more}]).to_csv(study / "claims.csv", index=False)
+    cells = {"parameterization": ["v", "epsilon"], "status": ["finished", changes.get("status", "finished")]}
+    pd.DataFrame(cells).to_csv(study / "table.csv", index=False)
+    made = {
+        "versions": dict.fromkeys(document.PACKAGES, "1.2"),
+        "machine": {"cpu": "Chip", "instructions": "AVX512"},
+        "code": {"commit": "c" * 40, "modified": False},
+    }
+    (study / "v/tiny/seed0/training.json").write_text(json.dumps({"environment": made, "finished_at": 1_790_000_000}))
+    document.keep(study)
+    return document.page(f"before\n{document.BEGIN}\nold\n{document.END}\nafter", document.tables())
+
+
+def test_what_is_kept_says_verdict_number_and_where_it_was_made(project):
+    text = kept(project)
+    assert text.startswith("before\n") and text.endswith("\nafter") and "old" not in text
+    assert "3 verdicts: 1 supported, 1 contradicted and 1 open." in text
+    link = "[epsilon samples better than v](../workflow/claims/ranking_v.yaml)"
+    assert (
+        f"| {link} | tiny | frechet: v / epsilon | 0.50 (0.40 … 0.60) | above 1.1 | 0.001 | "
+        "5 (edited after 3 values were there) | **contradicted** |"
+    ) in text
+    assert "| tiny | frechet: v | 0.50 | above 1.1 | – | 1 (edited after 3 values were there) | **open** |" in text
+    assert "| frechet: v − epsilon | +0.50 (+0.40 … +0.60) |" in text
+    assert "Measured on Chip (AVX512), targetwise 1.2, torch 1.2, numpy 1.2, scipy 1.2, 2026-09-21, commit cccccccccccc." in text
+
+
+def test_an_unfinished_study_is_not_kept(project):
+    with pytest.raises(UserError, match="1 row is missing; finish the study"):
+        kept(project, status="missing")
+    with pytest.raises(UserError, match=r"results/none has no claims.csv"):
+        document.keep(Path("results/none"))
+    assert not list(document.FOLDER.glob("*"))
+
+
+def test_the_page_is_what_its_tables_give():
+    text = document.PAGE.read_text()
+    assert document.page(text, document.tables()) == text
+
+
+def test_every_verdict_that_is_kept_is_of_a_claim_as_it_is_and_of_cells_that_are_kept():
+    for study, frame in document.tables().items():
+        rows = pd.read_csv(document.FOLDER / f"{study}-cells.csv")
+        assert set(rows["status"]) <= {"finished", "diverged"}
+        assert rows["model_sha256"].dropna().str.fullmatch("[0-9a-f]{64}").all()
+        for row in frame.itertuples():
+            assert row.sha256 == sha256_of_json(claims.read(row.claim)), f"{study}: {row.claim} was edited since"

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from targetwise.recipe import config as configuration
-from targetwise.report import published
+from targetwise.report import papers, published
 
 
 def summary(**means):
@@ -82,3 +82,44 @@ def test_a_variant_of_another_protocol_stands_beside_nothing(reference):
     assert [each["entry"] for each in found["ours"]] == ["epsilon"]
     reference["grid"]["samplings"] = ["few"]
     assert published.beside(reference, summary(epsilon_small=18.7)) is None
+
+
+def means(**values):
+    rows = [(name, "small", value) for name, value in values.items()]
+    return pd.DataFrame(rows, columns=["parameterization", "setting", "mean"])
+
+
+def test_the_tables_of_papers_stand_beside_the_variants_with_their_output_and_objective():
+    study = configuration.load()
+    study["grid"]["parameterizations"] = ["epsilon", "v", "x0", "x0_snr", "x0_in_v"]
+    stochastic, ddim = papers.beside(study, means(epsilon=20.0, v=21.0, x0=25.0, x0_snr=19.0))
+    assert (stochastic["table"], ddim["table"]) == ("CIFAR-10, stochastic sampler", "CIFAR-10, DDIM")
+    # Salimans & Ho have no x0 with a flat loss; v's own flat loss is SNR + 1, and so is x0's in v's space.
+    assert {row["name"]: row["fid"] for row in ddim["rows"]} == {
+        "x0_snr": 2.75,
+        "x0_in_v": 2.65,
+        "epsilon": 2.91,
+        "v": 2.87,
+    }
+    assert {row["name"]: row["ours"][0] for row in ddim["rows"]} == {
+        "x0_snr": 19.0,
+        "x0_in_v": None,
+        "epsilon": 20.0,
+        "v": 21.0,
+    }
+    assert "best value during training" in ddim["caveats"][0]
+
+
+def test_what_a_paper_says_diverged_is_no_number():
+    study = configuration.load()
+    study["parameterizations"]["epsilon_t"] = {"target": "epsilon", "weighting": "truncated_snr"}
+    study["grid"]["parameterizations"] = ["epsilon", "epsilon_t"]
+    _, ddim = papers.beside(study, means(epsilon=20.0, epsilon_t=30.0))
+    assert {row["name"]: row["fid"] for row in ddim["rows"]} == {"epsilon": 2.91, "epsilon_t": None}
+
+
+def test_other_data_and_a_variant_alone_stand_beside_nothing(study):
+    assert papers.beside(study, means(epsilon=1.0, v=1.0)) == []
+    alone = configuration.load()
+    alone["grid"]["parameterizations"] = ["epsilon", "u"]
+    assert papers.beside(alone, means(epsilon=20.0)) == []

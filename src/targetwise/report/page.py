@@ -18,7 +18,7 @@ from targetwise.inference.curves import Curve
 from targetwise.inference.quantiles import CONFIDENCE
 from targetwise.metric.measures import title
 from targetwise.recipe import variants
-from targetwise.report import claims, effects, figures, looks, panels, published, statistics
+from targetwise.report import claims, effects, figures, looks, panels, papers, published, statistics
 from targetwise.report.answer import answer, cell_states, metric_of
 from targetwise.report.curve_figure import over_axis
 from targetwise.report.origins import bounds, origins
@@ -118,6 +118,7 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "factors": effects.of_factors(frame, config),
         "curves": _curves(effects.of_axes(frame, config), metric),
         "published": published.beside(config, summary.drop_duplicates(["scale", "parameterization"])),
+        "papers": papers.beside(config, summary),
         "real": panels.real_sheet(config),
         "shown_images": figures.SHEET_COLUMNS * figures.SHEET_ROWS,
         "checks": _checks(config, frame, study),

@@ -1,0 +1,139 @@
+"""Keep what the studies of claims found: tables for the record, and the page docs/findings.md from them.
+
+    python findings/document.py digits_claims digits_rates    the finished studies in results/ that are to be kept
+    python findings/document.py                               the page again, from the tables that are here
+
+A study gives two tables: ``<study>-claims.csv``, its verdicts with machine, versions and commit, and
+``<study>-cells.csv``, every cell that they rest on with its digests. Everything between the two marks of the page
+comes from these, so no number there is typed by hand.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from targetwise import errors
+from targetwise.cells import RESULTS
+from targetwise.errors import UserError
+from targetwise.files import read_json, write_text
+from targetwise.report.words import CERTAINTY, number, probability, records, signed
+from targetwise.text import counted, listed
+
+FOLDER, PAGE = Path("findings"), Path("docs/findings.md")
+BEGIN, END = "<!-- findings/document.py writes from here -->", "<!-- to here -->"
+
+#: Packages worth naming beside a finding.
+PACKAGES = ("targetwise", "torch", "numpy", "scipy")
+
+VERDICTS = ("supported", "contradicted", "open")
+
+
+def main() -> None:
+    """Keep the studies that are named, and write the page."""
+    for study in sys.argv[1:]:
+        keep(RESULTS / study)
+    text = PAGE.read_text(encoding="utf-8")
+    write_text(PAGE, page(text, tables()))
+    print(f"{PAGE}: {', '.join(tables()) or 'no study yet'}")
+
+
+def keep(study: Path) -> None:
+    """Copy a study's verdicts and cells here, with what they were made on.
+
+    Raises:
+        UserError: if it has no claims, or not all of its cells are there.
+    """
+    if not (study / "claims.csv").exists():
+        raise UserError(
+            f"{study} has no claims.csv; run a study that names claims, such as config/digits_claims.yaml"
+        )
+    claims, cells = pd.read_csv(study / "claims.csv"), pd.read_csv(study / "table.csv")
+    missing = cells[cells["status"] == "missing"]
+    if len(missing):
+        raise UserError(f"{study}: {counted(len(missing), 'row', 'are')} missing; finish the study before it is kept")
+    claims = claims.assign(**_made(study))
+    write_text(FOLDER / f"{study.name}-claims.csv", claims.to_csv(index=False))
+    write_text(FOLDER / f"{study.name}-cells.csv", cells.to_csv(index=False))
+
+
+def tables() -> dict[str, pd.DataFrame]:
+    """Return the verdicts that are kept, by study."""
+    found = sorted(FOLDER.glob("*-claims.csv"))
+    return {
+        path.name.removesuffix("-claims.csv"): pd.read_csv(path, keep_default_na=False, na_values=[""])
+        for path in found
+    }
+
+
+def page(text: str, found: dict[str, pd.DataFrame]) -> str:
+    """Return the page with its tables written anew.
+
+    Raises:
+        UserError: if the marks are not there.
+    """
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise UserError(f"{PAGE} must hold the line '{BEGIN}' once, and '{END}' once after it")
+    block = "\n".join(line for study, frame in found.items() for line in _section(study, frame))
+    return text.partition(BEGIN)[0] + f"{BEGIN}\n\n{block}\n{END}" + text.partition(END)[2]
+
+
+def _made(study: Path) -> dict[str, Any]:
+    """Return machines, versions, commits and the last day, over all cells."""
+    facts: dict[str, dict[str, None]] = {"machine": {}, "versions": {}, "commit": {}}
+    days = []
+    for path in sorted(study.glob("*/*/seed*/training.json")):
+        outcome = read_json(path)
+        made = outcome["environment"]
+        processor = f"{made['machine']['cpu']} ({made['machine']['instructions']})"
+        facts["machine"][made["machine"].get("gpu") or processor] = None
+        facts["versions"][", ".join(f"{name} {made['versions'][name]}" for name in PACKAGES)] = None
+        facts["commit"][str(made["code"]["commit"])[:12] + ("+" if made["code"]["modified"] else "")] = None
+        days.append(outcome["finished_at"])
+    date = pd.Timestamp(max(days), unit="s").date().isoformat()
+    return {**{name: "; ".join(values) for name, values in facts.items()}, "date": date}
+
+
+def _section(study: str, frame: pd.DataFrame) -> Iterator[str]:
+    counts = frame["verdict"].value_counts()
+    first = frame.iloc[0]
+    yield f"### {study}"
+    yield ""
+    said = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts]
+    yield (
+        f"{counted(len(frame), 'verdict')}: {listed(said)}. Cells and digests: "
+        f"[{study}-cells.csv](../findings/{study}-cells.csv), verdicts: "
+        f"[{study}-claims.csv](../findings/{study}-claims.csv)."
+    )
+    yield ""
+    yield f"| claim | setting | compared | measured ({CERTAINTY}) | predicted | p, adjusted | seeds | verdict |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for row in records(frame):
+        yield f"| {' | '.join(_row(row))} |"
+    yield ""
+    yield f"Measured on {first['machine']}, {first['versions']}, {first['date']}, commit {first['commit']}."
+    yield ""
+
+
+def _row(row: Any) -> list[str]:
+    differs = row.unit == "difference" and row.statistic == "mean"
+    shown = [signed(each) if differs else number(each) for each in (row.estimate, row.low, row.high)]
+    between = "−" if row.unit == "difference" else "/"
+    compared = f"{row.quantity}: {row.left}" + (f" {between} {row.right}" if isinstance(row.right, str) else "")
+    notes = "; ".join(each for each in (row.lacking, row.marks) if isinstance(each, str))
+    return [
+        f"[{row.says}](../workflow/claims/{row.claim}.yaml)",
+        str(row.setting),
+        compared + (", deviation" if row.statistic == "deviation" else ""),
+        f"{shown[0]} ({shown[1]} … {shown[2]})" if row.seeds > 1 else shown[0],
+        str(row.predicts),
+        probability(row.p_holm) if row.p_holm == row.p_holm else "–",
+        f"{row.seeds}" + (f" ({notes})" if notes else ""),
+        f"**{row.verdict}**",
+    ]
+
+
+if __name__ == "__main__":
+    errors.run(main)
