@@ -42,6 +42,7 @@ REFERENCE = f"{DATASET}/reference/{cells.reference_name(STUDY)}"
 TRAINING = {name: variants.settings(STUDY, name)["training"] for name in STUDY["grid"]["parameterizations"]}
 SAMPLINGS = {name: variants.samplings(STUDY, name) for name in STUDY["grid"]["parameterizations"]}
 DRAWS = {name: cells.draws(STUDY, name) for name in STUDY["grid"]["parameterizations"]}
+PROBES = [str(kinds.file_of("probes", name)) for name in STUDY["probes"]]
 METRICS = [str(kinds.file_of("metrics", name)) for name in STUDY["metric"]["names"]]
 
 
