@@ -10,10 +10,11 @@ snakemake --profile slurm all                               on a cluster
 include: "rules/common.smk"
 # Data and what samples are compared with
 include: "rules/data.smk"
-# One cell: check its parameterization, train, sample, measure, and write down what was made from what
+# One cell: check its parameterization, train, sample, measure, probe, and write down what was made from what
 include: "rules/train.smk"
 include: "rules/sample.smk"
 include: "rules/fid.smk"
+include: "rules/probe.smk"
 include: "rules/manifest.smk"
 # The whole grid: table, report, MLflow, DVC
 include: "rules/aggregate.smk"

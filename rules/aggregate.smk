@@ -43,6 +43,7 @@ rule claims:
         rows=rules.aggregate.input.rows,
         training=rules.aggregate.input.training,
         curves=of_every_cell("train.jsonl"),
+        probes=of_every_cell("probe.json") if PROBES else [],
     output:
         "results/{study}/claims.csv",
     log:

@@ -44,6 +44,7 @@ TRAINING = {name: variants.settings(STUDY, name)["training"] for name in STUDY["
 SAMPLINGS = {name: variants.samplings(STUDY, name) for name in STUDY["grid"]["parameterizations"]}
 DRAWS = {name: cells.draws(STUDY, name) for name in STUDY["grid"]["parameterizations"]}
 CLAIMS = [str(claims.file_of(name)) for name in claims.named(STUDY)]
+PROBES = [str(kinds.file_of("probes", name)) for name in STUDY["probes"]]
 METRICS = [str(kinds.file_of("metrics", name)) for name in STUDY["metric"]["names"]]
 
 

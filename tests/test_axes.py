@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from helpers import ROOT, copy_working_tree
 
+from targetwise.cells import Cell, probes
 from targetwise.files import read_json
 
 BASE = ["config/digits.yaml", "tests/tiny.yaml"]
@@ -195,6 +196,7 @@ def build(options, *, in_channels, out_channels, image_size):
     return Conv(options["width"], in_channels, out_channels)
 ''',
     "workflow/metrics/shift.py": block("shift: "),
+    "workflow/probes/size.py": block("size: "),
 }
 
 KINDS = {
@@ -213,6 +215,7 @@ KINDS = {
     },
     "samplings": {"halfway": {"sampler": "halfway", "steps": 4}},
     "metric": {"names": ["frechet", "kid", "shift"]},
+    "probes": ["size", "target_power"],
     "bounds": False,
 }
 
@@ -236,6 +239,15 @@ def test_a_file_of_each_kind_and_its_name_are_enough_for_snakemake(every_kind):
     assert set(row["values"]) == {"frechet", "kid", "shift"} and row["value"] == row["values"]["frechet"]
 
 
+def test_each_cell_is_probed(every_kind, monkeypatch):
+    monkeypatch.chdir(every_kind)
+    names = KINDS["grid"]["parameterizations"]
+    found = {name: probes.read(Cell("mine", name, "tiny", 0)) for name in names}
+    assert {reason for _, reason in found.values()} == {None}
+    assert found["two_s"][0]["target_power"] == pytest.approx(4) and found["two_s"][0]["target_evenness"] == 1
+    assert len({numbers["size"] for numbers, _ in found.values()}) == 6
+
+
 def test_each_file_is_in_the_record_of_the_cells_that_use_it(every_kind):
     used = {
         name: set(read_json(every_kind / f"results/mine/{name}/tiny/seed0/training.json")["sources"])
@@ -250,7 +262,8 @@ def test_dvc_keeps_the_cells_and_watches_the_files(every_kind):
     assert read_json(every_kind / "results/mine/versioned.json")["left_out"] == {}
     lock = (every_kind / "dvc.lock").read_text()
     for path in FILES:
-        assert path in lock, path
+        assert (path in lock) == ("probes" not in path), path
+    assert "probe.json" not in lock
 
 
 def test_mlflow_has_a_run_of_each(every_kind):
@@ -261,6 +274,18 @@ def test_mlflow_has_a_run_of_each(every_kind):
     runs = client.search_runs([experiment.experiment_id])
     assert {run.info.status for run in runs} == {"FINISHED"} and len(runs) == 6
     assert all("shift" in run.data.metrics for run in runs)
+
+
+def test_an_edited_probe_measures_again_and_makes_nothing_else(every_kind):
+    file = every_kind / "workflow/probes/size.py"
+    before = file.read_text()
+    file.write_text(before + "\n# edited\n")
+    try:
+        said = typed(every_kind, "snakemake", "-n", "--cores", "2", "all")
+    finally:
+        file.write_text(before)
+    jobs = dict(re.findall(r"^(\w+) +(\d+)$", said, re.MULTILINE))
+    assert {name: count for name, count in jobs.items() if name not in ("all", "total")} == {"probe": "6"}
 
 
 @pytest.mark.parametrize(

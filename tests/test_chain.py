@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from targetwise import cells, chain, files
+from targetwise.cells import probes
 from targetwise.data import store
 from targetwise.errors import UserError
 from targetwise.recipe.config import merge
@@ -60,6 +61,15 @@ def test_a_cell_from_data_to_number_and_nothing_twice(project, capsys):
     assert chain.run(study, cell, Stop())[0]["value"] == rows[0]["value"]
     said = capsys.readouterr().err
     assert "measuring ddim-4/draw0" in said and "sampling" not in said
+
+
+def test_what_probes_find_is_brought_up_to_date_too(project, capsys):
+    study, cell = chain.load("short/v-tiny-1")
+    for names, done in (["target_power"], True), (["target_power"], False), (["target_power", "x0_error"], True):
+        chain.run({**study, "probes": names}, cell, Stop())
+        assert ("probing v-tiny-1" in capsys.readouterr().err) == done
+    found, reason = probes.read(cell)
+    assert reason is None and {"target_power", "x0_error_terminal"} <= found.keys()
 
 
 @pytest.fixture

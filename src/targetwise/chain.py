@@ -12,7 +12,8 @@ from typing import Any
 
 from targetwise import cells
 from targetwise.cells import Cell
-from targetwise.cells.agreement import ROW, SAMPLES, Agreement, Before, parts
+from targetwise.cells import probes as records
+from targetwise.cells.agreement import ROW, SAMPLES, TRAINING, Agreement, Before, parts
 from targetwise.check.process import check_files
 from targetwise.data import store
 from targetwise.data.store import Images
@@ -21,6 +22,7 @@ from targetwise.files import read_json, write_json_if_changed
 from targetwise.jobs import drivers
 from targetwise.jobs.kept import release
 from targetwise.metric import fid, inception, reference
+from targetwise.probing.stage import probe
 from targetwise.recipe import config, variants
 from targetwise.records import manifest
 from targetwise.sampling.stage import sample
@@ -83,6 +85,9 @@ def run(study: Mapping[str, Any], cell: Cell, stop: Stop) -> list[dict[str, Any]
             samples = folder / "samples" / f"{part.draw.name}.npz"
             fid.write_draw(specification, read_json(whole / "metric.json"), samples, reference_path, part.facts)
         agreement.require_part(cell, part, before)
+    if study["probes"] and not _is_probed(agreement, cell, before[TRAINING, None]):
+        _say(f"probing {cell.name}")
+        probe(specification, read_json(whole / "probes.json"), folder, folder / records.NAME)
     manifest.write(folder)
     release(folder)
     release(reference_path.parent, reference_path.stem)
@@ -109,6 +114,13 @@ def prepare(study: Mapping[str, Any]) -> tuple[Images, Path]:
         _say("extracting the reference's features")
         reference.make(selection, path)
     return store.load(store.ROOT / name, "train"), path
+
+
+def _is_probed(agreement: Agreement, cell: Cell, training: Mapping[str, Any]) -> bool:
+    try:
+        return agreement.is_probed(cell, records.read_record(cell.folder / records.NAME), training)
+    except UserError:
+        return False
 
 
 def _say(what: str) -> None:

@@ -194,6 +194,15 @@ class Agreement:
         metric = self.specifications[self.study / "metric.json"]
         return bool(row["key"] == self._keys.of_row(specification, samples, draw.sampler, metric, reference))
 
+    def is_probed(self, cell: Cell, probed: Mapping[str, Any], training: Mapping[str, Any]) -> bool:
+        """Return whether a ``probe.json`` is of the present configuration, images and files, and of this training."""
+        name = self.config["data"]["dataset"]
+        # Without the images, what the record says of them cannot be contradicted.
+        images = store.split_digests(name) if _is_prepared(name) else probed["images_sha256"]
+        specification = self.specifications[cell.folder / "cell.json"]
+        options = self.specifications.get(self.study / "probes.json", {"names": []})
+        return bool(probed["key"] == self._keys.of_probes(specification, training["model_sha256"], options, images))
+
     def holds(self, cell: Cell, part: Part, facts: Mapping[str, Any], before: Before) -> bool:
         """Return whether a part was made from the present configuration and from the parts ``before`` it.
 
@@ -229,5 +238,8 @@ class Agreement:
 def _images_digest(config: Mapping[str, Any]) -> str | None:
     """Return the digest of the training images that are here, or else the declared one."""
     name = config["data"]["dataset"]
-    is_prepared = (store.ROOT / name / "manifest.json").exists()
-    return store.prepared_digest(name) if is_prepared else declared(config["datasets"][name], "train")
+    return store.prepared_digest(name) if _is_prepared(name) else declared(config["datasets"][name], "train")
+
+
+def _is_prepared(name: str) -> bool:
+    return (store.ROOT / name / "manifest.json").exists()

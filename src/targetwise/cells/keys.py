@@ -83,6 +83,30 @@ def sampling_key(
     return sha256_of_json([*made_from, golden_draw()])
 
 
+def probe_files(resolved: Mapping[str, Any], scale: Mapping[str, Any], options: Mapping[str, Any]) -> list[Path]:
+    """Return the files that a trained variant is probed by: those of its training, and the probes' own."""
+    return [*source_files(resolved, scale), *(kinds.file_of("probes", name) for name in options["names"])]
+
+
+def probe_key(
+    specification: Mapping[str, Any],
+    sources: Mapping[str, str],
+    model: str,
+    options: Mapping[str, Any],
+    images: Mapping[str, str],
+) -> str:
+    """Return the digest of all that decides what the probes find of a cell.
+
+    Args:
+        specification: the content of ``cell.json``.
+        sources: the SHA-256 of each of :func:`probe_files`, by its path.
+        model: the SHA-256 of the weights.
+        options: the content of ``probes.json``.
+        images: the SHA-256 of the training and of the held-out images.
+    """
+    return sha256_of_json([specification, sources, model, options, images, golden_draw()])
+
+
 class Keys:
     """The keys that trainings, samples and rows of a study have now; each file of ``workflow/`` is read once."""
 
@@ -102,6 +126,13 @@ class Keys:
         """Return the key of a draw that is sampled from ``training``; see :func:`sampling_key`."""
         sources = self._sources(sampling_files(specification["variant"], specification["network"], options))
         return sampling_key(specification, sources, training, options, draw)
+
+    def of_probes(
+        self, specification: Mapping[str, Any], model: str, options: Mapping[str, Any], images: Mapping[str, str]
+    ) -> str:
+        """Return the key of what probes find; see :func:`probe_key`."""
+        sources = self._sources(probe_files(specification["variant"], specification["network"], options))
+        return probe_key(specification, sources, model, options, images)
 
     def of_row(self, *made_from: Any) -> str:
         """Return the key of the row of a draw; see :func:`draw_key`."""

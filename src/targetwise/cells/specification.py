@@ -15,6 +15,9 @@ from targetwise.recipe.config import variant
 #: else. tests/test_protocol.py holds short runs that must not move without them. DVC reads this line as it stands.
 PROTOCOL = {"training": 2, "sampling": 2, "metric": 1, "reference": 1}
 
+#: The same of probes, which DVC does not keep.
+PROBING = 1
+
 
 def specifications(config: Mapping[str, Any]) -> dict[Path, dict[str, Any]]:
     """Return every specification file of the study: what decides a result, and nothing else.
@@ -22,7 +25,8 @@ def specifications(config: Mapping[str, Any]) -> dict[Path, dict[str, Any]]:
     A stage is out of date exactly when its own file changed, so there is one per stage: ``cell.json`` (training),
     ``variant.json`` (the check before it), ``sampling-<sampler>.json`` (without what decides no image: how many
     draws there are, and how many images are made at a time), ``metric.json`` (and with how many images the floor is
-    measured) and ``study.json`` with the whole resolved configuration (table and report).
+    measured), ``probes.json`` if there are any, and ``study.json`` with the whole resolved configuration (table and
+    report).
     """
     study = RESULTS / config["study"]
     files: dict[Path, dict[str, Any]] = {
@@ -35,6 +39,8 @@ def specifications(config: Mapping[str, Any]) -> dict[Path, dict[str, Any]]:
             "reference": {"protocol": PROTOCOL["reference"], **config["metric"]["reference"]},
         },
     }
+    if config["probes"]:
+        files[study / "probes.json"] = {"protocol": PROBING, "names": config["probes"]}
     dataset = config["datasets"][config["data"]["dataset"]]
     resolved = {name: variant(config, name) for name in config["grid"]["parameterizations"]}
     settings = {name: variants.settings(config, name) for name in resolved}

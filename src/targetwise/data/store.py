@@ -97,7 +97,13 @@ def prepared_digest(name: str, root: Path = ROOT) -> str:
     Raises:
         UserError: if the manifest is missing or damaged.
     """
-    return str(read_json(root / name / "manifest.json")["splits"]["train"]["sha256"])
+    return split_digests(name, root)["train"]
+
+
+def split_digests(name: str, root: Path = ROOT) -> dict[str, str]:
+    """Return the SHA-256 of the images of each split of a prepared data set; see :func:`prepared_digest`."""
+    splits = read_json(root / name / "manifest.json")["splits"]
+    return {split: str(splits[split]["sha256"]) for split in SPLITS}
 
 
 def training_images(specification: Mapping[str, Any], root: Path = ROOT) -> Images:

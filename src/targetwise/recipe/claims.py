@@ -14,7 +14,7 @@ from typing import Any
 
 from targetwise.errors import UserError, nearest
 from targetwise.files import sha256_of_json
-from targetwise.recipe import kinds, variants
+from targetwise.recipe import kinds, probes, variants
 from targetwise.recipe.schema import check_schema, fault, read_yaml
 
 FOLDER = kinds.WORKFLOW / "claims"
@@ -164,15 +164,22 @@ def check(config: Mapping[str, Any]) -> None:
                         )
         offered = quantities(config)
         if claim.quantity not in offered:
+            owners = {number: probe for probe in kinds.known("probes") for number in probes.gives(probe)}
+            missing = f"add {owners[claim.quantity]} to probes" if claim.quantity in owners else None
             raise UserError(
                 f"{file_of(claim.name)}: quantity is '{claim.quantity}', which this study does not measure; "
-                f"{nearest(claim.quantity, offered)}"
+                f"{missing or nearest(claim.quantity, offered)}"
             )
 
 
 def quantities(config: Mapping[str, Any]) -> list[str]:
     """Return the names of the numbers that a study has of its cells."""
-    return [*config["metric"]["names"], *TRAINING_QUANTITIES]
+    return [*config["metric"]["names"], *TRAINING_QUANTITIES, *probed(config)]
+
+
+def probed(config: Mapping[str, Any]) -> list[str]:
+    """Return the names of the numbers that a study's probes give."""
+    return [number for probe in config["probes"] for number in probes.gives(probe)]
 
 
 def _sides(content: Mapping[str, Any]) -> Iterator[tuple[float, Any]]:

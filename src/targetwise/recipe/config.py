@@ -11,7 +11,7 @@ from typing import Any
 
 from targetwise.data.digests import pixel_deviation
 from targetwise.errors import UserError, nearest
-from targetwise.recipe import claims, comparisons, kinds, labels, metrics, variants
+from targetwise.recipe import claims, comparisons, kinds, labels, metrics, probes, variants
 from targetwise.recipe.samplings import check_sampling
 from targetwise.recipe.schema import check_schema, read_yaml
 from targetwise.recipe.variants import merge, network_name
@@ -26,7 +26,7 @@ SCHEDULE_NAMES = frozenset({"alphas_cumprod", "sqrt_alpha", "sqrt_one_minus_alph
 #: A variant's folder is beside these, and `snakemake NAME` must not mean a rule; tests hold the list complete.
 RESERVED_NAMES = frozenset(
     {"all", "prepare_data", "prepare_weights", "reference_stats", "check_parameterization", "train", "sample"}
-    | {"fid", "floor", "ceiling", "manifest"}
+    | {"fid", "floor", "ceiling", "probe", "manifest"}
     | {"aggregate", "claims", "report", "track", "version", "log", "benchmark", "state", "kept"}
 )
 
@@ -138,6 +138,7 @@ def _check_names(config: Config) -> None:
         raise UserError(f"configuration: data.dataset is '{dataset}'; {nearest(dataset, config['datasets'])}")
     _check_sources(config)
     _check_metric(config)
+    probes.check(config)
     _check_diffusion(config["diffusion"], config["sampling"], "")
     for name in config["grid"].get("samplings", []):
         if name not in config.get("samplings", {}):

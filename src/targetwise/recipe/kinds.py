@@ -29,6 +29,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "networks": ("build",),
     "metrics": ("measure",),
     "errors": ("contributions",),
+    "probes": ("measure",),
 }
 
 

@@ -1,4 +1,4 @@
-"""The numbers of cells that a claim may be about: of the metrics, and of how a training went."""
+"""The numbers of cells that a claim may be about: of the metrics, of how a training went, and of the probes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from targetwise.cells import Cell
+from targetwise.cells import Cell, probes
 from targetwise.cells.outcome import read_curve
 from targetwise.report.table import column_of
 
@@ -38,8 +38,10 @@ def values(config: Mapping[str, Any], frame: pd.DataFrame, quantity: str) -> pd.
         numbers = frame["status"].map({"finished": 0.0, "diverged": 1.0})
     elif quantity in ("final_loss", "clipped_share"):
         numbers = frame[quantity].where(frame["status"] == "finished")
+    elif quantity in OF_CURVES:
+        return _of_cells(config, frame, lambda cell: OF_CURVES[quantity](read_curve(cell.folder / "train.jsonl")))
     else:
-        return _of_trainings(config, frame, OF_CURVES[quantity])
+        return _of_cells(config, frame, lambda cell: probes.read(cell)[0].get(quantity, np.nan))
     return (
         frame.assign(value=numbers).groupby([*KEYS, "status"], sort=False, dropna=False)["value"].mean().reset_index()
     )
@@ -71,12 +73,12 @@ OF_CURVES: dict[str, Callable[[Lines], float]] = {
 }
 
 
-def _of_trainings(config: Mapping[str, Any], frame: pd.DataFrame, measure: Callable[[Lines], float]) -> pd.DataFrame:
+def _of_cells(config: Mapping[str, Any], frame: pd.DataFrame, measure: Callable[[Cell], float]) -> pd.DataFrame:
     found = frame[[*KEYS, "status"]].drop_duplicates().reset_index(drop=True)
 
     def number(row: pd.Series) -> float:
         cell = Cell(config["study"], row["parameterization"], row["scale"], row["seed"])
-        return np.nan if row["status"] == "missing" else measure(read_curve(cell.folder / "train.jsonl"))
+        return np.nan if row["status"] == "missing" else measure(cell)
 
     return found.assign(value=found.apply(number, axis=1).astype(float))
 

@@ -57,11 +57,10 @@ def sample(
     training = read_outcome(folder / "training.json")
     model = folder / "model.safetensors"
     target = parameterization.load(specification["variant"]["target"])
-    if training["status"] == "finished" and sha256_of_file(model) != training["model_sha256"]:
-        raise UserError(f"{model} is not the file that {folder / 'training.json'} records; {remedy(model)}")
-
+    if training["status"] == "finished":
+        require_recorded(model, training)
     sources = source_digests(sampling_files(specification["variant"], specification["network"], options))
-    _require_trained_with(sources, training, folder)
+    require_trained_with(sources, training, folder)
     key = sampling_key(specification, sources, training, options, draw)
 
     def make(kept: Kept, parts: Parts) -> None:
@@ -108,8 +107,22 @@ def sample(
     once(folder, job, key, [output, output.with_suffix(".json")], make, world)
 
 
-def _require_trained_with(files: Mapping[str, str], training: Mapping[str, Any], folder: Path) -> None:
-    """Refuse to read the network's output by another file (path and SHA-256) than the one it was trained with."""
+def require_recorded(model: Path, training: Mapping[str, Any]) -> None:
+    """Refuse weights that are not those that ``training.json``, beside them, records.
+
+    Raises:
+        UserError: with what to do.
+    """
+    if sha256_of_file(model) != training["model_sha256"]:
+        raise UserError(f"{model} is not the file that {model.with_name('training.json')} records; {remedy(model)}")
+
+
+def require_trained_with(files: Mapping[str, str], training: Mapping[str, Any], folder: Path) -> None:
+    """Refuse to read the network's output by another file (path and SHA-256) than the one it was trained with.
+
+    Raises:
+        UserError: naming the file.
+    """
     for path, digest in files.items():
         if training.get("sources", {}).get(path, digest) != digest:
             raise UserError(
