@@ -77,7 +77,7 @@ def test_a_patch_comes_out_of_width_dimensions_whatever_is_learned():
 
 
 def test_noise_cannot_come_out_of_fewer_dimensions_than_it_has():
-    """White noise of D dimensions estimated in H of them: 1 − H/D is missed, also by the best affine map of an output."""
+    """White noise of D dimensions estimated in H of them: 1 − H/D is missed, also by the best affine map."""
     torch.manual_seed(0)
     network = awake(made(patch=8))
     x, t = noise(4000, 1, 8, 8), torch.zeros(4000, dtype=torch.int64)

@@ -16,11 +16,9 @@ from itertools import pairwise
 
 from diffusers.models.embeddings import get_2d_sincos_pos_embed, get_timestep_embedding
 from torch import nn
-from torch.nn.functional import pixel_shuffle, pixel_unshuffle, rms_norm, scaled_dot_product_attention, silu
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle, scaled_dot_product_attention, silu
 
 from targetwise.errors import UserError
-
-EPS = 1e-6  # of RMS norm, which unlike layer norm leaves all of the width's dimensions
 
 EXAMPLE = "{width: 128, depth: 4, heads: 4, patch: 4}"
 
@@ -42,7 +40,7 @@ class Block(nn.Module):
         for branch, shift, scale, gate in zip(
             (self.attended, self.transformed), modulation[::3], modulation[1::3], modulation[2::3], strict=True
         ):
-            x = x + gate * branch((1 + scale) * rms_norm(x, x.shape[-1:], eps=EPS) + shift)
+            x = x + gate * branch((1 + scale) * normalized(x) + shift)
         return x
 
     def attended(self, x):
@@ -96,12 +94,17 @@ class ViT(nn.Module):
         for block in self.blocks:
             tokens = block(tokens, told)
         shift, scale = self.modulation(silu(told))[:, None].chunk(2, dim=-1)
-        tokens = self.last((1 + scale) * rms_norm(tokens, tokens.shape[-1:], eps=EPS) + shift)
+        tokens = self.last((1 + scale) * normalized(tokens) + shift)
         output = unpatchify(tokens, self.patch, x.shape[-1])
         if self.skip is None:
             return output
         mixing = self.skip(silu(told)).view(-1, *self.shape)
         return output + (mixing @ x.flatten(2)).view_as(output)
+
+
+def normalized(x):
+    """Return x over its root mean square (RMS norm); unlike layer norm it leaves all dimensions of the width."""
+    return x * (x.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
 
 
 def patchify(x, patch):
