@@ -1,8 +1,8 @@
 """channel_means: how far the mean colour of all samples is from that of the real images: √(mean over channels of Δ²).
 
 Δ is the difference of a channel's mean over all pixels of all images, in [-1, 1]: a shift of colour, as Imagen Video
-reports of ε (Ho et al. 2022, arXiv:2210.02303). From 0, lower is better; of n new real images √(σ²/n) is
-expected, σ the spread of one image's mean in one channel.
+reports of ε (Ho et al. 2022, arXiv:2210.02303). From 0, lower is better; n new real images are some √(σ²·(1/n + 1/m))
+from m others, σ the spread of an image's mean in one channel.
 """
 
 import numpy as np

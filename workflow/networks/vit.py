@@ -9,7 +9,7 @@ SwiGLU's, of about the same parameters as one of 4·width. Label K stands for no
 - ``bottleneck``: d of an embedding p²·C → d → width with nothing in between; without it p²·C → width;
 - ``skip``: add M(t)·x_t, with M (C', C) a linear function of the time step, 0 at first. It goes around all of that.
 
-The network outputs 0 at first.
+The network outputs 0 at first. JiT's rotary positions, norms of queries and keys, and class tokens are left out.
 """
 
 from itertools import pairwise
