@@ -10,6 +10,7 @@ import pytest
 import torch
 from helpers import ROOT
 
+from targetwise.cells.rows import write_row
 from targetwise.data import datasets, digests, store
 from targetwise.errors import UserError
 from targetwise.files import read_json
@@ -128,6 +129,7 @@ def test_rows_and_references_say_how_images_were_brought_to_the_extractor(tmp_pa
         rows[size] = fid.measure(
             images, extractor, compared, extractor.features(images, CPU), ["frechet"], what="file", file="x"
         )
+        write_row(tmp_path / f"row-{name}.json", rows[size])  # by the schema
         assert read_json(Path(path).with_suffix(".json"))["mode"] == rows[size]["mode"]
     assert [row["mode"] for row in rows.values()] == ["native", "mean of 4×4 pixels"]
     assert rows[8]["value"] == rows[32]["value"]
