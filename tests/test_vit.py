@@ -102,6 +102,36 @@ def test_the_skip_passes_the_input_on_around_the_width():
     torch.testing.assert_close(factors.std((2, 3)), torch.zeros(5, 2), atol=1e-3, rtol=0)  # one factor a channel
     assert len(factors[:, 0, 0, 0].round(decimals=3).unique()) == 5  # and a time step
     assert made(patch=8).skip is None
+    network, t = awake(network), steps(0, 1, 2, 3, 999)  # and it is added to what the blocks say
+    with_skip = network(x, t)
+    network.skip.weight.data.zero_()
+    network.skip.bias.data.copy_(torch.tensor([-1.0, 3.0]))
+    negative = network(x, t)
+    network.skip = None
+    torch.testing.assert_close(negative - network(x, t), torch.cat([-x, 3 * x], 1))
+    assert network(x, t).abs().mean() > 0.01 and not torch.allclose(with_skip, negative)
+
+
+def test_a_block_is_attention_and_swiglu_each_shifted_scaled_and_gated():
+    """By torch's own multi-head attention with the same weights, and the definitions."""
+    block = awake(made()).blocks[0]
+    attention = torch.nn.MultiheadAttention(16, 2, batch_first=True)
+    attention.load_state_dict(
+        {
+            "in_proj_weight": block.query_key_value.weight,
+            "in_proj_bias": block.query_key_value.bias,
+            "out_proj.weight": block.joined.weight,
+            "out_proj.bias": block.joined.bias,
+        }
+    )
+    x, told = noise(3, 4, 16), noise(3, 16)
+    shift, scale, gate, shift_2, scale_2, gate_2 = block.modulation(told * told.sigmoid()).view(3, 1, 6, 16).unbind(2)
+    moved = (1 + scale) * torch.nn.RMSNorm(16, eps=1e-6)(x) + shift
+    expected = x + gate * attention(moved, moved, moved)[0]
+    moved = (1 + scale_2) * torch.nn.RMSNorm(16, eps=1e-6)(expected) + shift_2
+    first, second = block.gate_and_value(moved).split(42, dim=-1)  # ⌊8·16/3⌋
+    expected = expected + gate_2 * block.down(first * first.sigmoid() * second)
+    torch.testing.assert_close(block(x, told), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_a_bottleneck_has_its_size_and_is_linear():
