@@ -169,7 +169,9 @@ def test_first_images_have_a_digest_of_their_own(images):
     ("changes", "message"),
     [
         ({"datasets": {"own": {"kind": "images", "folder": "x", "size": 8}}}, "datasets.own.held_out is missing"),
-        ({"datasets": {"own": {"kind": "digits", "size": 8}}}, "unknown key 'size' in datasets.own"),
+        ({"datasets": {"own": {"kind": "digits", "folder": "x"}}}, "unknown key 'folder' in datasets.own"),
+        ({"datasets": {"own": {"kind": "digits", "size": 24}}}, "datasets.own.size is 24; did you mean"),
+        ({"datasets": {"own": {"kind": "digits", "tint": 1}}}, "datasets.own.tint is 1; it must be true or false"),
         ({"datasets": {"own": {"kind": "cifar10"}}}, "datasets.own.sources is missing"),
         ({"datasets": {"own": {"kind": "cifar10", "sources": []}}}, "datasets.own.sources"),
         (

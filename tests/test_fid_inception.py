@@ -54,7 +54,7 @@ def test_features_are_those_of_clean_fids_wrapper(features, wrapper, images):
 
 def test_extractor_says_what_it_is(real):
     extractor = extractors.load("inception", CPU, "fast")
-    assert (extractor.name, extractor.mode, extractor.implementation) == (
+    assert (extractor.name, extractor.mode((32, 32, 3)), extractor.implementation) == (
         "inception",
         "clean",
         "fast",

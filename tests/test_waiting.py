@@ -29,8 +29,13 @@ SAMPLERS = sorted(path.stem for path in (ROOT / "workflow/samplers").glob("*.py"
 NETWORKS = {
     "mlp": {"network": "mlp", "width": 16, "layers": 1},
     "unet": {"network": "unet", "channels": [32, 32], "attention": [1], "layers_per_block": 1},
+    "vit": {"network": "vit", "width": 16, "depth": 1, "heads": 2, "patch": 4, "skip": True},
 }
-CONDITIONAL = {f"conditional_{name}": {**NETWORKS[name], "network": f"conditional_{name}"} for name in NETWORKS}
+CONDITIONAL = {
+    "mlp": {**NETWORKS["mlp"], "network": "conditional_mlp"},
+    "unet": {**NETWORKS["unet"], "network": "conditional_unet"},
+    "vit": NETWORKS["vit"],
+}
 VARIANTS = {
     "epsilon": {"target": "epsilon"},
     "v": {"target": "v"},
@@ -57,7 +62,7 @@ def specification(variant="v", network="mlp", **training):
         "training": {**plain, **training},
     }
     study = configuration.merge(EXAMPLE, overlay)
-    study["scales"]["tiny"] = {**NETWORKS, **CONDITIONAL}[network]
+    study["scales"]["tiny"] = (CONDITIONAL if "label_dropout" in training else NETWORKS)[network]
     study = configuration.validate(study)
     (cell,) = cells.grid(study)
     return of_one_cell(study, cell)[cell.folder / "cell.json"]
@@ -105,7 +110,7 @@ def test_a_training_step_of_the_unet_does_not_wait(device, images, precision):
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_training_step_with_labels_does_not_wait(device, images, network):
     options = {"label_dropout": 0.4, "micro_batch": 4}
-    trainer = trainer_on(DEVICE, images, specification(network=f"conditional_{network}", **options))
+    trainer = trainer_on(DEVICE, images, specification(network=network, **options))
     with device.step():
         train(trainer)
     assert isinstance(trainer.labels, OnDevice) and trainer.summarize()["loss"] > 0
@@ -183,7 +188,7 @@ def test_a_step_of_sampling_from_the_unet_does_not_wait(device, images):
 @pytest.mark.parametrize("guidance", [{}, {"guidance": 2.0, "guidance_interval": [-2, 9], "guidance_rescale": 0.7}])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_guided_step_does_not_wait(device, images, network, guidance):
-    spec = specification("v", f"conditional_{network}", label_dropout=0.4)
+    spec = specification("v", network, label_dropout=0.4)
     denoiser = Denoiser(spec, images, load("v"), DEVICE)
     way = Sampler(denoiser.variant, {**EXAMPLE["sampling"], "steps": 3, **guidance})
     noise, labels = torch.randn(2, 1, 8, 8).to(DEVICE), labels_of(10, 0, 2, DEVICE)

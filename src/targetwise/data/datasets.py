@@ -33,8 +33,20 @@ def make(name: str, definition: Mapping[str, Any]) -> Arrays:
     return KINDS[definition["kind"]](name, definition)
 
 
-def digits() -> Arrays:
-    """Return scikit-learn's 1,797 handwritten digits, 8×8×1, split 1,285 to 512 by a fixed permutation.
+#: Side of a digit as scikit-learn has it.
+DIGITS_SIZE = 8
+
+
+def digits(size: int = DIGITS_SIZE, *, brightness: bool = False, tint: bool = False) -> Arrays:
+    """Return scikit-learn's 1,797 handwritten digits, split 1,285 to 512 by a fixed permutation; by default 8×8×1.
+
+    All is done in whole numbers and with RandomState, whose streams are frozen by numpy's policy.
+
+    Args:
+        size: a multiple of 8; each pixel becomes a square of pixels, so that means of squares give the digit back, no
+            grey level is new, and all images of a channel lie in 64 dimensions.
+        brightness: halve the contrast and lift every image by its own offset, uniform in 0 … 127: from dark to light.
+        tint: three channels, each image's multiplied by its own three factors, uniform in 64/255 … 1.
 
     Source: Alpaydin & Kaynak 1998, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository.
     """
@@ -42,14 +54,19 @@ def digits() -> Arrays:
 
     bunch = load_digits()
     # 17 grey levels, 0 … 16, spread over 0 … 255.
-    images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
+    images = np.round(bunch.images * (255 / 16)).astype(np.int64)[..., None]
+    if brightness:
+        images = (images + 1) // 2 + np.random.RandomState(1).randint(0, 128, (len(images), 1, 1, 1))
+    if tint:
+        images = (images * np.random.RandomState(2).randint(64, 256, (len(images), 1, 1, 3)) + 127) // 255
+    images = images.astype(np.uint8).repeat(size // DIGITS_SIZE, axis=1).repeat(size // DIGITS_SIZE, axis=2)
     return _split(images, bunch.target.astype(np.int64), DIGITS_TEST, seed=0)
 
 
 def _digits(name: str, definition: Mapping[str, Any]) -> Arrays:
-    arrays = digits()
-    for split, declared in digests.DIGITS.items():
-        found = sha256_of_array(arrays[split])
+    arrays = digits(**{key: value for key, value in definition.items() if key != "kind"})
+    for split in arrays:
+        found, declared = sha256_of_array(arrays[split]), digests.declared(definition, split)
         if found != declared:
             raise UserError(f"dataset {name}: its {split} has SHA-256 {found}, but {declared} is declared")
     return arrays

@@ -13,6 +13,54 @@ DIGITS = {
     "test_labels": "1fc4c6fd574ebdf5dc9ce8056b9bb7e2a0710290f1259daef2beac54518ce4c0",
 }
 
+#: ``train`` and ``test`` of the digits in other forms, by (size, brightness, tint); their labels are those above.
+DIGITS_FORMS: dict[tuple[int, bool, bool], tuple[str, str]] = {
+    (8, False, True): (
+        "9313f87ea9e1054f7c98f18c8e57ffc1f0359b8b718e571a9790694ca0023d77",
+        "8879e3085028417bf87b79ca03ee1a7888666240b1a3969cf9016aca177e30bf",
+    ),
+    (8, True, False): (
+        "be1ab84c27d1717af333df19c6cfb8bf654d8a63384362771cbc57820dc0c7bb",
+        "5b1e9e32c61180966940d9a426618f392e1e12c225cabff507159e77da4928b7",
+    ),
+    (8, True, True): (
+        "2543cf09740bcbba12a5f9b0dd2f53f07878d30b5052c6fc65f9347e452df162",
+        "0ea9eba4d68201c387198faef5feb38e318867bda9fe53c70dcb217c9a25d343",
+    ),
+    (16, False, False): (
+        "547cd4009c9b00b1696431134ce8b497a2f155c41d7dd2e0581b0d93b78073d9",
+        "069ac574efd766515a9e6dde186edce8785c701521477c23bc8a858030dc9e29",
+    ),
+    (16, False, True): (
+        "7081903cb84a14f67b60a9a411d574762b5bb075bc774aa024554b70a939778e",
+        "26a8d54dd4d6db9cc010ebb71e3e3cc37d5e9f259f7a02c231b605f56d41b641",
+    ),
+    (16, True, False): (
+        "3676a8643d2c20e38a641316d38f7784152673eaae276ec3a7dddf52a20f81c4",
+        "904dad090b7a20bdf88da62857256c7739ddf953ae0bc6d3253bc7381fbccfe0",
+    ),
+    (16, True, True): (
+        "cdebbddac86dee1fc9dfd101fe082c8f3666d22856f573cd74d9a53b1162b102",
+        "98438ee2face4c15c3d2d084fc17eec2cb263ff47ebf1115f20b60bd239eba1b",
+    ),
+    (32, False, False): (
+        "f523900efec144c902e0a01791ba28718193750c62ce324e6291c75ccd34c0fe",
+        "a0585e446f53c05153e0cc6aefc4bd3078834756854ce760779a626c74a0fbd3",
+    ),
+    (32, False, True): (
+        "53c230e180f7d216b100e666fc3684963cdfbdd59fc92572ac54337746ca04e1",
+        "b5d88a9ac47eb8241b5f4175141529d59fe49429db19d776eb076816fa5b2a05",
+    ),
+    (32, True, False): (
+        "f3cf24619d85c389c67934b040ebaff9ca8a14ee9c6364bdff869e7aaf86a78e",
+        "7d85833fe7a5f1831874b205b19bb3386c71702a9ce505110d6283ca501fc59b",
+    ),
+    (32, True, True): (
+        "f348ad524ba161327457b820febf2a008d0be7cc58a44158d7c116ed6ffe579e",
+        "8239463c7a40f9dc223f9619770500f35a84ce8f4074042e307a285894d9e746",
+    ),
+}
+
 #: Images (N, 32, 32, 3) uint8 and labels (N,) int64 little-endian, in the canonical order.
 CIFAR10 = {
     "train": "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
@@ -29,6 +77,14 @@ CLASSES = {"digits": 10, "cifar10": 10}
 #: Standard deviation of all pixels of the training images in [-1, 1].
 PIXEL_DEVIATIONS = {"digits": 0.7526344246789909, "cifar10": 0.5031378501264409}
 
+#: The same of the digits by (brightness, tint); an image of every size has the same pixels, each more often.
+DIGITS_DEVIATIONS = {
+    (False, False): PIXEL_DEVIATIONS["digits"],
+    (False, True): 0.5158379298037333,
+    (True, False): 0.4735859338234094,
+    (True, True): 0.362651268887391,
+}
+
 
 def pixel_deviation(name: str, definition: Mapping[str, Any]) -> float:
     """Return the standard deviation of the pixels of a data set's training images in [-1, 1], EDM's σ_data.
@@ -40,6 +96,8 @@ def pixel_deviation(name: str, definition: Mapping[str, Any]) -> float:
     Raises:
         UserError: if it is one's own: a study is planned before its data set is there.
     """
+    if definition["kind"] == "digits":
+        return DIGITS_DEVIATIONS[_form(definition)[1:]]
     if definition["kind"] in PIXEL_DEVIATIONS:
         return PIXEL_DEVIATIONS[definition["kind"]]
     raise UserError(
@@ -56,4 +114,16 @@ def declared(definition: Mapping[str, Any], split: str) -> str | None:
         split: ``train``, ``test``, ``train_labels`` or ``test_labels``.
     """
     known = KNOWN.get(definition["kind"])
+    if known is DIGITS and not split.endswith("_labels") and _form(definition) in DIGITS_FORMS:
+        return DIGITS_FORMS[_form(definition)][("train", "test").index(split)]
     return known[split] if known else None
+
+
+def digits_shape(definition: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Return the shape (H, W, C) of a data set of the kind ``digits``."""
+    size, _, tint = _form(definition)
+    return size, size, 3 if tint else 1
+
+
+def _form(definition: Mapping[str, Any]) -> tuple[int, bool, bool]:
+    return definition.get("size", 8), definition.get("brightness", False), definition.get("tint", False)

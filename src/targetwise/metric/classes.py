@@ -7,9 +7,8 @@ equation 4.10), as scikit-learn's LinearDiscriminantAnalysis has it. Nothing is 
 import numpy as np
 from scipy import linalg, special
 
-from targetwise.data import store
 from targetwise.errors import UserError
-from targetwise.metric.reference import Reference, describe
+from targetwise.metric.reference import Reference, describe, images_of
 
 
 def posterior(features: np.ndarray, reference: Reference) -> np.ndarray:
@@ -46,9 +45,4 @@ def labels_of(reference: Reference) -> np.ndarray:
     Raises:
         UserError: if the data set is missing, or holds other images than the reference was made of.
     """
-    facts = reference.facts
-    images = store.load(store.ROOT / facts["dataset"], facts["split"])
-    images = images if facts["first"] is None else images.first(facts["first"])
-    if images.digest != facts["images_sha256"]:
-        raise UserError(f"{store.ROOT / facts['dataset']} holds other images than the reference was made of")
-    return images.labels
+    return images_of(reference).labels

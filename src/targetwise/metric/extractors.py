@@ -4,7 +4,7 @@ An extractor is part of the metric. Distances in the features of two extractors 
 put in one table.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from targetwise.compute.conditions import conditions
+from targetwise.data.datasets import DIGITS_SIZE
 from targetwise.errors import UserError
 from targetwise.files import sha256_of_file
 from targetwise.jobs.parts import Parts
@@ -47,7 +48,7 @@ class Extractor:
 
     Attributes:
         name: as the configuration calls it.
-        mode: how images are brought to the network's input size.
+        mode: says of a shape (H, W, C) how images of it are brought to the network's input size.
         implementation: whose code computes it, one of :data:`IMPLEMENTATIONS`.
         digest: SHA-256 of the weights.
         batch: images at a time.
@@ -55,7 +56,7 @@ class Extractor:
     """
 
     name: str
-    mode: str
+    mode: Callable[[Sequence[int]], str]
     implementation: str
     digest: str
     batch: int
@@ -132,19 +133,35 @@ def _digits(device: torch.device, implementation: str) -> Extractor:
     network.load_state_dict(load_file(DIGITS_WEIGHTS))
     network.eval().to(device)
 
-    def function(images: Tensor) -> Tensor:
-        if images.shape[1:] != (8, 8, 1):
-            raise UserError(f"the digits extractor takes images of 8×8×1, not {'×'.join(map(str, images.shape[1:]))}")
-        return network(images)
+    return Extractor("digits", _digits_mode, implementation, digest, 512, lambda images: network(_as_digits(images)))
 
-    return Extractor("digits", "native", implementation, digest, 512, function)
+
+def _digits_mode(shape: Sequence[int]) -> str:
+    """Return how images (H, W, C) become digits; what datasets.digits has enlarged comes back as it was."""
+    height, width, channels = shape
+    if height != width or height % DIGITS_SIZE:
+        raise UserError(
+            f"the digits extractor takes images of 8×8×1, or of a multiple of that size, not "
+            f"{'×'.join(map(str, shape))}"
+        )
+    steps = [f"mean of {height // DIGITS_SIZE}×{height // DIGITS_SIZE} pixels"] * (height > DIGITS_SIZE)
+    return " and ".join([*steps, *["mean of channels"] * (channels > 1)]) or "native"
+
+
+def _as_digits(images: Tensor) -> Tensor:
+    """Return images (B, H, W, C) uint8 as (B, 8, 8, 1), brought there as :func:`_digits_mode` says."""
+    if _digits_mode(images.shape[1:]) == "native":
+        return images
+    count, size, _, channels = images.shape
+    blocks = images.reshape(count, DIGITS_SIZE, size // DIGITS_SIZE, DIGITS_SIZE, size // DIGITS_SIZE, channels)
+    return blocks.float().mean(dim=(2, 4, 5))[..., None]
 
 
 def _inception(device: torch.device, implementation: str) -> Extractor:
     layers, resize = inception.load(device), inception.RESIZERS[implementation]
     return Extractor(
         "inception",
-        clean_fid.MODE,
+        lambda shape: clean_fid.MODE,
         implementation,
         inception.LAYERS_SHA256,
         INCEPTION_BATCH[device.type],

@@ -71,8 +71,9 @@ def measure(
             f"{extractor.implementation}; delete the reference and run again"
         )
     _require_shape(images, facts)
-    values = measures.values(features, reference, names) if features is not None else {}
-    sureness = measures.errors(features, reference, names) if features is not None else {}
+    samples = measures.Samples(features, images, reference) if features is not None else None
+    values = measures.values(samples, names) if samples else {}
+    sureness = measures.errors(samples, names) if samples else {}
     return {
         "key": None,  # write_row_once knows it
         "what": what,
@@ -87,7 +88,7 @@ def measure(
         "values": values,
         **sureness,
         "n": len(images),
-        "mode": extractor.mode,
+        "mode": extractor.mode(images.shape[1:]),
         "implementation": extractor.implementation,
         "extractor": extractor.name,
         "extractor_sha256": extractor.digest,

@@ -1,7 +1,9 @@
-"""The files of ``workflow/metrics/`` and ``workflow/errors/``: from features to numbers, and how sure these are."""
+"""The files of ``workflow/metrics/`` and ``workflow/errors/``: from samples to numbers, and how sure these are."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,18 +16,36 @@ if TYPE_CHECKING:  # PyTorch, which comes with it, takes seconds, and the report
     from targetwise.metric.reference import Reference
 
 
+@dataclass(frozen=True)
+class Samples:
+    """What metrics measure: samples as features (n, D) and as images (n, H, W, C) uint8, and their reference."""
+
+    features: np.ndarray
+    images: np.ndarray
+    reference: "Reference"
+
+    def given(self, name: str) -> tuple[Any, Any]:
+        """Return a metric's two arguments: features and reference or, if it needs images, these and the real ones."""
+        return (self.images, self._real) if "images" in metrics.needs(name) else (self.features, self.reference)
+
+    @cached_property
+    def _real(self) -> np.ndarray:
+        from targetwise.metric.reference import images_of
+
+        return images_of(self.reference).images
+
+
 def title(name: str, extractor: str) -> str:
     """Return what a metric's number is called in tables, with features by ``extractor``; ↑ where higher is better."""
     called = kinds.load("metrics", name).get("title", lambda features: f"{name} ({features} features)")(extractor)
     return f"{called} ↑" if metrics.better(name) == "higher" else str(called)
 
 
-def values(features: np.ndarray, reference: "Reference", names: Sequence[str]) -> dict[str, float]:
+def values(samples: Samples, names: Sequence[str]) -> dict[str, float]:
     """Return the numbers of all metrics in ``names``, by name: each gives one under its own name, and maybe others.
 
     Args:
-        features: of the samples, (n, D).
-        reference: to compare with.
+        samples: to measure, and the reference to compare with.
         names: of files in ``workflow/metrics/``.
 
     Raises:
@@ -35,7 +55,7 @@ def values(features: np.ndarray, reference: "Reference", names: Sequence[str]) -
     for name in names:
         file = kinds.file_of("metrics", name)
         try:
-            measured = dict(kinds.load("metrics", name)["measure"](features, reference))
+            measured = dict(kinds.load("metrics", name)["measure"](*samples.given(name)))
             numbers = {str(key): float(value) for key, value in measured.items()}
         except UserError:
             raise
@@ -52,15 +72,14 @@ def values(features: np.ndarray, reference: "Reference", names: Sequence[str]) -
     return found
 
 
-def errors(features: np.ndarray, reference: "Reference", names: Sequence[str]) -> dict[str, dict[str, Any]]:
+def errors(samples: Samples, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return what a row says of how sure its numbers are, by a metric's name in each.
 
     ``errors`` has the standard errors from finite samples, ``contributions`` what those of differences need, and
     ``without_error`` why a number has none. A metric without a file in ``workflow/errors/`` is in none of them.
 
     Args:
-        features: of the samples, (n, D).
-        reference: that the numbers were measured against.
+        samples: and the reference that the numbers were measured against.
         names: of the metrics.
 
     Raises:
@@ -72,7 +91,7 @@ def errors(features: np.ndarray, reference: "Reference", names: Sequence[str]) -
         if not file.is_file():
             continue
         try:
-            made = kinds.load("errors", name)["contributions"](features, reference)
+            made = kinds.load("errors", name)["contributions"](*samples.given(name))
         except UserError:
             raise
         except NoErrorKnown as reason:

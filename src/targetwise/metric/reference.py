@@ -97,6 +97,20 @@ def describe(facts: Mapping[str, Any]) -> str:
     return f"{facts['dataset']} {facts['split']}{first}"
 
 
+def images_of(reference: Reference) -> Images:
+    """Load the images that a reference was made of, with their labels.
+
+    Raises:
+        UserError: if the data set is missing, or holds other images now.
+    """
+    facts = reference.facts
+    images = store.load(store.ROOT / facts["dataset"], facts["split"])
+    images = images if facts["first"] is None else images.first(facts["first"])
+    if images.digest != facts["images_sha256"]:
+        raise UserError(f"{store.ROOT / facts['dataset']} holds other images than the reference was made of")
+    return images
+
+
 def load_reference(path: Path, asked: Selection | None = None) -> Reference:
     """Load reference statistics.
 
@@ -203,7 +217,7 @@ def _write(
         "n": len(features),
         "image_shape": list(images.images.shape[1:]),
         "images_sha256": images.digest,
-        "mode": extractor.mode,
+        "mode": extractor.mode(images.images.shape[1:]),
         "implementation": extractor.implementation,
         "extractor": extractor.name,
         "extractor_sha256": extractor.digest,

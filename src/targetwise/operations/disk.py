@@ -6,15 +6,14 @@ from itertools import product
 from typing import Any
 
 from targetwise.data import store
+from targetwise.data.digests import digits_shape
 from targetwise.files import read_json
 from targetwise.recipe import labels, variants
 from targetwise.training.power import SNAPSHOTS
 
-#: Shapes (N, H, W, C) of the data sets that are known before they are prepared.
-SHAPES = {
-    "cifar10": {"train": [50000, 32, 32, 3], "test": [10000, 32, 32, 3]},
-    "digits": {"train": [1285, 8, 8, 1], "test": [512, 8, 8, 1]},
-}
+#: Shapes (N, H, W, C) of the data sets that are known before they are prepared; the digits' but for their form.
+SHAPES = {"cifar10": {"train": [50000, 32, 32, 3], "test": [10000, 32, 32, 3]}}
+DIGITS = {"train": 1285, "test": 512}
 
 FEATURES = {"inception": 2048, "digits": 32}
 FP32_BYTES, FP64_BYTES, LABEL_BYTES = 4, 8, 8
@@ -44,7 +43,10 @@ def image_shapes(config: Mapping[str, Any]) -> Mapping[str, list[int]] | None:
     manifest = store.ROOT / name / "manifest.json"
     if manifest.exists():
         return {split: facts["shape"] for split, facts in read_json(manifest)["splits"].items()}
-    return SHAPES.get(config["datasets"][name]["kind"])
+    definition = config["datasets"][name]
+    if definition["kind"] == "digits":
+        return {split: [count, *digits_shape(definition)] for split, count in DIGITS.items()}
+    return SHAPES.get(definition["kind"])
 
 
 def disk(config: Mapping[str, Any], shapes: Mapping[str, list[int]], training_at_once: int = 1) -> Disk:

@@ -15,7 +15,7 @@ from targetwise.recipe import kinds
 DIRECTIONS = ("lower", "higher", "neither")
 
 #: What a metric's ``NEEDS`` may hold; without it, it needs nothing but features.
-NEEDS = ("labels", "training images")
+NEEDS = ("images", "labels", "training images")
 
 
 def better(name: str) -> str:
@@ -30,6 +30,19 @@ def better(name: str) -> str:
             f"{kinds.file_of('metrics', name)}: BETTER is {found!r}, but must be one of {', '.join(DIRECTIONS)}"
         )
     return str(found)
+
+
+def needs(name: str) -> tuple[str, ...]:
+    """Return what a metric needs beside features, of :data:`NEEDS`.
+
+    Raises:
+        UserError: if its file says something else.
+    """
+    found = tuple(kinds.constant("metrics", name, "NEEDS", ()))
+    unknown = next((need for need in found if need not in NEEDS), None)
+    if unknown is not None:
+        raise UserError(f"{kinds.file_of('metrics', name)}: NEEDS names {unknown!r}; {nearest(str(unknown), NEEDS)}")
+    return found
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -53,18 +66,15 @@ def check(config: Mapping[str, Any]) -> None:
 
 
 def _check_needs(config: Mapping[str, Any], name: str, where: str) -> None:
-    needs = kinds.constant("metrics", name, "NEEDS", ())
-    unknown = next((need for need in needs if need not in NEEDS), None)
-    if unknown is not None:
-        raise UserError(f"{kinds.file_of('metrics', name)}: NEEDS names {unknown!r}; {nearest(str(unknown), NEEDS)}")
+    needed = needs(name)
     dataset, reference = config["data"]["dataset"], config["metric"]["reference"]
     kind = config["datasets"][dataset]["kind"]
-    if "labels" in needs and kind not in CLASSES:
+    if "labels" in needed and kind not in CLASSES:
         raise UserError(
             f"configuration: {where} is '{name}', which needs labels, but datasets.{dataset} of kind {kind} has "
             f"none; kinds with labels: {', '.join(sorted(CLASSES))}"
         )
-    if "training images" in needs and (reference["split"], reference.get("first")) != ("train", None):
+    if "training images" in needed and (reference["split"], reference.get("first")) != ("train", None):
         raise UserError(
             f"configuration: {where} is '{name}', which compares with all training images; metric.reference must be "
             "{split: train}, without first"
