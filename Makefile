@@ -28,7 +28,7 @@ studies: $(READY) ## the claims of the literature on digits, and docs/findings.m
 	@set -e; for study in $(STUDIES); do \
 		TARGETWISE_FOLLOW=1 $(SNAKEMAKE) --configfile config/digits.yaml config/$$study.yaml --quiet host -- all; \
 	done
-	$(RUN) python findings/document.py $(STUDIES)
+	$(RUN) python findings/keep.py $(STUDIES)
 
 test: $(READY) lint ## format, lint, types, unit tests, one tiny real run
 	$(RUN) pytest --numprocesses logical --maxprocesses 8 --dist loadfile -m "not slow and not slurm and not browser"

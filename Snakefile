@@ -39,6 +39,7 @@ rule all:
     input:
         expand(map(str, rules.report.input), study=STUDY["study"]),
         expand(map(str, rules.version.input), study=STUDY["study"]),
+        of_every_cell("probe.json") if PROBES else [],
         expand([*rules.report.output, *rules.track.output, *rules.version.output], study=STUDY["study"]),
 
 

@@ -1,7 +1,7 @@
 """Keep what the studies of claims found: tables for the record, and the page docs/findings.md from them.
 
-    python findings/document.py digits_claims digits_rates    the finished studies in results/ that are to be kept
-    python findings/document.py                               the page again, from the tables that are here
+    python findings/keep.py digits_claims digits_rates    the finished studies in results/ that are to be kept
+    python findings/keep.py                               the page again, from the tables that are here
 
 A study gives two tables: ``<study>-claims.csv``, its verdicts with machine, versions and commit, and
 ``<study>-cells.csv``, every cell that they rest on with its digests. Everything between the two marks of the page
@@ -23,7 +23,7 @@ from targetwise.report.words import CERTAINTY, number, probability, records, sig
 from targetwise.text import counted, listed
 
 FOLDER, PAGE = Path("findings"), Path("docs/findings.md")
-BEGIN, END = "<!-- findings/document.py writes from here -->", "<!-- to here -->"
+BEGIN, END = "<!-- findings/keep.py writes from here -->", "<!-- to here -->"
 
 #: Packages worth naming beside a finding.
 PACKAGES = ("targetwise", "torch", "numpy", "scipy")
