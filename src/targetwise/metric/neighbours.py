@@ -79,7 +79,8 @@ def mean_distance(points: np.ndarray, others: np.ndarray) -> float:
     Raises:
         UserError: if there are values that are not finite.
     """
-    total = sum(float(block.clamp_(min=0).sqrt_().sum()) for _, block, _ in _blocks(points, others))
+    blocks = _blocks(points, others)
+    total = sum(float(block.masked_fill_(block <= ties, 0).sqrt_().sum()) for _, block, ties in blocks)
     return total / (len(points) * len(others))
 
 
