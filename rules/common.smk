@@ -8,9 +8,9 @@ from glob import glob
 
 try:
     from targetwise import cells, errors
-    from targetwise.recipe import claims, kinds, variants
+    from targetwise.recipe import claims, images, kinds, variants
     from targetwise.cluster import preflight, slurm
-    from targetwise.recipe.config import require_readable, source_folders, validate, variant
+    from targetwise.recipe.config import require_readable, validate, variant
     from targetwise.data.digests import declared
     from targetwise.errors import UserError
     from targetwise.jobs import adoption, drivers

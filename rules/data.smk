@@ -14,7 +14,7 @@ localrules:
 
 rule prepare_data:
     input:
-        folders=lambda wildcards: source_folders(STUDY["datasets"][wildcards.dataset]),
+        folders=lambda wildcards: images.source_folders(STUDY["datasets"][wildcards.dataset]),
     output:
         images="data/{dataset}/dataset.npz",
         manifest="data/{dataset}/manifest.json",

@@ -1,8 +1,9 @@
-"""The metric of one draw, and the two ends of its scale.
+"""The metric of one draw, and its scale.
 
 metric.json + draw<d>.npz + reference   -> <cell>/fid/<sampler>/draw<d>.json
 held-out images + reference             -> floor.json
 untrained network + reference           -> <parameterization>/<scale>/ceiling.json
+exact denoiser + reference              -> exact.json
 """
 
 
@@ -84,5 +85,36 @@ rule ceiling:
         gpu=lambda wildcards, resources: slurm.gpu_demand(resources),
     shell:
         "python workflow/scripts/ceiling.py --specification {input.specification:q} --sampling {input.sampling:q}"
+        " --metric {input.options:q} --reference {input.statistics:q} --output {output:q} {params.gpu}"
+        " > {log} 2>&1"
+
+
+# Along the path, and by the first sampling, of the study's first variant: what the network outputs is nothing to it.
+rule exact:
+    input:
+        options="results/{study}/metric.json",
+        metrics=METRICS,
+        sampling=f"results/{{study}}/{CELLS[0].parameterization}/sampling-{DRAWS[CELLS[0].parameterization][0].sampler}.json",
+        specification=f"results/{{study}}/{CELLS[0].parameterization}/{CELLS[0].scale}/seed{CELLS[0].seed}/cell.json",
+        path=str(kinds.file_of("paths", variant(STUDY, CELLS[0].parameterization)["diffusion"]["schedule"])),
+        sampler=sampler_file(SAMPLINGS[CELLS[0].parameterization][DRAWS[CELLS[0].parameterization][0].sampler]),
+        manifest=manifest_of(STUDY["data"]["dataset"]),
+        images=ancient(f"{DATASET}/dataset.npz"),
+        reference=f"{REFERENCE}.json",
+        statistics=ancient(f"{REFERENCE}.npz"),
+        weights=weights_of(STUDY["metric"]["extractor"]),
+    output:
+        "results/{study}/exact.json",
+    log:
+        "results/{study}/log/exact.log",
+    benchmark:
+        "results/{study}/benchmark/exact.tsv"
+    conda:
+        "../environment.yml"
+    threads: TRAINING[CELLS[0].parameterization]["threads"]
+    params:
+        gpu=lambda wildcards, resources: slurm.gpu_demand(resources),
+    shell:
+        "python workflow/scripts/exact.py --specification {input.specification:q} --sampling {input.sampling:q}"
         " --metric {input.options:q} --reference {input.statistics:q} --output {output:q} {params.gpu}"
         " > {log} 2>&1"

@@ -28,6 +28,7 @@ rule report:
             parameterization=STUDY["grid"]["parameterizations"],
         ),
         floor="results/{study}/floor.json" if STUDY["bounds"] else [],
+        exact="results/{study}/exact.json" if images.has_exact(STUDY) else [],
         ceilings=(
             expand(
                 "results/{{study}}/{parameterization}/{scale}/ceiling.json",

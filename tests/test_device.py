@@ -66,7 +66,7 @@ def test_a_gpu_that_was_asked_for_and_is_not_there_is_one_line(monkeypatch, cuda
     assert "\n" not in str(caught.value)
 
 
-SCRIPTS = ["train", "sample", "fid", "floor", "ceiling", "reference_stats"]
+SCRIPTS = ["train", "sample", "fid", "floor", "ceiling", "exact", "reference_stats"]
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

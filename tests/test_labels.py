@@ -528,4 +528,5 @@ def test_an_estimate_without_label_is_that_of_label_k(sweep, digits):
 
 def test_a_guided_step_asks_twice_and_so_it_is_estimated():
     assert [labels.evaluations(SWEEP[name]) for name in SWEEP] == [1, 1, 1, 2, 2, 2]
-    assert kinds.known("networks") == ["conditional_mlp", "conditional_unet", "mlp", "unet", "vit"]
+    networks = ["conditional_mlp", "conditional_unet", "mlp", "plain_mlp", "unet", "vit"]
+    assert kinds.known("networks") == networks

@@ -270,7 +270,8 @@ OWN = {
         (
             {"metric": {"names": ["precision", "frechet"]}},
             "metric.names.0 is 'precision', of which higher is better, but verdicts are about the first metric .*; "
-            "name one of these before it: channel_means, class_shares, frechet, frechet_infinity, image_means, kid, ",
+            "name one of these before it: channel_means, class_shares, energy_distance, frechet, frechet_infinity, "
+            "image_means, kid, mind, nearest, off_subspace",
         ),
         ({"metric": {"names": ["copying"]}}, "metric.names.0 is 'copying', of which neither is better"),
         (

@@ -97,5 +97,6 @@ def shared_jobs(config: Mapping[str, Any]) -> list[tuple[Path, str]]:
     return [
         (Path("data") / config["data"]["dataset"] / "reference", reference_name(config)),
         (study, "floor"),
+        (study, "exact"),
         *((study / parameterization / scale, "ceiling") for parameterization, scale in variants),
     ]

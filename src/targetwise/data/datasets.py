@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from targetwise.data import cifar10, digests
+from targetwise.data import cifar10, digests, spiral
 from targetwise.data.image_files import fit, list_images, open_image
 from targetwise.data.sources import first_accepted
 from targetwise.errors import UserError
@@ -64,10 +64,24 @@ def digits(size: int = DIGITS_SIZE, *, brightness: bool = False, tint: bool = Fa
 
 
 def _digits(name: str, definition: Mapping[str, Any]) -> Arrays:
-    arrays = digits(**{key: value for key, value in definition.items() if key != "kind"})
-    for split in arrays:
-        found, declared = sha256_of_array(arrays[split]), digests.declared(definition, split)
-        if found != declared:
+    return _as_declared(
+        name, definition, digits(**{key: value for key, value in definition.items() if key != "kind"})
+    )
+
+
+def _spiral(name: str, definition: Mapping[str, Any]) -> Arrays:
+    """Make a spiral's images; they have no labels, so all labels are 0."""
+    count, held_out = definition["images"], definition["held_out"]
+    images = spiral.images(count + held_out, definition["dimensions"])
+    arrays = {"train": images[:count], "test": images[count:]}
+    labels = {f"{split}_labels": np.zeros(len(array), dtype=np.int64) for split, array in arrays.items()}
+    return _as_declared(name, definition, arrays | labels)
+
+
+def _as_declared(name: str, definition: Mapping[str, Any], arrays: Arrays) -> Arrays:
+    for split, array in arrays.items():
+        found, declared = sha256_of_array(array), digests.declared(definition, split)
+        if declared not in (None, found):
             raise UserError(f"dataset {name}: its {split} has SHA-256 {found}, but {declared} is declared")
     return arrays
 
@@ -115,4 +129,5 @@ KINDS: dict[str, Callable[[str, Mapping[str, Any]], Arrays]] = {
     "digits": _digits,
     "cifar10": _cifar10,
     "images": _images,
+    "spiral": _spiral,
 }

@@ -69,10 +69,34 @@ CIFAR10 = {
     "test_labels": "cbb7365de8ed11f05cc4c3a1e7f78144127c5e851efd83762fb18202461230bb",
 }
 
+#: Images (N, 1, 1, D) uint8 of spirals of 4,096 points to train on and 2,048 held out, by D.
+SPIRALS = {
+    2: {
+        "train": "a450b046e7621eca930c6dc3c2a5f1bb54621049b090c98973f243445011d6fb",
+        "test": "a72059378b5d1bbd98918e42638770f8b3eb1ef315e923c6b9648e13fb7ff4a5",
+    },
+    8: {
+        "train": "cb14651ccc6de20a06eff98e2288409d0315b537c2ed4c7df8370d4830da5600",
+        "test": "cb251bfd82b10866dd8d9f08506f03f18ab30b713bbdfccb09fc1309cab934cf",
+    },
+    16: {
+        "train": "04b3492dd372a4a47091396e6cfac98402cdabaf0f54ba5e823cce1401854987",
+        "test": "361edd22b020ecd73d64d3c0231cc09d4b1a76656b62f18411a603ba1824cb80",
+    },
+    512: {
+        "train": "57b5bd13cc1e8bcf06391f9961117bc0804f1b39ae7a88b074974225734420a8",
+        "test": "c1407e070aae051f0eac461f815427bb0dec17becfbf1b4f2d01e5e41de44ec4",
+    },
+}
+
 KNOWN: dict[str, Mapping[str, str]] = {"digits": DIGITS, "cifar10": CIFAR10}
 
 #: How many classes a kind of data set has, labelled from 0; a kind that is not here has no labels.
 CLASSES = {"digits": 10, "cifar10": 10}
+
+#: Shapes (N, H, W, C) of the data sets whose images are always the same, and how many the digits are in any form.
+SHAPES = {"cifar10": {"train": [50000, 32, 32, 3], "test": [10000, 32, 32, 3]}}
+DIGITS_IMAGES = {"train": 1285, "test": 512}
 
 #: Standard deviation of all pixels of the training images in [-1, 1].
 PIXEL_DEVIATIONS = {"digits": 0.7526344246789909, "cifar10": 0.5031378501264409}
@@ -113,10 +137,27 @@ def declared(definition: Mapping[str, Any], split: str) -> str | None:
         definition: an entry of the configuration's ``datasets``.
         split: ``train``, ``test``, ``train_labels`` or ``test_labels``.
     """
-    known = KNOWN.get(definition["kind"])
-    if known is DIGITS and not split.endswith("_labels") and _form(definition) in DIGITS_FORMS:
+    known = KNOWN.get(definition["kind"], {})
+    is_digits = definition["kind"] == "digits" and not split.endswith("_labels")
+    if is_digits and _form(definition) in DIGITS_FORMS:
         return DIGITS_FORMS[_form(definition)][("train", "test").index(split)]
-    return known[split] if known else None
+    if (definition["kind"], definition.get("images"), definition.get("held_out")) == ("spiral", 4096, 2048):
+        known = SPIRALS.get(definition["dimensions"], {})
+    return known.get(split)
+
+
+def shapes(definition: Mapping[str, Any]) -> Mapping[str, list[int]] | None:
+    """Return the shapes (N, H, W, C) of ``train`` and ``test``; None where only preparing them tells.
+
+    Args:
+        definition: an entry of the configuration's ``datasets``.
+    """
+    if definition["kind"] == "spiral":
+        image = [1, 1, definition["dimensions"]]
+        return {"train": [definition["images"], *image], "test": [definition["held_out"], *image]}
+    if definition["kind"] == "digits":
+        return {split: [count, *digits_shape(definition)] for split, count in DIGITS_IMAGES.items()}
+    return SHAPES.get(definition["kind"])
 
 
 def digits_shape(definition: Mapping[str, Any]) -> tuple[int, int, int]:

@@ -1,8 +1,11 @@
-"""The two ends of the scale: held-out real images (floor) and the samples of an untrained network (ceiling)."""
+"""The scale: held-out real images (floor), an untrained network's samples (ceiling), the exact denoiser's (exact)."""
 
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
+import torch
 
 from targetwise.compute.device import choose
 from targetwise.data.store import Images
@@ -12,6 +15,7 @@ from targetwise.jobs.parts import Parts
 from targetwise.metric.fid import measure
 from targetwise.metric.reference import Reference
 from targetwise.sampling.denoiser import Denoiser, draw_images
+from targetwise.sampling.exact import Exact
 from targetwise.sampling.stage import NOT_FINITE
 from targetwise.training.formats import settled
 
@@ -60,18 +64,55 @@ def ceiling(
     """
     began = time.monotonic()
     device = choose(specification["training"]["threads"])
-    extractor = reference.extractor(device)
     target = parameterization.load(specification["variant"]["target"])
     denoiser = Denoiser(settled(specification, training_images, device), training_images, target, device)
     images = draw_images(denoiser, options, 0, "sample untrained", finished=finished)
-    finite = len(images) > 0
+    return _row("ceiling", images, specification, reference, names, device, finished, sampler, began)
+
+
+def exact(
+    specification: Mapping[str, Any],
+    options: Mapping[str, Any],
+    training_images: Images,
+    reference: Reference,
+    names: Sequence[str],
+    finished: Parts | None = None,
+    *,
+    sampler: str,
+) -> dict[str, Any]:
+    """Measure what the sampler makes of the exact denoiser; the arguments as for :func:`ceiling`.
+
+    It starts from the noise of the cell and goes along its path, so it says how good this sampler could be with a
+    network that has learned all there is: a network's number above it is the network's. On finitely many images it is
+    not what one would wish for, because it reproduces training images: its samples are copies, and lack nothing but
+    novelty.
+    """
+    began = time.monotonic()
+    device = choose(specification["training"]["threads"])
+    denoiser = Exact(specification, training_images, device)
+    images = draw_images(denoiser, options, 0, "sample exactly", finished=finished)
+    return _row("exact", images, specification, reference, names, device, finished, sampler, began)
+
+
+def _row(
+    what: str,
+    images: np.ndarray,
+    specification: Mapping[str, Any],
+    reference: Reference,
+    names: Sequence[str],
+    device: torch.device,
+    finished: Parts | None,
+    sampler: str,
+    began: float,
+) -> dict[str, Any]:
+    extractor, finite = reference.extractor(device), len(images) > 0
     return measure(
         images,
         extractor,
         reference,
         extractor.features(images, device, "features", finished) if finite else None,
         names,
-        what="ceiling",
+        what=what,
         cell=specification["cell"],
         draw=0,
         sampler=sampler,

@@ -4,6 +4,7 @@ An extractor is part of the metric. Distances in the features of two extractors 
 put in one table.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +26,12 @@ from targetwise.progress import Progress
 DIGITS_WEIGHTS = Path("workflow/resources/digits_features.safetensors")
 DIGITS_WEIGHTS_SHA256 = "4257ef9f6657722c2282828b2afa5a7fdbe1d8e711f4d468e1ae6bbba73798c7"
 
-#: SHA-256 of each extractor's weights, by its name.
-DIGESTS = {"digits": DIGITS_WEIGHTS_SHA256, "inception": inception.LAYERS_SHA256}
+#: SHA-256 of each extractor's weights, by its name; that of pixels is of no bytes.
+DIGESTS = {
+    "digits": DIGITS_WEIGHTS_SHA256,
+    "inception": inception.LAYERS_SHA256,
+    "pixels": hashlib.sha256(b"").hexdigest(),
+}
 
 #: Images at a time: what a core's cache and a card's memory like. Changes speed only.
 INCEPTION_BATCH = {"cpu": 16, "cuda": 256}
@@ -169,14 +174,25 @@ def _inception(device: torch.device, implementation: str) -> Extractor:
     )
 
 
-_LOADERS: dict[str, Callable[[torch.device, str], Extractor]] = {"digits": _digits, "inception": _inception}
+def _pixels(device: torch.device, implementation: str) -> Extractor:
+    """Return the pixels themselves, in [-1, 1], as features."""
+    return Extractor(
+        "pixels", lambda shape: "native", implementation, DIGESTS["pixels"], 512, lambda images: images.flatten(1) / 127.5 - 1
+    )
+
+
+_LOADERS: dict[str, Callable[[torch.device, str], Extractor]] = {
+    "digits": _digits,
+    "inception": _inception,
+    "pixels": _pixels,
+}
 
 
 def load(name: str, device: torch.device, implementation: str) -> Extractor:
     """Return the extractor called ``name``, its weights checked by digest.
 
     Args:
-        name: ``digits`` or ``inception``.
+        name: ``digits``, ``inception`` or ``pixels``.
         device: for its weights.
         implementation: one of :data:`IMPLEMENTATIONS`.
 

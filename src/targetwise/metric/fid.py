@@ -51,7 +51,7 @@ def measure(
         reference: to compare with; it must be of the same extractor and of images of the same shape.
         features: of the images, (n, D), or None for a diverged cell.
         names: of the metrics; the first one's number is the row's value.
-        what: ``cell``, ``floor``, ``ceiling`` or ``file``.
+        what: ``cell``, ``floor``, ``ceiling``, ``exact`` or ``file``.
         cell: study, parameterization, scale and seed.
         draw: of the sample set.
         sampler: that made it, e.g. ``ddim-50``.

@@ -37,7 +37,8 @@ class Samples:
 
 def title(name: str, extractor: str) -> str:
     """Return what a metric's number is called in tables, with features by ``extractor``; ↑ where higher is better."""
-    called = kinds.load("metrics", name).get("title", lambda features: f"{name} ({features} features)")(extractor)
+    features = "pixel" if extractor == "pixels" else extractor  # "pixel features"
+    called = kinds.load("metrics", name).get("title", lambda features: f"{name} ({features} features)")(features)
     return f"{called} ↑" if metrics.better(name) == "higher" else str(called)
 
 

@@ -5,16 +5,12 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from targetwise.data import store
-from targetwise.data.digests import digits_shape
+from targetwise.data import digests, store
 from targetwise.files import read_json
 from targetwise.recipe import labels, variants
 from targetwise.training.power import SNAPSHOTS
 
-#: Shapes (N, H, W, C) of the data sets that are known before they are prepared; the digits' but for their form.
-SHAPES = {"cifar10": {"train": [50000, 32, 32, 3], "test": [10000, 32, 32, 3]}}
-DIGITS = {"train": 1285, "test": 512}
-
+#: Of an extractor that is not here, as many as an image has numbers.
 FEATURES = {"inception": 2048, "digits": 32}
 FP32_BYTES, FP64_BYTES, LABEL_BYTES = 4, 8, 8
 
@@ -43,10 +39,7 @@ def image_shapes(config: Mapping[str, Any]) -> Mapping[str, list[int]] | None:
     manifest = store.ROOT / name / "manifest.json"
     if manifest.exists():
         return {split: facts["shape"] for split, facts in read_json(manifest)["splits"].items()}
-    definition = config["datasets"][name]
-    if definition["kind"] == "digits":
-        return {split: [count, *digits_shape(definition)] for split, count in DIGITS.items()}
-    return SHAPES.get(definition["kind"])
+    return digests.shapes(config["datasets"][name])
 
 
 def disk(config: Mapping[str, Any], shapes: Mapping[str, list[int]], training_at_once: int = 1) -> Disk:
@@ -72,7 +65,7 @@ def disk(config: Mapping[str, Any], shapes: Mapping[str, list[int]], training_at
     }
     in_state = [(WEIGHTS_IN_STATE + stored[name] * (1 + SNAPSHOTS)) * each for (name, _), each in weights.items()]
     in_training = sorted([each for each in in_state for _ in axes["seeds"]], reverse=True)
-    features = FEATURES[config["metric"]["extractor"]]
+    features = FEATURES.get(config["metric"]["extractor"], height * width * channels)
     reference = reference_images(config, shapes) * features * FP32_BYTES + features**2 * FP64_BYTES
     images = sum(n * (h * w * c + LABEL_BYTES) for n, h, w, c in shapes.values())
     return Disk(

@@ -207,7 +207,7 @@ def _data(config: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _weights(config: Mapping[str, Any]) -> Iterator[Finding]:
     if config["metric"]["extractor"] not in config["weights"]:
-        yield Finding("ok", "weights", f"the extractor {config['metric']['extractor']} is in the repository")
+        yield Finding("ok", "weights", f"the extractor {config['metric']['extractor']} needs none from outside")
         return
     from targetwise.metric import inception
 

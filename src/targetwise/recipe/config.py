@@ -11,7 +11,7 @@ from typing import Any
 
 from targetwise.data.digests import pixel_deviation
 from targetwise.errors import UserError, nearest
-from targetwise.recipe import claims, comparisons, kinds, labels, metrics, probes, variants
+from targetwise.recipe import claims, comparisons, images, kinds, labels, metrics, probes, variants
 from targetwise.recipe.samplings import check_sampling
 from targetwise.recipe.schema import check_schema, read_yaml
 from targetwise.recipe.variants import merge, network_name
@@ -26,7 +26,7 @@ SCHEDULE_NAMES = frozenset({"alphas_cumprod", "sqrt_alpha", "sqrt_one_minus_alph
 #: A variant's folder is beside these, and `snakemake NAME` must not mean a rule; tests hold the list complete.
 RESERVED_NAMES = frozenset(
     {"all", "prepare_data", "prepare_weights", "reference_stats", "check_parameterization", "train", "sample"}
-    | {"fid", "floor", "ceiling", "probe", "manifest"}
+    | {"fid", "floor", "ceiling", "exact", "probe", "manifest"}
     | {"aggregate", "claims", "report", "track", "version", "log", "benchmark", "state", "kept"}
 )
 
@@ -111,17 +111,6 @@ def parameterization_file(target: str) -> Path:
     return kinds.file_of("parameterizations", target)
 
 
-def source_folders(dataset: Mapping[str, Any]) -> list[str]:
-    """Return the folders of one's own images, so that adding or removing a file makes the data set again.
-
-    Args:
-        dataset: an entry of ``datasets``.
-    """
-    if dataset["kind"] != "images":
-        return []
-    return sorted(str(folder) for folder in Path(dataset["folder"]).expanduser().glob("**/"))
-
-
 def _check_names(config: Config) -> None:
     for axis in ("parameterizations", "scales"):
         for name in config["grid"][axis]:
@@ -133,11 +122,8 @@ def _check_names(config: Config) -> None:
     kinds.require_known("paths", config["diffusion"]["schedule"], "diffusion.schedule")
     _check_parameterizations(config)
     _check_scales(config)
-    dataset = config["data"]["dataset"]
-    if dataset not in config["datasets"]:
-        raise UserError(f"configuration: data.dataset is '{dataset}'; {nearest(dataset, config['datasets'])}")
-    _check_sources(config)
-    _check_metric(config)
+    images.check(config)
+    metrics.check(config)
     probes.check(config)
     _check_diffusion(config["diffusion"], config["sampling"], "")
     for name in config["grid"].get("samplings", []):
@@ -244,35 +230,6 @@ def _check_levels(network: Mapping[str, Any], where: str) -> None:
         raise UserError(
             f"configuration: {where}.attention is {network['attention']}, but the levels are "
             f"0 to {len(network['channels']) - 1}"
-        )
-
-
-def _check_sources(config: Config) -> None:
-    """Refuse a download without a digest: it would have to be trusted by its address."""
-    for section in ("datasets", "weights"):
-        for name, definition in config[section].items():
-            for index, source in enumerate(definition.get("sources", [])):
-                if source["kind"] == "url" and not {"md5", "sha256"} & set(source):
-                    raise UserError(
-                        f"configuration: {section}.{name}.sources.{index} has no digest; a url needs sha256 (or md5)"
-                    )
-
-
-def _check_metric(config: Config) -> None:
-    """Make sure that the metrics can be measured, and that the extractor can take the data set's images."""
-    metrics.check(config)
-    extractor, dataset = config["metric"]["extractor"], config["data"]["dataset"]
-    definition = config["datasets"][dataset]
-    if (extractor == "digits") != (definition["kind"] == "digits"):
-        right = "digits" if definition["kind"] == "digits" else "inception"
-        raise UserError(
-            f"configuration: metric.extractor is '{extractor}', but data.dataset is '{dataset}' of kind "
-            f"{definition['kind']}; take '{right}'"
-        )
-    if extractor == "inception" and definition.get("channels", 3) != 3:
-        raise UserError(
-            f"configuration: metric.extractor is 'inception', which takes three channels, but datasets.{dataset}."
-            f"channels is {definition['channels']}"
         )
 
 

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from targetwise.report.pictures import png, tile
+from targetwise.report.pictures import is_picture, png, projection, tile
 from targetwise.report.svg import (
     BAD,
     DASHES,
@@ -33,7 +33,7 @@ from targetwise.report.svg import (
 from targetwise.report.words import number, records
 
 #: A sample sheet's images are enlarged to about this many pixels.
-SHEET_COLUMNS, SHEET_ROWS, IMAGE_SIDE = 8, 4, 64
+SHEET_COLUMNS, SHEET_ROWS, IMAGE_SIDE, PROJECTION_SIDE = 8, 4, 64, 256
 
 #: At most so many comparisons are drawn.
 INTERVALS = 24
@@ -118,6 +118,7 @@ def values(
     metric: str,
     scale: str,
     floor: float | None,
+    exact: float | None,
     ceilings: Mapping[str, float],
 ) -> Markup:
     """Return every value at one scale as a dot, and below it the same dots between floor and ceiling.
@@ -128,9 +129,10 @@ def values(
         metric: what the rows measure.
         scale: for the alternative text.
         floor: the value of held-out real images, if it was measured.
+        exact: that of the exact denoiser's samples, likewise.
         ceilings: the value of an untrained network by parameterization, those that were measured.
     """
-    bounds = [value for value in [floor, *ceilings.values()] if value is not None and value > 0]
+    bounds = [value for value in [floor, exact, *ceilings.values()] if value is not None and value > 0]
     height = 34 * len(order) + 62
     figure, parts = blank(height, 86) if bounds else blank(height)
     seeds = sorted(rows["seed"].unique())
@@ -151,7 +153,7 @@ def values(
     number_axis(axes, "x", rows["value"].to_numpy(dtype=float))
     axes.set_xlabel(f"{metric}, lower is better")
     if bounds:
-        _draw_bounds(parts[1], floor, ceilings)
+        _draw_bounds(parts[1], floor, exact, ceilings)
     told = "; ".join(
         f"{name} {', '.join(number(value) for value in rows[rows['parameterization'] == name]['value'])}"
         for name in order
@@ -160,10 +162,13 @@ def values(
     return inline(figure, f"{metric} of every cell at scale {scale}: {told}.", f"values-{scale}")
 
 
-def _draw_bounds(axes: Axes, floor: float | None, ceilings: Mapping[str, float]) -> None:
+def _draw_bounds(axes: Axes, floor: float | None, exact: float | None, ceilings: Mapping[str, float]) -> None:
     if floor is not None:
         axes.plot(floor, 0, "|", color=INK, markersize=16, markeredgewidth=2)
         axes.annotate(f"real {number(floor)}", (floor, 0.55), ha="left", va="bottom")
+    if exact is not None and exact > 0:  # of copies alone some metrics are 0
+        axes.plot(exact, 0, "|", color=INK, markersize=16, markeredgewidth=2)
+        axes.annotate(f"exact {number(exact)}", (exact, -0.55), ha="left", va="top")
     if ceilings:
         low, high = min(ceilings.values()), max(ceilings.values())
         axes.plot(list(ceilings.values()), [0] * len(ceilings), "|", color=INK, markersize=16, markeredgewidth=2)
@@ -268,12 +273,16 @@ def of_check(
     return inline(figure, f"{label} over the {along}, for {', '.join(curves)}.", f"check-{label}")
 
 
-def sheet(images: np.ndarray) -> Markup:
+def sheet(images: np.ndarray, real: np.ndarray | None = None) -> Markup:
     """Return the first images of a set as one PNG data URI, pixels enlarged without smoothing.
 
     Args:
-        images: (N, H, W, C) uint8, C = 1 or 3.
+        images: (N, H, W, C) uint8; where C is neither 1 nor 3, all are shown as points (:func:`projection`).
+        real: of the training set, in whose plane those are shown; by default in their own.
     """
-    zoom = max(1, round(IMAGE_SIDE / images.shape[1]))
-    picture = tile(images[: SHEET_COLUMNS * SHEET_ROWS], SHEET_COLUMNS, zoom, gap=4)
+    if is_picture(images):
+        zoom = max(1, round(IMAGE_SIDE / images.shape[1]))
+        picture = tile(images[: SHEET_COLUMNS * SHEET_ROWS], SHEET_COLUMNS, zoom, gap=4)
+    else:
+        picture = projection(images, images if real is None else real, PROJECTION_SIDE)
     return Markup("data:image/png;base64,") + base64.b64encode(png(picture)).decode()

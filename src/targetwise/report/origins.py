@@ -9,6 +9,7 @@ from targetwise import cells
 from targetwise.cells import rows
 from targetwise.cells.outcome import read_outcome
 from targetwise.files import read_json, sha256_of_json
+from targetwise.recipe import images
 
 Record = tuple[str, dict[str, Any]]
 
@@ -41,7 +42,7 @@ def origins(config: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "machines": [{"machine": machine, "count": count} for machine, count in _tally(map(_machine, environments))],
         "versions": _versions(environments),
-        "digests": _digests(record for stage, record in records if stage in ("measure", "floor and ceiling")),
+        "digests": _digests(record for stage, record in records if stage in ("measure", "bounds")),
         "trained": [_utc(ends[0]), _utc(ends[-1])] if ends else None,
     }
 
@@ -56,13 +57,15 @@ def _records(config: Mapping[str, Any]) -> Iterable[Record]:
         paths = [("sample", cell.folder / "samples" / f"{draw.name}.json") for draw in draws]
         paths += [("measure", cell.folder / "fid" / f"{draw.name}.json") for draw in draws]
         yield from ((stage, read_json(path)) for stage, path in paths if path.exists())
-    yield from (("floor and ceiling", row) for row in bounds(config, study).values())
+    yield from (("bounds", row) for row in bounds(config, study).values())
 
 
-def bounds(config: Mapping[str, Any], study: Path) -> dict[tuple[str, str] | None, dict[str, Any]]:
-    """Return the rows of the floor (key None) and of the ceilings by (parameterization, scale), those there are."""
+def bounds(config: Mapping[str, Any], study: Path) -> dict[tuple[str, str] | str, dict[str, Any]]:
+    """Return the rows ``floor`` and ``exact``, and of ceilings by (parameterization, scale), those there are."""
     axes = config["grid"]
-    paths: dict[tuple[str, str] | None, Path] = {None: study / "floor.json"}
+    paths: dict[tuple[str, str] | str, Path] = {"floor": study / "floor.json"}
+    if images.has_exact(config):
+        paths["exact"] = study / "exact.json"
     for name in axes["parameterizations"]:
         paths.update({(name, scale): study / name / scale / "ceiling.json" for scale in axes["scales"]})
     return {key: rows.read_row(path) for key, path in paths.items() if config["bounds"] and path.exists()}

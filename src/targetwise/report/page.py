@@ -103,8 +103,9 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "others": {
             column_of(name): title(name, config["metric"]["extractor"]) for name in config["metric"]["names"][1:]
         },
-        "floor": limits[None]["value"] if None in limits else None,
-        "ceilings": [row["value"] for key, row in limits.items() if key],
+        "floor": limits["floor"]["value"] if "floor" in limits else None,
+        "exact": limits["exact"]["value"] if "exact" in limits else None,
+        "ceilings": [row["value"] for key, row in limits.items() if isinstance(key, tuple)],
         "scales": [
             {
                 **panels.of_setting(

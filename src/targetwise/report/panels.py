@@ -17,6 +17,7 @@ from targetwise.files import read_whole
 from targetwise.inference.compare import Comparison
 from targetwise.report import figures
 from targetwise.report.answer import metric_of
+from targetwise.report.pictures import is_picture
 from targetwise.report.words import records
 
 
@@ -47,9 +48,15 @@ def of_setting(
     # Only what was measured with as many images, and of networks that were sampled in the same way.
     samplers = set(here["sampling"])
     ceilings = {
-        key[0]: row["value"] for key, row in limits.items() if key and key[1] == scale and row["sampler"] in samplers
+        key[0]: row["value"]
+        for key, row in limits.items()
+        if isinstance(key, tuple) and key[1] == scale and row["sampler"] in samplers
     }
-    floor = limits[None]["value"] if None in limits and set(rows["n"]) <= {limits[None]["n"]} else None
+    floor, exact = (
+        limits[name]["value"] if name in limits and set(rows["n"]) <= {limits[name]["n"]} else None
+        for name in ("floor", "exact")
+    )
+    exact = exact if "exact" in limits and limits["exact"]["sampler"] in samplers else None
     logs = {name: {cell.seed: read_curve(path) for cell, path in _logs(config, name, scale)} for name in order}
     losses = {
         name: {seed: [(line["step"], line["loss"]) for line in lines] for seed, lines in by_seed.items() if lines}
@@ -68,7 +75,7 @@ def of_setting(
         "intervals": figures.intervals(shown, comparison.scale, smallest, metric, setting) if len(shown) else None,
         "left_out": len(of_seeds) - len(shown),
         "pairs": pairs[(pairs["setting"] == setting) & (pairs["seeds"] > 0)].to_dict("records"),
-        "dots": figures.values(rows, order, metric, setting, floor, ceilings) if len(rows) else None,
+        "dots": figures.values(rows, order, metric, setting, floor, exact, ceilings) if len(rows) else None,
         "sheets": _sample_sheets(agreement, here),
         "losses": [
             {"name": name, "figure": figures.loss_curves(by_seed, order.index(name), name, scale)}
@@ -113,11 +120,15 @@ def _sample_sheets(agreement: Agreement, frame: pd.DataFrame) -> list[dict[str, 
     sheets = []
     for name, found in archives.items():
         seed = common[0] if common and found else next(iter(found), None)
+        images = load_samples(found[seed]) if seed is not None else None
+        projected = images is not None and not is_picture(images)
+        real = _real_images(config) if projected else None
         sheets.append(
             {
                 "name": name,
                 "seed": seed,
-                "image": figures.sheet(load_samples(found[seed])) if seed is not None else None,
+                "image": figures.sheet(images, real) if images is not None else None,
+                "projected": projected,
             }
         )
     return sheets
@@ -125,7 +136,10 @@ def _sample_sheets(agreement: Agreement, frame: pd.DataFrame) -> list[dict[str, 
 
 def real_sheet(config: Mapping[str, Any]) -> Any:
     """Return the first images of the training set as a picture; None until the data set is there."""
+    real = _real_images(config)
+    return None if real is None else figures.sheet(real)
+
+
+def _real_images(config: Mapping[str, Any]) -> np.ndarray | None:
     folder = store.ROOT / config["data"]["dataset"]
-    if not (folder / "dataset.npz").exists():
-        return None
-    return figures.sheet(store.load(folder, "train").images)
+    return store.load(folder, "train").images if (folder / "dataset.npz").exists() else None

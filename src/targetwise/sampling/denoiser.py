@@ -40,11 +40,27 @@ from targetwise.training.averages import read_weights
 BATCH = 500
 
 
-class Denoiser:
-    """A network with the parameterization that reads x0 from its output."""
+class Source:
+    """Whatever gives an estimate of x_0, and what a draw of samples needs to know of it beside that."""
 
     #: K of a class-conditional network.
     classes: int | None = None
+    name: str
+    seed: int
+    variant: Mapping[str, Any]
+    options: Mapping[str, Any]
+    device: torch.device
+    image_shape: tuple[int, int, int]
+
+    def x_0(
+        self, x_t: Tensor, timesteps: Tensor, labels: Tensor | None = None, *, widen_output: bool = True
+    ) -> Tensor:
+        """Return the estimate; ``x_t`` (B, C, H, W) fp32, ``timesteps`` and ``labels`` (B,) int64."""
+        raise NotImplementedError
+
+
+class Denoiser(Source):
+    """A network with the parameterization that reads x0 from its output."""
 
     def __init__(
         self, specification: Mapping[str, Any], images: Images, target: Parameterization, device: torch.device
@@ -145,7 +161,7 @@ class Sampler:
 
 @torch.inference_mode()
 def denoise(
-    denoiser: Denoiser,
+    denoiser: Source,
     noise: Tensor,
     sampler: Sampler,
     labels: Tensor | None = None,
@@ -199,7 +215,7 @@ def evaluations(variant: Mapping[str, Any], options: Mapping[str, Any]) -> int:
         asked.append(timesteps)
         return torch.zeros_like(x_t)
 
-    denoise(cast(Denoiser, SimpleNamespace(x_0=x_0, seed=0)), torch.zeros(1, 1, 1, 1), sampler)
+    denoise(cast(Source, SimpleNamespace(x_0=x_0, seed=0)), torch.zeros(1, 1, 1, 1), sampler)
     return len(asked)
 
 
@@ -218,7 +234,7 @@ def to_uint8(images: Tensor, quantization: str) -> np.ndarray:
 
 
 def draw_images(
-    denoiser: Denoiser,
+    denoiser: Source,
     options: Mapping[str, Any],
     draw: int,
     what: str,
@@ -272,6 +288,6 @@ def draw_images(
     return whole if not world.is_main or len(whole) == options["images"] else whole[:0]
 
 
-def _height_width_channels(denoiser: Denoiser) -> tuple[int, int, int]:
+def _height_width_channels(denoiser: Source) -> tuple[int, int, int]:
     channels, height, width = denoiser.image_shape
     return height, width, channels

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from targetwise.cells import Cell
 from targetwise.data.samples import load_samples
 from targetwise.files import sha256_of_text
-from targetwise.report.pictures import png, tile
+from targetwise.report.pictures import is_picture, png, projection, tile
 
 GRID_COLUMNS, GRID_IMAGES, GRID_WIDTH = 16, 64, 640
 
@@ -44,7 +44,10 @@ class Artifact:
         """Return the source's bytes; of a sample set the first images, as a picture."""
         if self.source.suffix != ".npz":
             return self.source.read_bytes()
-        images = load_samples(self.source)[:GRID_IMAGES]
+        images = load_samples(self.source)
+        if not is_picture(images):
+            return png(projection(images, images, GRID_WIDTH))
+        images = images[:GRID_IMAGES]
         zoom = max(1, GRID_WIDTH // (GRID_COLUMNS * images.shape[2]))
         return png(tile(images, GRID_COLUMNS, zoom))
 

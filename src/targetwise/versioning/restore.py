@@ -17,6 +17,7 @@ from targetwise.cells import Cell
 from targetwise.cells.agreement import Agreement, Before, Facts, Part, parts, read_facts, require_whole
 from targetwise.errors import UserError
 from targetwise.jobs import drivers
+from targetwise.recipe import images
 from targetwise.text import counted
 from targetwise.versioning import dvc, stages
 from targetwise.versioning.dvc import Cache
@@ -145,6 +146,7 @@ def _needed_beside_cells(study: Mapping[str, Any]) -> list[Path]:
     needed += [folder / name / "check.json" for name in grid["parameterizations"]]
     if study["bounds"]:
         needed.append(folder / "floor.json")
+        needed += [folder / "exact.json"] if images.has_exact(study) else []
         needed += [
             folder / name / scale / "ceiling.json" for name in grid["parameterizations"] for scale in grid["scales"]
         ]
