@@ -177,7 +177,12 @@ def _inception(device: torch.device, implementation: str) -> Extractor:
 def _pixels(device: torch.device, implementation: str) -> Extractor:
     """Return the pixels themselves, in [-1, 1], as features."""
     return Extractor(
-        "pixels", lambda shape: "native", implementation, DIGESTS["pixels"], 512, lambda images: images.flatten(1) / 127.5 - 1
+        "pixels",
+        lambda shape: "native",
+        implementation,
+        DIGESTS["pixels"],
+        512,
+        lambda images: images.flatten(1) / 127.5 - 1,
     )
 
 

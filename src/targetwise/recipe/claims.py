@@ -5,7 +5,6 @@ as one that the study has already is that one, so claims share their cells.
 """
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 
 from targetwise.errors import UserError, nearest
 from targetwise.files import sha256_of_json
-from targetwise.recipe import kinds, probes, variants
+from targetwise.recipe import kinds, predictions, probes, variants
 from targetwise.recipe.schema import check_schema, fault, read_yaml
 
 FOLDER = kinds.WORKFLOW / "claims"
@@ -98,7 +97,7 @@ def read(name: str) -> Config:
         raise UserError(f"{path}: {found}")
     if ("left" in content) == ("contrast" in content) or ("right" in content and "left" not in content):
         raise UserError(f"{path}: it must have either left, and right if there is one, or contrast")
-    _check_bounds(content, path)
+    predictions.check(content, path)
     return content
 
 
@@ -264,40 +263,3 @@ def _leaves(definition: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from _leaves(value)
         else:
             yield key, value
-
-
-def _check_bounds(content: Mapping[str, Any], path: Path) -> None:
-    if content.get("quantity") == "diverged":
-        _check_shares(content, path)
-        return
-    of_ratio = content.get("unit", "ratio") == "ratio"
-    if content.get("statistic") == "deviation" and "within" in content["predicts"]:
-        raise UserError(f"{path}: predicts is within; a deviation can be less or greater than something")
-    for field in ("predicts", "denied"):
-        for word, value in content.get(field, {}).items():
-            least = 1.0 if of_ratio and word == "within" else 0.0
-            if (of_ratio or word == "within") and not (math.isfinite(value) and value > least):
-                meaning = "a factor" if least else "a ratio" if of_ratio else "a distance from 0"
-                raise UserError(f"{path}: {field}.{word} is {value}; it must be above {least:g}, as {meaning}")
-    if "denied" in content:
-        _check_apart(content, path)
-
-
-def _check_shares(content: Mapping[str, Any], path: Path) -> None:
-    """Make sure that what happens to a cell or not is compared by how often it does."""
-    if "right" not in content or content["predicts"] not in ({"greater": 0}, {"less": 0}) or "denied" in content:
-        raise UserError(
-            f"{path}: quantity diverged is compared by how often it happens; it takes left, right, and predicts "
-            "{greater: 0} or {less: 0}"
-        )
-
-
-def _check_apart(content: Mapping[str, Any], path: Path) -> None:
-    """Refuse bounds of which a number could meet both: what supports a claim must not contradict it."""
-    predicted, denied = (next(iter(content[field].items())) for field in ("predicts", "denied"))
-    apart = {("less", "greater"): denied[1] >= predicted[1], ("greater", "less"): denied[1] <= predicted[1]}
-    if not apart.get((predicted[0], denied[0]), False):
-        raise UserError(
-            f"{path}: denied is {denied[0]} {denied[1]:g} and predicts is {predicted[0]} {predicted[1]:g}; what "
-            "supports a claim must not contradict it, and only less and greater can stand against each other"
-        )
