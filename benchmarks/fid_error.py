@@ -6,7 +6,8 @@
 
 The features of a reference of real images are the population. What is drawn from it, with replacement, is compared
 with all of them (the distributions agree), and draws from some classes only with all of them (as a model's samples
-that lack the others). Where it can be cut into disjoint subsets, these are compared with its other half, as well.
+that lack the others). Disjoint sets are cut from four fifths of the images, again and again, and compared with the
+last fifth; their spread is that within a cut.
 Each size is saved as it is done, and not measured again. Then `python benchmarks/error_table.py` writes the table of
 docs/errors.md.
 """
@@ -58,7 +59,7 @@ def main() -> None:
     reference = load_reference(arguments.reference)
     facts = reference.facts
     plan = {"replicates": arguments.replicates, "predictions": arguments.predictions}
-    path = arguments.output / f"{facts['dataset']}-{facts['extractor']}.json"
+    path = arguments.output / f"{facts['dataset']}-{arguments.reference.stem}.json"
     about = {"reference": describe(facts), "reference_sha256": facts["images_sha256"], "n": facts["n"]}
     record = read_json(path) if path.exists() else {}
     if [record.get(name) for name in ("format", "reference_sha256")] != [FORMAT, facts["images_sha256"]]:
@@ -115,31 +116,29 @@ class Trial:
         name: of the population.
         size: of a set.
         target: that they are compared with.
-        sets: ``sets(number)`` is the features of set ``number``, (size, D), or None past the last disjoint one.
-        most: sets that there are; None where each is a fresh draw.
+        sets: ``sets(number)`` is the features of set ``number``, (size, D).
+        of_a_cut: how many sets in a row are disjoint; None where each is a fresh draw.
     """
 
     name: str
     size: int
     target: Target
     sets: Drawn
-    most: int | None = None
+    of_a_cut: int | None = None
 
     def measured(self, replicates: int, predictions: int) -> dict[str, Any]:
         """Return the spread over sets, and the errors that some of them predict."""
-        count = replicates if self.most is None else self.most
+        count = replicates if self.of_a_cut is None else -(-replicates // self.of_a_cut) * self.of_a_cut
         values = np.array([self.target.distance(self.sets(number)) for number in range(count)])
         made = [split(self.sets(n), self.target.mean, self.target.root) for n in range(min(predictions, count))]
         predicted = np.array([each.error() for each in made])
         paired = [each.condensed().error() for each in made]
-        observed = float(values.std(ddof=1))
-        # Of a standard deviation, by the fourth moment, which is the normal distribution's at least.
-        excess = max(3.0, float(np.mean((values - values.mean()) ** 4) / values.var() ** 2)) - 1
+        observed, observed_error = _spread(values) if self.of_a_cut is None else _within(values, self.of_a_cut)
         return {
             "sets": count,
             "value": float(values.mean()),
             "observed": observed,
-            "observed_error": observed * float(np.sqrt(excess / count)) / 2,
+            "observed_error": observed_error,
             "predicted": float(np.sqrt(np.mean(predicted**2))),
             "predicted_spread": float(predicted.std(ddof=1)),
             "condensed": float(np.sqrt(np.mean(np.square(paired)))),
@@ -155,23 +154,48 @@ def trials(reference: Reference, sizes: list[int], device: torch.device) -> Iter
     kinds = np.unique(labels)
     present = kinds[: round(PRESENT * len(kinds))]
     some = features[np.isin(labels, present)]
+    lacking = f"{len(present)} of its {len(kinds)} classes"
+    order = np.random.default_rng(0).permutation(len(features))
+    others, pool = np.split(order, [len(features) // 5])
+    apart = Target(features[others], device)
+    for name, own in (("disjoint", pool), (f"disjoint, {lacking}", pool[np.isin(labels[pool], present)])):
+        for size in sizes:
+            if (of_a_cut := len(own) // size) >= 2:
+                yield Trial(name, size, apart, _disjoint(features, own, size), of_a_cut)
     for size in sizes:
         yield Trial("the reference itself", size, everything, _fresh(features, size))
     for size in sizes:
-        yield Trial(f"{len(present)} of its {len(kinds)} classes", size, everything, _fresh(some, size))
-    pool, others = np.array_split(np.random.default_rng(0).permutation(features), 2)
-    half = Target(others, device)
-    for size in sizes:
-        if len(pool) // size >= 4:
-            yield Trial("disjoint, against the other half", size, half, _disjoint(pool, size), len(pool) // size)
+        yield Trial(lacking, size, everything, _fresh(some, size))
+
+
+def _spread(values: np.ndarray) -> tuple[float, float]:
+    """Return the standard deviation of independent values, and how well they know it."""
+    observed = float(values.std(ddof=1))
+    # By the fourth moment, which is the normal distribution's at least.
+    excess = max(3.0, float(np.mean((values - values.mean()) ** 4) / values.var() ** 2)) - 1
+    return observed, observed * float(np.sqrt(excess / len(values))) / 2
+
+
+def _within(values: np.ndarray, of_a_cut: int) -> tuple[float, float]:
+    """Return the same of sets that are disjoint within a cut: each cut gives a variance of its own."""
+    variances = values.reshape(-1, of_a_cut).var(axis=1, ddof=1)
+    observed = float(np.sqrt(variances.mean()))
+    return observed, float(variances.std(ddof=1)) / np.sqrt(len(variances)) / (2 * observed)
 
 
 def _fresh(pool: np.ndarray, size: int) -> Drawn:
     return lambda number: pool[np.random.default_rng([size, number]).integers(len(pool), size=size)]
 
 
-def _disjoint(pool: np.ndarray, size: int) -> Drawn:
-    return lambda number: pool[number * size : (number + 1) * size]
+def _disjoint(features: np.ndarray, pool: np.ndarray, size: int) -> Drawn:
+    of_a_cut = len(pool) // size
+
+    def sets(number: int) -> np.ndarray:
+        cut, place = divmod(number, of_a_cut)
+        order = np.random.default_rng([size, cut]).permutation(pool)
+        return features[order[place * size : (place + 1) * size]]
+
+    return sets
 
 
 if __name__ == "__main__":
