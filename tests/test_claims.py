@@ -215,7 +215,7 @@ def test_a_side_that_is_what_the_study_has_by_default_is_no_cell_of_its_own(own)
     ("changes", "words"),
     [
         ({"predicts": {"less": 0.9, "greater": 2}}, "predicts"),
-        ({"predicts": {"below": 0.9}}, "unknown key 'below' in predicts; did you mean"),
+        ({"predicts": {"below": 0.9}}, "unknown key 'below' in predicts; (choices: greater, less, within)"),
         ({"predicts": {"less": -1}}, "predicts.less is -1; it must be above 0, as a ratio"),
         ({"predicts": {"within": 0.9}}, "predicts.within is 0.9; it must be above 1, as a factor"),
         ({"unit": "difference", "predicts": {"within": -1}}, "must be above 0, as a distance from 0"),
@@ -398,7 +398,7 @@ def test_an_edit_that_needs_other_cells_is_refused_until_the_study_runs_again(ow
         files.judged()
 
 
-def test_the_page_and_the_command_say_the_verdict(own, capsys):
+def test_the_page_and_the_command_say_the_verdict(own, capsys, monkeypatch):
     own("worse", says="x0 is <b>worse</b>")
     own("another", says="v is better", left={"target": "v"}, predicts={"less": 0.9})
     study = planned("worse")
@@ -408,7 +408,9 @@ def test_the_page_and_the_command_say_the_verdict(own, capsys):
     assert "x0 is &lt;b&gt;worse&lt;/b&gt;" in section and ">supported<" in section and "above 1.1" in section
     overlay = {"grid": {name: study["grid"][name] for name in ("parameterizations", "claims")}}
     Path("overlay.yaml").write_text(yaml.safe_dump(overlay))
-    assert cli.main(["claims", "--configfile", "config/digits.yaml", "overlay.yaml"]) in (None, 0)
+    command = ["targetwise", "claims", "--configfile", "config/digits.yaml", "overlay.yaml"]
+    monkeypatch.setattr("sys.argv", command)
+    cli.main()
     out = capsys.readouterr().out
     assert "supported" in out and "frechet of x0 against epsilon: 1.4" in out and "another: v is better" in out
     assert files.judged().iloc[0]["looks"] == 1

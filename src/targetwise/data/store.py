@@ -97,11 +97,11 @@ def prepared_digest(name: str, root: Path = ROOT) -> str:
     Raises:
         UserError: if the manifest is missing or damaged.
     """
-    return split_digests(name, root)["train"]
+    return str(read_json(root / name / "manifest.json")["splits"]["train"]["sha256"])
 
 
 def split_digests(name: str, root: Path = ROOT) -> dict[str, str]:
-    """Return the SHA-256 of the images of each split of a prepared data set; see :func:`prepared_digest`."""
+    """Return the SHA-256 of the images of both splits of a prepared data set; see :func:`prepared_digest`."""
     splits = read_json(root / name / "manifest.json")["splits"]
     return {split: str(splits[split]["sha256"]) for split in SPLITS}
 

@@ -19,15 +19,26 @@ from targetwise.recipe.schema import check_schema, fault, read_yaml
 FOLDER = kinds.WORKFLOW / "claims"
 SCHEMA = Path("workflow/schemas/claim.schema.yaml")
 
+#: Judged by how often it happens.
+DIVERGED = "diverged"
+
 #: Of a training, beside the numbers of the metrics; what each is, docs/claims.md and report/quantities.py say.
 TRAINING_QUANTITIES = (
     "clipped_share",
-    "diverged",
+    DIVERGED,
     "final_loss",
     "images_per_second",
     "loss_spikes",
     "memory_peak_bytes",
 )
+
+#: Fields of a variant that name files, of which kind, and what needs none.
+FILES = {
+    "target": ("parameterizations",),
+    "loss_space": ("parameterizations",),
+    "weighting": ("weightings", "constant"),
+    "schedule": ("paths",),
+}
 
 Config = dict[str, Any]
 
@@ -57,8 +68,8 @@ class Claim:
 
     @property
     def unit(self) -> str:
-        """Return ``ratio`` or ``difference``."""
-        return str(self.content.get("unit", "ratio"))
+        """Return ``ratio`` or ``difference``; what happens or not is compared by the difference of two shares."""
+        return "difference" if self.quantity == DIVERGED else str(self.content.get("unit", "ratio"))
 
     @property
     def statistic(self) -> str:
@@ -214,6 +225,9 @@ class _Names:
         return tuple(found)
 
     def _of_definition(self, definition: Config, path: Path) -> str:
+        for field, (kind, *built_in) in FILES.items():
+            if field in definition:
+                kinds.require_known(kind, str(definition[field]), f"{path}: {field}", *built_in)
         # Named as it would be in a sweep, e.g. x0_truncated_snr for {target: x0, weighting: truncated_snr}.
         values = [value for key, value in _leaves(definition) if key != "target"]
         name = "_".join([str(definition["target"]), *map(variants.in_name, values)])

@@ -11,7 +11,7 @@ from targetwise.errors import UserError
 from targetwise.inference import claims as judging
 from targetwise.inference.claims import Finding, Region
 from targetwise.recipe import claims as recipe
-from targetwise.recipe.claims import Claim
+from targetwise.recipe.claims import DIVERGED, Claim
 from targetwise.report import declarations, looks, quantities
 from targetwise.text import counted, listed
 
@@ -40,9 +40,6 @@ COLUMNS = [
     "marks",
     "looks",
 ]
-
-#: Judged by how often it happens.
-DIVERGED = "diverged"
 
 Setting = tuple[str, str]
 
@@ -184,7 +181,7 @@ def _sides(config: Mapping[str, Any], claim: Claim, numbers: pd.DataFrame, setti
     here = numbers[(numbers["scale"] == scale) & ((numbers["sampling"] == sampling) | (sampling == ""))]
     whole = here.pivot_table(index="seed", columns="parameterization", values="value", observed=True)
     whole = whole.reindex(index=config["grid"]["seeds"], columns=claim.variants)
-    if claim.unit == "ratio" and claim.quantity != DIVERGED:
+    if claim.unit == "ratio":
         without = (whole <= 0).any()
         if without.any():
             raise UserError(

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from targetwise.cells import Cell, probes
-from targetwise.cells.outcome import read_curve
+from targetwise.cells.agreement import Agreement
+from targetwise.cells.outcome import read_curve, read_outcome
 from targetwise.report.table import column_of
 
 Lines = Sequence[Mapping[str, Any]]
@@ -41,7 +42,8 @@ def values(config: Mapping[str, Any], frame: pd.DataFrame, quantity: str) -> pd.
     elif quantity in OF_CURVES:
         return _of_cells(config, frame, lambda cell: OF_CURVES[quantity](read_curve(cell.folder / "train.jsonl")))
     else:
-        return _of_cells(config, frame, lambda cell: probes.read(cell)[0].get(quantity, np.nan))
+        agreement = Agreement(config)
+        return _of_cells(config, frame, lambda cell: _probed(agreement, cell, quantity))
     return (
         frame.assign(value=numbers).groupby([*KEYS, "status"], sort=False, dropna=False)["value"].mean().reset_index()
     )
@@ -81,6 +83,15 @@ def _of_cells(config: Mapping[str, Any], frame: pd.DataFrame, measure: Callable[
         return np.nan if row["status"] == "missing" else measure(cell)
 
     return found.assign(value=found.apply(number, axis=1).astype(float))
+
+
+def _probed(agreement: Agreement, cell: Cell, quantity: str) -> float:
+    path = cell.folder / probes.NAME
+    if not path.exists():
+        return np.nan
+    if not agreement.is_probed(cell, probes.read_record(path), read_outcome(cell.folder / "training.json")):
+        return np.nan
+    return probes.read(cell)[0].get(quantity, np.nan)
 
 
 def _median(lines: Lines, name: str) -> float:
