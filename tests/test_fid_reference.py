@@ -1,6 +1,7 @@
 """References: made in parts, resumed, shared by processes and machines, and always the same."""
 
 import dataclasses
+import hashlib
 import json
 
 import numpy as np
@@ -104,7 +105,8 @@ def test_reference_of_other_images_or_weights_is_not_current(expected, root, mon
 
 def test_extractors_have_the_digests_that_they_are_listed_with():
     assert extractors.DIGESTS["digits"] == extractors.load("digits", reference.choose(1), "fast").digest
-    assert extractors.DIGESTS["inception"] == inception.LAYERS_SHA256 and len(extractors.DIGESTS) == 2
+    assert extractors.DIGESTS["inception"] == inception.LAYERS_SHA256
+    assert extractors.DIGESTS["pixels"] == hashlib.sha256(b"").hexdigest() and len(extractors.DIGESTS) == 3
 
 
 def test_killed_run_goes_on_and_ends_with_the_same_bytes(expected, root, tmp_path, monkeypatch, counted):
