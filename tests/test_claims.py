@@ -293,6 +293,12 @@ def test_the_table_has_the_ratio_its_interval_and_what_is_lacking(own):
     assert sorted([first["p_holm"], second["p_holm"]]) == pytest.approx([2 * p[0], max(2 * p[0], p[1])])
 
 
+def test_a_ratio_between_what_is_predicted_and_denied_is_open(own):
+    own("more", denied={"less": 1.02})
+    study = Measured(planned("more")).tell({"epsilon": [2.0] * 3, "x0": [2.0999, 2.1, 2.1001]})
+    assert study.judged().iloc[0]["verdict"] == OPEN
+
+
 def test_a_contrast_weighs_logarithms(own):
     half = [("x0", 0.5), ({"target": "x0", "weighting": "snr"}, -1), ("epsilon", 0.5)]
     own("half", left=None, right=None, predicts={"greater": 1}, contrast=[{"of": of, "times": t} for of, t in half])
@@ -350,6 +356,8 @@ def test_numbers_of_a_training_are_there_too(own):
     assert found.loc["spikes", "estimate"] == pytest.approx(1 / 3) and found.loc["spikes", "verdict"] == CONTRADICTED
     assert found.loc["diverges", "estimate"] == 0
     assert found.loc["scatter", "estimate"] == pytest.approx(np.std(np.log([2.0, 2.1, 2.2]), ddof=1))
+    p = 2 * stats.chi2.sf(2 * np.var(np.log([2.0, 2.1, 2.2]), ddof=1) / 0.02**2, 2)
+    assert found.loc["scatter", "p_value"] == pytest.approx(p)
 
 
 def test_what_has_no_ratio_says_what_would_be_right(own):
