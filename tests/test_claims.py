@@ -360,6 +360,18 @@ def test_numbers_of_a_training_are_there_too(own):
     assert found.loc["scatter", "p_value"] == pytest.approx(p)
 
 
+def test_how_often_cells_diverge_is_counted(own):
+    own("diverges", quantity="diverged", predicts={"greater": 0})
+    study = Measured(planned("diverges")).tell({"epsilon": [2.0, 2.1, 2.2], "x0": [None] * 3})
+    for cell in study.cells:
+        if cell.parameterization == "x0":
+            study.publish(cell, [100], diverged="the loss is not finite")
+            study.measure(cell, reason="the loss is not finite")
+    found = study.judged().iloc[0]
+    assert found["estimate"] == 1 and found["unit"] == "difference"
+    assert found["p_value"] == pytest.approx(2 / 20), "of 20 ways to choose three of six"
+
+
 def test_what_has_no_ratio_says_what_would_be_right(own):
     own("clipped", quantity="clipped_share")
     study = Measured(planned("clipped"))
@@ -375,7 +387,7 @@ def test_what_has_no_ratio_says_what_would_be_right(own):
 
 def test_it_is_written_down_before_its_values_are_there_and_an_edit_afterwards_is_marked(own):
     own("worse")
-    own("later")
+    own("later", left={"target": "v"})
     files = Measured(planned("worse"))
     declarations.record(files.config)
     declarations.record(files.config)
@@ -391,7 +403,9 @@ def test_it_is_written_down_before_its_values_are_there_and_an_edit_afterwards_i
     files.config = planned("worse", "later")
     declarations.record(files.config)
     found = files.judged().set_index("claim")["marks"].to_dict()
-    assert found == {"worse": "edited after 6 values were there", "later": "declared after 6 values were there"}
+    assert found == {"worse": "edited after 6 values were there", "later": "declared after 3 values were there"}, (
+        "epsilon's"
+    )
     assert len(declarations.read(cells.RESULTS / "digits")) == 3
     (cells.RESULTS / "digits" / declarations.NAME).write_text("[{}]")
     with pytest.raises(UserError, match=r"declared_claims.json is damaged \(entry 1 does not say claim\)"):
