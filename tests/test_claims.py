@@ -231,6 +231,7 @@ def test_a_side_that_is_what_the_study_has_by_default_is_no_cell_of_its_own(own)
         ({"at": {"scale": ["huge"]}}, "at.scale names 'huge', which is not in the study's grid.scales"),
         ({"change": {"sampling": ["few", "many"]}}, "change.sampling names 'few'"),
         ({"denied": {"less": 1.2}}, "what supports a claim must not contradict it"),
+        ({"predicts": {"less": 0.85}, "denied": {"greater": 0.8}}, "what supports a claim must not contradict it"),
         ({"statistic": "deviation", "predicts": {"within": 2}}, "a deviation can be less or greater"),
         ({"quantity": "diverged"}, "quantity diverged is compared by how often it happens"),
         ({"more": 1}, "unknown key 'more'"),
@@ -243,6 +244,12 @@ def test_bad_input_is_one_line_that_names_the_file(own, changes, words):
     text = str(error.value)
     assert words in text and "\n" not in text
     assert "workflow/claims/bad.yaml" in text or "bad" in text
+
+
+def test_bounds_that_stand_apart_are_taken(own):
+    own("faster", predicts={"less": 0.85}, denied={"greater": 1})
+    own("larger", predicts={"greater": 1.1}, denied={"less": 1.1})
+    assert len(claims.of(planned("faster", "larger"))) == 2
 
 
 def test_an_unknown_claim_is_refused_with_the_nearest_name(own):
