@@ -13,9 +13,9 @@ from typing import Any
 import figure
 
 from targetwise import errors
-from targetwise.errors import UserError
 from targetwise.files import write_text
 from targetwise.operations.rates import RECORDS, describe, read_record
+from targetwise.text import replaced
 
 PAGE = Path("docs/performance.md")
 IMAGES = Path("docs/images")
@@ -36,7 +36,7 @@ Record = Mapping[str, Any]
 def main() -> None:
     """Write the page and the figures."""
     records = load(RECORDS)
-    write_text(PAGE, replaced(PAGE.read_text(encoding="utf-8"), page(records)))
+    write_text(PAGE, replaced(PAGE.read_text(encoding="utf-8"), page(records), PAGE, BEGIN, END))
     for name, drawing in figures(records).items():
         write_text(IMAGES / name, drawing)
     print(f"{PAGE}: {len(records)} records")
@@ -51,17 +51,6 @@ def figures(records: Mapping[str, Record]) -> dict[str, str]:
     """Return the SVG of each record in which anything was compared, by the name of its file."""
     groups = {stem: figure.rows(record) for stem, record in records.items()}
     return {f"bench-{stem}.svg": figure.draw(each) for stem, each in groups.items() if each}
-
-
-def replaced(text: str, block: str, page: Path = PAGE, begin: str = BEGIN, end: str = END) -> str:
-    """Return ``text`` with ``block`` between the two marks.
-
-    Raises:
-        UserError: if the marks are not there.
-    """
-    if text.count(begin) != 1 or text.count(end) != 1:
-        raise UserError(f"{page} must hold the line '{begin}' once, and '{end}' once after it")
-    return text.partition(begin)[0] + f"{begin}\n\n{block}\n{end}" + text.partition(end)[2]
 
 
 def page(records: Mapping[str, Record]) -> str:

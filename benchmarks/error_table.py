@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from document import replaced
 from fid_error import FORMAT, RECORDS
 
 from targetwise import errors
 from targetwise.errors import UserError
 from targetwise.files import read_json, write_text
+from targetwise.text import replaced
 
 PAGE = Path("docs/errors.md")
 BEGIN, END = "<!-- benchmarks/error_table.py writes from here -->", "<!-- to here -->"

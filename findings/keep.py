@@ -20,7 +20,7 @@ from targetwise.cells import RESULTS
 from targetwise.errors import UserError
 from targetwise.files import read_json, write_text
 from targetwise.report.words import CERTAINTY, number, probability, records, signed
-from targetwise.text import counted, listed
+from targetwise.text import counted, listed, replaced
 
 FOLDER, PAGE = Path("findings"), Path("docs/findings.md")
 BEGIN, END = "<!-- findings/keep.py writes from here -->", "<!-- to here -->"
@@ -74,10 +74,8 @@ def page(text: str, found: dict[str, pd.DataFrame]) -> str:
     Raises:
         UserError: if the marks are not there.
     """
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise UserError(f"{PAGE} must hold the line '{BEGIN}' once, and '{END}' once after it")
     block = "\n".join(line for study, frame in found.items() for line in _section(study, frame))
-    return text.partition(BEGIN)[0] + f"{BEGIN}\n\n{block}\n{END}" + text.partition(END)[2]
+    return replaced(text, block, PAGE, BEGIN, END)
 
 
 def _made(study: Path) -> dict[str, Any]:

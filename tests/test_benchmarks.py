@@ -21,6 +21,7 @@ from timing import Contestant
 
 from targetwise.errors import UserError
 from targetwise.operations import rates
+from targetwise.text import replaced
 
 SLOW = {**FAST, "compile": False}
 TINY = {"channels": [32, 32], "attention": [1], "layers_per_block": 1}
@@ -318,14 +319,14 @@ def test_page_without_a_record_claims_nothing():
 
 def test_page_without_marks_is_refused():
     with pytest.raises(UserError, match="must hold the line"):
-        document.replaced("# Performance\n", "block")
+        replaced("# Performance\n", "block", document.PAGE, document.BEGIN, document.END)
 
 
 def test_performance_page_repeats_the_committed_records():
     """`python benchmarks/document.py` repairs it."""
     records = document.load(rates.RECORDS)
     text = document.PAGE.read_text(encoding="utf-8")
-    assert document.replaced(text, document.page(records)) == text
+    assert replaced(text, document.page(records), document.PAGE, document.BEGIN, document.END) == text
     pictures = {path.name: path.read_text(encoding="utf-8") for path in document.IMAGES.glob("bench-*.svg")}
     assert pictures == document.figures(records)
 

@@ -576,7 +576,9 @@ def test_a_network_samples_with_the_kernels_of_its_training(
         else:
             reference = SimpleNamespace(extractor=lambda device: SimpleNamespace(features=features))
             with pytest.raises(KeyboardInterrupt):
-                bounds.ceiling(specification, options(steps=1), images, reference, ["frechet"], sampler="ddim-1")
+                bounds.sampled(
+                    "ceiling", specification, options(steps=1), images, reference, ["frechet"], sampler="ddim-1"
+                )
             assert seen.pop() == "features"
     assert set(seen) == {(deterministic, tf32, tf32, not deterministic)}
     assert switches() == before

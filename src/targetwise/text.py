@@ -1,7 +1,10 @@
-"""Words and tables for a terminal."""
+"""Words and tables for a terminal, and what is written into a page."""
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from targetwise.errors import UserError
 
 #: From low to high.
 BARS = "▁▂▃▄▅▆▇█"
@@ -29,6 +32,17 @@ def counted(count: int, what: str, verb: str = "") -> str:
 def listed(names: Sequence[str], last: str = "and") -> str:
     """Return e.g. ``a, b and c``."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {last} {names[-1]}"
+
+
+def replaced(text: str, block: str, page: Path, begin: str, end: str) -> str:
+    """Return the ``text`` of a page with ``block`` between its two marks, which are lines of their own.
+
+    Raises:
+        UserError: if the marks are not there.
+    """
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise UserError(f"{page} must hold the line '{begin}' once, and '{end}' once after it")
+    return text.partition(begin)[0] + f"{begin}\n\n{block}\n{end}" + text.partition(end)[2]
 
 
 def sparkline(values: Sequence[float | None], width: int = 40) -> str:

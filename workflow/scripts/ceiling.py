@@ -41,8 +41,8 @@ def main() -> None:
         "ceiling",
         row_key(options, reference.facts, "ceiling", specification, sampler, sampling, sources, golden_draw()),
         arguments.output,
-        lambda parts: bounds.ceiling(
-            specification, sampling, images, reference, options["names"], parts, sampler=sampler
+        lambda parts: bounds.sampled(
+            "ceiling", specification, sampling, images, reference, options["names"], parts, sampler=sampler
         ),
     )
 

@@ -43,8 +43,8 @@ def main() -> None:
         "exact",
         row_key(options, reference.facts, "exact", specification, *made_from, golden_draw()),
         arguments.output,
-        lambda parts: bounds.exact(
-            specification, sampling, images, reference, options["names"], parts, sampler=sampler
+        lambda parts: bounds.sampled(
+            "exact", specification, sampling, images, reference, options["names"], parts, sampler=sampler
         ),
     )
 

@@ -1,10 +1,9 @@
 """The scale: held-out real images (floor), an untrained network's samples (ceiling), the exact denoiser's (exact)."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from targetwise.compute.device import choose
@@ -14,7 +13,7 @@ from targetwise.errors import UserError
 from targetwise.jobs.parts import Parts
 from targetwise.metric.fid import measure
 from targetwise.metric.reference import Reference
-from targetwise.sampling.denoiser import Denoiser, draw_images
+from targetwise.sampling.denoiser import Denoiser, Source, draw_images
 from targetwise.sampling.exact import Exact
 from targetwise.sampling.stage import NOT_FINITE
 from targetwise.training.formats import settled
@@ -23,7 +22,7 @@ from targetwise.training.formats import settled
 def floor(
     held_out: Images, count: int, reference: Reference, names: Sequence[str], finished: Parts | None = None
 ) -> dict[str, Any]:
-    """Measure as many held-out real images as a cell has samples; the other arguments as for :func:`ceiling`.
+    """Measure as many held-out real images as a cell has samples; the other arguments as for :func:`sampled`.
 
     Raises:
         UserError: if the held-out split has fewer.
@@ -41,7 +40,8 @@ def floor(
     return measure(images, extractor, reference, features, names, what="floor", began=began)
 
 
-def ceiling(
+def sampled(
+    what: str,
     specification: Mapping[str, Any],
     options: Mapping[str, Any],
     training_images: Images,
@@ -51,12 +51,18 @@ def ceiling(
     *,
     sampler: str,
 ) -> dict[str, Any]:
-    """Measure the samples of a cell's network with its initial weights.
+    """Measure what a cell's sampler makes of something else than its trained network.
+
+    ``ceiling`` is its network with the initial weights. ``exact`` is the exact denoiser, from the cell's noise along
+    its path: how good this sampler could be with a network that has learned all there is, so that a network's number
+    above it is the network's. On finitely many images it is not what one would wish for, because it reproduces
+    training images: its samples are copies, and lack nothing but novelty.
 
     Args:
+        what: ``ceiling`` or ``exact``.
         specification: the content of ``cell.json``.
         options: the content of ``sampling-<sampler>.json``.
-        training_images: for their shape, and for what a CPU has trained other cells with.
+        training_images: of the exact denoiser; else for their shape, and what a CPU has trained other cells with.
         reference: to compare with.
         names: of the metrics.
         finished: images and features that an earlier run has made, and that this one adds to.
@@ -64,47 +70,8 @@ def ceiling(
     """
     began = time.monotonic()
     device = choose(specification["training"]["threads"])
-    target = parameterization.load(specification["variant"]["target"])
-    denoiser = Denoiser(settled(specification, training_images, device), training_images, target, device)
-    images = draw_images(denoiser, options, 0, "sample untrained", finished=finished)
-    return _row("ceiling", images, specification, reference, names, device, finished, sampler, began)
-
-
-def exact(
-    specification: Mapping[str, Any],
-    options: Mapping[str, Any],
-    training_images: Images,
-    reference: Reference,
-    names: Sequence[str],
-    finished: Parts | None = None,
-    *,
-    sampler: str,
-) -> dict[str, Any]:
-    """Measure what the sampler makes of the exact denoiser; the arguments as for :func:`ceiling`.
-
-    It starts from the noise of the cell and goes along its path, so it says how good this sampler could be with a
-    network that has learned all there is: a network's number above it is the network's. On finitely many images it is
-    not what one would wish for, because it reproduces training images: its samples are copies, and lack nothing but
-    novelty.
-    """
-    began = time.monotonic()
-    device = choose(specification["training"]["threads"])
-    denoiser = Exact(specification, training_images, device)
-    images = draw_images(denoiser, options, 0, "sample exactly", finished=finished)
-    return _row("exact", images, specification, reference, names, device, finished, sampler, began)
-
-
-def _row(
-    what: str,
-    images: np.ndarray,
-    specification: Mapping[str, Any],
-    reference: Reference,
-    names: Sequence[str],
-    device: torch.device,
-    finished: Parts | None,
-    sampler: str,
-    began: float,
-) -> dict[str, Any]:
+    make, progress = SAMPLED[what]
+    images = draw_images(make(specification, training_images, device), options, 0, progress, finished=finished)
     extractor, finite = reference.extractor(device), len(images) > 0
     return measure(
         images,
@@ -119,3 +86,15 @@ def _row(
         reason=None if finite else NOT_FINITE,
         began=began,
     )
+
+
+def _untrained(specification: Mapping[str, Any], training_images: Images, device: torch.device) -> Denoiser:
+    target = parameterization.load(specification["variant"]["target"])
+    return Denoiser(settled(specification, training_images, device), training_images, target, device)
+
+
+#: What is sampled for each bound, and what the progress is called.
+SAMPLED: dict[str, tuple[Callable[[Mapping[str, Any], Images, torch.device], Source], str]] = {
+    "ceiling": (_untrained, "sample untrained"),
+    "exact": (Exact, "sample exactly"),
+}

@@ -14,13 +14,11 @@ from typing import Any
 from targetwise.errors import UserError, nearest
 from targetwise.files import sha256_of_json
 from targetwise.recipe import kinds, predictions, probes, variants
+from targetwise.recipe.predictions import DIVERGED
 from targetwise.recipe.schema import check_schema, fault, read_yaml
 
 FOLDER = kinds.WORKFLOW / "claims"
 SCHEMA = Path("workflow/schemas/claim.schema.yaml")
-
-#: Judged by how often it happens.
-DIVERGED = "diverged"
 
 #: Of a training, beside the numbers of the metrics; what each is, docs/claims.md and report/quantities.py say.
 TRAINING_QUANTITIES = (
@@ -161,6 +159,7 @@ def check(config: Mapping[str, Any]) -> None:
     """
     axes = config["grid"]
     samplings = list(axes.get("samplings") or [])
+    offered = quantities(config)
     for claim in of(config):
         for field in ("at", "change"):
             for axis, names in claim.content.get(field, {}).items():
@@ -172,7 +171,6 @@ def check(config: Mapping[str, Any]) -> None:
                             f"{file_of(claim.name)}: {field}.{axis} names '{name}', which is not in the study's "
                             f"grid.{axis}s; {choice}"
                         )
-        offered = quantities(config)
         if claim.quantity not in offered:
             owners = {number: probe for probe in kinds.known("probes") for number in probes.gives(probe)}
             missing = f"add {owners[claim.quantity]} to probes" if claim.quantity in owners else None

@@ -7,6 +7,9 @@ from typing import Any
 
 from targetwise.errors import UserError
 
+#: A quantity that is judged by how often it happens.
+DIVERGED = "diverged"
+
 
 def check(content: Mapping[str, Any], path: Path) -> None:
     """Make sure that a claim's bounds mean something.
@@ -18,7 +21,7 @@ def check(content: Mapping[str, Any], path: Path) -> None:
     Raises:
         UserError: at the first bound that is wrong.
     """
-    if content.get("quantity") == "diverged":
+    if content.get("quantity") == DIVERGED:
         _check_shares(content, path)
         return
     of_ratio = content.get("unit", "ratio") == "ratio"

@@ -7,11 +7,13 @@ import numpy as np
 import pandas as pd
 
 from targetwise import cells
+from targetwise.cells.agreement import Agreement
 from targetwise.errors import UserError
 from targetwise.inference import claims as judging
 from targetwise.inference.claims import Finding, Region
 from targetwise.recipe import claims as recipe
-from targetwise.recipe.claims import DIVERGED, Claim
+from targetwise.recipe.claims import Claim
+from targetwise.recipe.predictions import DIVERGED
 from targetwise.report import declarations, looks, quantities
 from targetwise.text import counted, listed
 
@@ -60,9 +62,10 @@ def table(config: Mapping[str, Any], frame: pd.DataFrame) -> pd.DataFrame:
     """
     study = cells.RESULTS / config["study"]
     claims, seen = recipe.of(config), len(looks.read(study))
+    agreement = Agreement(config)
     rows, findings = [], []
     for claim in claims:
-        numbers = quantities.values(config, frame, claim.quantity)
+        numbers = quantities.values(agreement, frame, claim.quantity)
         told = declarations.of(study, claim)
         for setting, finding, lacking in _findings(config, claim, numbers):
             findings.append(finding)

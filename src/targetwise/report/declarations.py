@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from targetwise import cells
-from targetwise.errors import UserError
-from targetwise.files import read_json, write_json
+from targetwise.files import write_json
 from targetwise.recipe import claims
 from targetwise.recipe.claims import Claim
+from targetwise.report.histories import entries
 from targetwise.text import counted
 
 NAME = "declared_claims.json"
@@ -62,22 +62,9 @@ def read(study: Path) -> list[Entry]:
     """Return the declarations of a study, the first one first.
 
     Raises:
-        UserError: if the record is damaged. It cannot be made again, so nothing takes its place by itself.
+        UserError: if the record is damaged.
     """
-    path = study / NAME
-    if not path.exists():
-        return []
-    try:
-        content = read_json(path)
-    except UserError:
-        raise _damaged(path, "it is not JSON") from None
-    if not isinstance(content, list):
-        raise _damaged(path, "it is no list")
-    for number, entry in enumerate(content, 1):
-        for name, kind in FIELDS.items():
-            if not isinstance(entry, dict) or not isinstance(entry.get(name), kind):
-                raise _damaged(path, f"entry {number} does not say {name}")
-    return content
+    return entries(study / NAME, FIELDS, "entry", "the claims were made before")
 
 
 def of(study: Path, claim: Claim) -> Declared:
@@ -102,10 +89,3 @@ def _values(config: Mapping[str, Any], claim: Claim) -> int:
     """Return how many rows of the claim's cells exist."""
     folders = [cell.folder for cell in cells.grid(config) if cell.parameterization in claim.variants]
     return sum(1 for folder in folders for _ in (folder / "fid").glob("*/draw*.json"))
-
-
-def _damaged(path: Path, why: str) -> UserError:
-    return UserError(
-        f"{path} is damaged ({why}); bring it back from a copy, or delete it, and that the claims were made before "
-        "is forgotten"
-    )

@@ -16,8 +16,8 @@ from typing import Any
 
 import pandas as pd
 
-from targetwise.errors import UserError
-from targetwise.files import read_json, sha256_of_json, write_json
+from targetwise.files import sha256_of_json, write_json
+from targetwise.report.histories import entries
 from targetwise.text import counted, listed
 
 NAME = "looks.json"
@@ -65,22 +65,9 @@ def read(study: Path) -> list[Look]:
     """Return the looks at a study, the first one first.
 
     Raises:
-        UserError: if the record is damaged. It cannot be made again, so nothing takes its place by itself.
+        UserError: if the record is damaged.
     """
-    path = study / NAME
-    if not path.exists():
-        return []
-    try:
-        content = read_json(path)
-    except UserError:
-        raise _damaged(path, "it is not JSON") from None
-    if not isinstance(content, list):
-        raise _damaged(path, "it is no list")
-    for number, look in enumerate(content, 1):
-        for name, kind in FIELDS.items():
-            if not isinstance(look, dict) or not isinstance(look.get(name), kind):
-                raise _damaged(path, f"look {number} does not say {name}")
-    return content
+    return entries(study / NAME, FIELDS, "look", "the values were looked at before")
 
 
 def summary(study: Path, config: Mapping[str, Any]) -> list[str]:
@@ -120,13 +107,6 @@ def _look(finished: pd.DataFrame, comparison: Mapping[str, Any]) -> Look:
         "comparison": dict(comparison),
         "comparison_sha256": sha256_of_json(dict(comparison)),
     }
-
-
-def _damaged(path: Path, why: str) -> UserError:
-    return UserError(
-        f"{path} is damaged ({why}); bring it back from a copy, or delete it, and that the values were looked at "
-        "before is forgotten"
-    )
 
 
 def _counted(views: Sequence[Look]) -> str:

@@ -9,6 +9,7 @@ import pandas as pd
 from targetwise.cells import Cell, probes
 from targetwise.cells.agreement import Agreement
 from targetwise.cells.outcome import read_curve, read_outcome
+from targetwise.recipe.predictions import DIVERGED
 from targetwise.report.table import column_of
 
 Lines = Sequence[Mapping[str, Any]]
@@ -19,11 +20,11 @@ SPIKE = 6
 KEYS = ["parameterization", "scale", "sampling", "seed"]
 
 
-def values(config: Mapping[str, Any], frame: pd.DataFrame, quantity: str) -> pd.DataFrame:
+def values(agreement: Agreement, frame: pd.DataFrame, quantity: str) -> pd.DataFrame:
     """Return one number for each cell and sampling, draws averaged; NaN where there is none.
 
     Args:
-        config: the whole configuration.
+        agreement: of the study.
         frame: of :func:`targetwise.report.table.table`.
         quantity: one of :func:`targetwise.recipe.claims.quantities`.
 
@@ -31,18 +32,18 @@ def values(config: Mapping[str, Any], frame: pd.DataFrame, quantity: str) -> pd.
         Columns parameterization, scale, sampling, seed, status and value. What a training has is the same in all its
         samplings.
     """
+    config = agreement.config
     if quantity == config["metric"]["names"][0]:
         numbers = frame["value"]
     elif quantity in config["metric"]["names"]:
         numbers = frame[column_of(quantity)]
-    elif quantity == "diverged":
+    elif quantity == DIVERGED:
         numbers = frame["status"].map({"finished": 0.0, "diverged": 1.0})
     elif quantity in ("final_loss", "clipped_share"):
         numbers = frame[quantity].where(frame["status"] == "finished")
     elif quantity in OF_CURVES:
         return _of_cells(config, frame, lambda cell: OF_CURVES[quantity](read_curve(cell.folder / "train.jsonl")))
     else:
-        agreement = Agreement(config)
         return _of_cells(config, frame, lambda cell: _probed(agreement, cell, quantity))
     return (
         frame.assign(value=numbers).groupby([*KEYS, "status"], sort=False, dropna=False)["value"].mean().reset_index()
