@@ -67,6 +67,7 @@ def parts(plan: Plan, scratch: Path, parameters: int) -> list[Part]:
     )
     random = stream("benchmark", 0)
     saved = images.images[:SAVED]
+    resized = np.empty((RESIZED, inception.SIZE, inception.SIZE, 3), np.float32)
     vectors = random.standard_normal((VECTORS, inception.FEATURES))
     x, y = vectors[:SUBSET], vectors[-SUBSET:]
     gaussian = distance.moments(vectors)
@@ -96,7 +97,7 @@ def parts(plan: Plan, scratch: Path, parameters: int) -> list[Part]:
             lambda: write_bytes(scratch / "bytes", saved.tobytes()),
             "writing their bytes",
         ),
-        Part("resizing to 299×299 by Pillow", lambda: clean_fid.resize(saved[:RESIZED]), RESIZED, drawn),
+        Part("resizing to 299×299 by Pillow", lambda: clean_fid.resize(saved[:RESIZED], resized), RESIZED, drawn),
         Part(
             "mean and covariance of the features",
             lambda: distance.moments(vectors),

@@ -61,7 +61,7 @@ def test_extractor_says_what_it_is(real):
     )
     assert extractor.digest == inception.LAYERS_SHA256
     with pytest.raises(UserError, match=r"three channels, not of shape \(8, 8, 1\)"):
-        extractor.function(torch.zeros(2, 8, 8, 1, dtype=torch.uint8))
+        extractor.features(np.zeros((2, 8, 8, 1), np.uint8), CPU)
 
 
 @pytest.mark.parametrize("size", [8, 32, 64, 299, 512])
@@ -73,24 +73,26 @@ def test_batched_resizing_is_pillows(size):
         255 * random.integers(0, 2, (2, size, size, 3)),
         np.full((1, size, size, 3), 255),
     ]
-    batch = torch.from_numpy(np.concatenate(sets).astype(np.uint8))
-    ours, pillows = inception.resize_on_device(batch), inception.resize_like_clean_fid(batch)
-    assert ours.shape == pillows.shape == (5, 3, 299, 299)
+    batch = np.concatenate(sets).astype(np.uint8)
+    ours, pillows = inception.resize_on_device(torch.from_numpy(batch)), inception.resized_by_pillow(batch, CPU)
+    assert ours.shape == pillows.shape == (5, 299, 299, 3)
     assert ours.min() >= 0 and ours.max() <= 255
     assert (ours - pillows).abs().max() < 3e-5
 
 
 def test_pillow_in_threads_is_pillow_alone_in_the_same_order(images):
-    alone = clean_fid.resize(images)
-    np.testing.assert_array_equal(clean_fid.resize(images, threads=3), alone)
+    alone, together = np.full((2, len(images), 299, 299, 3), np.nan, np.float32)
+    clean_fid.resize(images, alone)
+    clean_fid.resize(images, together, threads=3)
+    np.testing.assert_array_equal(together, alone)
     assert len(np.unique(alone.reshape(len(alone), -1), axis=0)) == len(images)  # so that an order shows
 
 
 def test_bicubic_without_antialiasing_would_be_another_metric(images):
     """What the tolerance above would let through, if it were loose: PyTorch's other bicubic."""
-    batch = torch.from_numpy(images)
-    plain = torch.nn.functional.interpolate(batch.permute(0, 3, 1, 2).float(), size=(299, 299), mode="bicubic")
-    assert (plain.clamp(0, 255) - inception.resize_like_clean_fid(batch)).abs().max() > 1
+    planes = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+    plain = torch.nn.functional.interpolate(planes, size=(299, 299), mode="bicubic").permute(0, 2, 3, 1)
+    assert (plain.clamp(0, 255) - inception.resized_by_pillow(images, CPU)).abs().max() > 1
 
 
 def test_weights_are_prepared_once_and_say_which_network(real_data):

@@ -217,19 +217,31 @@ def layers(device):
 
 
 @torch.inference_mode()
-def inception_features(device, layers, implementation):
-    colours = torch.randint(0, 256, (2, 8, 8, 3), dtype=torch.uint8).to(DEVICE)
+def test_inceptions_features_are_computed_without_waiting(device, layers):
+    colours = torch.randint(0, 256, (2, 8, 8, 3), dtype=torch.uint8)
+    there, by_pillow = colours.to(DEVICE), inception.resized_by_pillow(colours.numpy(), DEVICE).to(DEVICE)
     with device.step():
-        return inception.features(layers, colours, inception.RESIZERS[implementation])
+        assert isinstance(inception.features(layers, inception.resize_on_device(there)), OnDevice)
+        assert isinstance(inception.features(layers, by_pillow), OnDevice)
 
 
-def test_the_fast_way_to_inceptions_features_does_not_wait(device, layers):
-    assert isinstance(inception_features(device, layers, "fast"), OnDevice)
+def test_features_of_many_batches_are_in_order_and_few_are_prepared_ahead(device, images):
+    prepared, computed, most = [], [], 0
 
+    def prepare(batch):
+        prepared.append(batch)
+        return torch.from_numpy(batch)
 
-def test_clean_fids_way_goes_through_the_cpu(device, layers):
-    with pytest.raises(WaitingError, match="a copy from cuda:0 to cpu"):
-        inception_features(device, layers, "clean-fid")
+    def function(batch):
+        nonlocal most
+        computed.append(batch)
+        most = max(most, len(prepared) - len(computed))
+        return batch.flatten(1).float()
+
+    extractor = replace(extractors.load("pixels", DEVICE, "native"), batch=2, prepare=prepare, function=function)
+    some = np.random.default_rng(0).integers(0, 256, (601, 1, 1, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(extractor.features(some, DEVICE), some.reshape(601, 3))
+    assert len(computed) == 301 and 1 <= most <= 2
 
 
 # --- one graph -----------------------------------------------------------------------------------------------------

@@ -5,7 +5,10 @@ put in one table.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +60,8 @@ class Extractor:
         implementation: whose code computes it, one of :data:`IMPLEMENTATIONS`.
         digest: SHA-256 of the weights.
         batch: images at a time.
-        function: (B, H, W, C) uint8 on any device to (B, D) fp32.
+        prepare: on the host, (B, H, W, C) uint8 to what ``function`` takes.
+        function: what ``prepare`` returned, on the extractor's device, to (B, D) fp32.
     """
 
     name: str
@@ -65,6 +69,7 @@ class Extractor:
     implementation: str
     digest: str
     batch: int
+    prepare: Callable[[np.ndarray], Tensor]
     function: Callable[[Tensor], Tensor]
 
     def features(
@@ -81,29 +86,44 @@ class Extractor:
         chunk = self.batch * max(1, PART // self.batch)
         if finished:
             finished.keep_only("features", conditions(device, FP32))
-        chunks = []
+        parts = [images[first : first + chunk] for first in range(0, len(images), chunk)]
+        chunks = {f"features-{index * chunk}-{len(some)}": some for index, some in enumerate(parts)}
+        found = {name: finished.read(name) if finished else None for name in chunks}
+        missing = [name for name in chunks if found[name] is None]
+        batches = [
+            chunks[name][first : first + self.batch]
+            for name in missing
+            for first in range(0, len(chunks[name]), self.batch)
+        ]
         with Progress(what, len(images), "image", silent=not what) as progress:
-            for first in range(0, len(images), chunk):
-                some = images[first : first + chunk]
-                name = f"features-{first}-{len(some)}"
-                features = finished.read(name) if finished else None
-                if features is not None:
-                    progress.skip(len(some))
-                else:
-                    features = self._features(some, device, progress)
-                    if finished and len(images) > chunk:
-                        finished.write(name, features)
-                chunks.append(features)
-        return np.concatenate(chunks)
+            progress.skip(len(images) - sum(map(len, batches)))
+            features = self._features(batches, device, progress)
+            for name in missing:
+                found[name] = part = np.concatenate(
+                    list(itertools.islice(features, -(-len(chunks[name]) // self.batch)))
+                )
+                if finished and len(chunks) > 1:
+                    finished.write(name, part)
+        return np.concatenate(list(found.values()))
 
     @torch.inference_mode()
-    def _features(self, images: np.ndarray, device: torch.device, progress: Progress) -> np.ndarray:
-        batches = []
-        for first in range(0, len(images), self.batch):
-            batch = torch.from_numpy(images[first : first + self.batch]).to(device)
-            batches.append(self.function(batch).cpu().numpy())
+    def _features(
+        self, batches: Sequence[np.ndarray], device: torch.device, progress: Progress
+    ) -> Iterator[np.ndarray]:
+        """Yield each batch's features; a GPU computes one while the host prepares the next."""
+        for batch in _ahead(self.prepare, batches) if device.type == "cuda" else map(self.prepare, batches):
+            yield self.function(batch.to(device, non_blocking=True)).cpu().numpy()
             progress.advance(len(batch))
-        return np.concatenate(batches)
+
+
+def _ahead(prepare: Callable[[np.ndarray], Tensor], batches: Sequence[np.ndarray]) -> Iterator[Tensor]:
+    with ThreadPoolExecutor(1) as executor:
+        coming = deque(executor.submit(prepare, batch) for batch in batches[:2])
+        for batch in batches[2:]:
+            yield coming.popleft().result()
+            coming.append(executor.submit(prepare, batch))
+        while coming:
+            yield coming.popleft().result()
 
 
 class DigitsFeatures(nn.Sequential):
@@ -138,7 +158,15 @@ def _digits(device: torch.device, implementation: str) -> Extractor:
     network.load_state_dict(load_file(DIGITS_WEIGHTS))
     network.eval().to(device)
 
-    return Extractor("digits", _digits_mode, implementation, digest, 512, lambda images: network(_as_digits(images)))
+    return Extractor(
+        "digits",
+        _digits_mode,
+        implementation,
+        digest,
+        512,
+        torch.from_numpy,
+        lambda images: network(_as_digits(images)),
+    )
 
 
 def _digits_mode(shape: Sequence[int]) -> str:
@@ -163,14 +191,24 @@ def _as_digits(images: Tensor) -> Tensor:
 
 
 def _inception(device: torch.device, implementation: str) -> Extractor:
-    layers, resize = inception.load(device), inception.RESIZERS[implementation]
+    layers = inception.load(device)
+    by_pillow = implementation == "clean-fid"
+
+    def prepare(images: np.ndarray) -> Tensor:
+        inception.require_colours(images)
+        return inception.resized_by_pillow(images, device) if by_pillow else torch.from_numpy(images)
+
+    def features(images: Tensor) -> Tensor:
+        return inception.features(layers, images if by_pillow else inception.resize_on_device(images))
+
     return Extractor(
         "inception",
         lambda shape: clean_fid.MODE,
         implementation,
         inception.LAYERS_SHA256,
         INCEPTION_BATCH[device.type],
-        lambda images: inception.features(layers, images, resize),
+        prepare,
+        features,
     )
 
 
@@ -182,6 +220,7 @@ def _pixels(device: torch.device, implementation: str) -> Extractor:
         implementation,
         DIGESTS["pixels"],
         512,
+        torch.from_numpy,
         lambda images: images.flatten(1) / 127.5 - 1,
     )
 

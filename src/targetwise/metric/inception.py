@@ -6,10 +6,11 @@ which is what clean-fid uses: input (x − 128) / 128 at 299×299, output 2,048 
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -83,45 +84,44 @@ def layers_digest(layers: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def resize_like_clean_fid(images: Tensor) -> Tensor:
-    """Return images (B, H, W, 3) uint8 as (B, 3, 299, 299) fp32 in 0 … 255, one by one through Pillow."""
+def resized_by_pillow(images: np.ndarray, device: torch.device) -> Tensor:
+    """Return images (B, H, W, 3) uint8 as (B, 299, 299, 3) fp32 in 0 … 255, one by one through Pillow.
+
+    Args:
+        images: to resize.
+        device: that the result is for; where that is a GPU, it lies in memory from which copying does not wait.
+    """
+    on_gpu = device.type == "cuda"
+    resized = torch.empty((len(images), SIZE, SIZE, 3), pin_memory=on_gpu and torch.cuda.is_available())
     # Beside a GPU, every core that this process may use; else the threads that it was given.
-    threads = usable_cores() if images.is_cuda else torch.get_num_threads()
-    resized = torch.from_numpy(clean_fid.resize(images.cpu().numpy(), threads))
-    return resized.permute(0, 3, 1, 2).to(images.device)
+    clean_fid.resize(images, resized.numpy(), usable_cores() if on_gpu else torch.get_num_threads())
+    return resized
 
 
 def resize_on_device(images: Tensor) -> Tensor:
-    """Return what :func:`resize_like_clean_fid` does within 2e-5 of 255, as one batch on the images' device.
+    """Return what :func:`resized_by_pillow` does within 2e-5 of 255, as one batch on the images' device.
 
     Pillow's bicubic (a = −0.5) is PyTorch's with antialiasing; without, PyTorch takes a = −0.75. Pillow computes its
     weights in fp64, and in fp32 they would be off by up to 4e-3.
     """
     planes = images.permute(0, 3, 1, 2).double()
     resized = nn.functional.interpolate(planes, size=(SIZE, SIZE), mode="bicubic", antialias=True)
-    return resized.clamp(0, 255).float()
+    return resized.clamp(0, 255).float().permute(0, 2, 3, 1)
 
 
-#: By the name of ``metric.implementation``.
-RESIZERS: dict[str, Callable[[Tensor], Tensor]] = {
-    "clean-fid": resize_like_clean_fid,
-    "fast": resize_on_device,
-}
-
-
-def features(layers: nn.Module, images: Tensor, resize: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return the features (B, 2048) fp32 of images (B, H, W, 3) uint8.
-
-    Raises:
-        UserError: if the images have not three channels.
-    """
+def require_colours(images: np.ndarray) -> None:
+    """Raise UserError if images (B, H, W, C) have not three channels."""
     if images.ndim != 4 or images.shape[3] != 3:
         raise UserError(f"Inception takes images of three channels, not of shape {tuple(images.shape[1:])}")
+
+
+def features(layers: nn.Module, resized: Tensor) -> Tensor:
+    """Return the features (B, 2048) fp32 of images (B, 299, 299, 3) fp32 in 0 … 255."""
     # TF32 would move features by 1e-3 and make numbers of two cards incomparable.
     cudnn = torch.backends.cudnn
     with cudnn.flags(enabled=cudnn.enabled, deterministic=cudnn.deterministic, allow_tf32=False):
-        output: Tensor = layers((resize(images) - 128) / 128)
-    return output.reshape(len(images), FEATURES)
+        output: Tensor = layers((resized.permute(0, 3, 1, 2) - 128) / 128)
+    return output.reshape(len(resized), FEATURES)
 
 
 def _accepted(path: Path) -> bytes:
