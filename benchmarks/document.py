@@ -181,8 +181,8 @@ def _memory(train: Mapping[str, Any] | None) -> str:
     step = train["batch"] / median(train["comparisons"][0]["ours"]["rates"])
     least = moved / (copied * 1e9)
     return (
-        f"AdamW and the EMA move at least {moved / 1e6:,.0f} MB a step; at the {copied:.3g} GB/s of a copy that is "
-        f"{1000 * least:.2g} ms, {least / step:.1%} of the {1000 * step:,.0f} ms that a step takes. What the "
+        f"AdamW and the EMA move at least {moved / 1e6:,.0f} MB a step; at the {_figures(copied)} GB/s of a copy "
+        f"that is {1000 * least:.2g} ms, {least / step:.1%} of the {1000 * step:,.0f} ms that a step takes. What the "
         "network's layers read and write is not counted."
     )
 
@@ -210,9 +210,7 @@ def _host(section: Mapping[str, Any] | None) -> str:
         least = f"{part['bound']}: {_duration(part['per_cell'] * bound)}" if bound else "nothing to tell apart"
         cell = _duration(part["per_cell"] * part["seconds"])
         each = 1000 * part["seconds"]
-        rows.append(
-            [part["name"], f"{part['per_cell']:,}", f"{each:,.0f}" if each >= 100 else f"{each:.3g}", cell, least]
-        )
+        rows.append([part["name"], f"{part['per_cell']:,}", _figures(each), cell, least])
     heading = [f"on the host, for a cell of scale {section['scale']}", "times", "ms each", "together", "the least"]
     return _table(heading, rows)
 
@@ -255,7 +253,12 @@ def _what(comparison: Mapping[str, Any]) -> str:
 
 
 def _rate(comparison: Mapping[str, Any], side: str) -> str:
-    return f"{median(comparison[side]['rates']):,.3g}"
+    return _figures(median(comparison[side]["rates"]))
+
+
+def _figures(number: float) -> str:
+    """Return three figures of a number, or all before the point."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def _spread(ratio: Mapping[str, float]) -> str:
