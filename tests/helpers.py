@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
@@ -64,6 +65,12 @@ DIFFUSERS_UNET = {
 
 LINEAR = {"schedule": "linear", "timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "times": "uniform"}
 VARIANT = {"weighting": "constant", "parameters": {}, "diffusion": LINEAR}
+
+
+def stack(overlay: Path) -> list[Path]:
+    """Return a configuration file on top of those that its header says it is laid over."""
+    said = re.search(r"[Ll]aid over[\s#]+((?:config/\w+\.yaml(?: and )?)+)", overlay.read_text(encoding="utf-8"))
+    return [*(ROOT / name for name in re.findall(r"config/\w+\.yaml", said[1] if said else "")), overlay]
 
 
 def is_plain(target: Parameterization) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from helpers import EXAMPLE, ROOT
+from helpers import EXAMPLE, ROOT, stack
 from scipy import stats
 from synthetic import Files, write_json
 
@@ -457,7 +457,7 @@ def test_every_study_of_claims_is_sound_and_every_claim_is_in_one():
     for path in sorted((ROOT / "config").glob("*.yaml")):
         names = (yaml.safe_load(path.read_text()).get("grid") or {}).get("claims") or []
         if names:
-            study = config.load([ROOT / "config/digits.yaml", path])
+            study = config.load(stack(path))
             assert {claim.name for claim in claims.of(study)} == set(names)
             used |= set(names)
     assert used == set(claims.known())

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from helpers import EXAMPLE, FILES, LINEAR, ROOT, TARGETS
+from helpers import EXAMPLE, FILES, LINEAR, ROOT, TARGETS, stack
 from hypothesis import given
 from hypothesis import strategies as some
 from snakemake.utils import update_config
@@ -50,8 +50,7 @@ def remove(config, place):
 def test_the_configurations_of_the_repository_are_valid():
     configuration.load()
     for overlay in sorted(Path("config").glob("*.yaml")):
-        below = re.search(r"[Ll]aid over (config/\w+\.yaml)", overlay.read_text())
-        configuration.load([Path(below[1]), overlay] if below else [overlay])
+        configuration.load(stack(overlay))
 
 
 def test_what_is_valid_comes_back_unchanged_and_as_a_copy(study):
