@@ -8,8 +8,8 @@ SNAKEMAKE := $(RUN) snakemake --cores all
 LOCK := uv pip compile --universal --python-version 3.11 --no-emit-index-url --generate-hashes --quiet \
 	--custom-compile-command "make lock" --extra workflow --extra dev --extra bench
 
-# Studies of claims that two cores settle, each laid over config/digits.yaml.
-STUDIES := digits_claims digits_rates digits_steps same_objective
+# Studies of claims that two cores settle: files of config/, each laid over those before it.
+STUDIES := digits/digits_claims digits/digits_rates digits/digits_steps digits/same_objective digits/digits_guidance
 
 .PHONY: help setup demo studies test test-slurm test-browser test-all cell-gpu bench bench-gpu lint lock
 
@@ -26,9 +26,9 @@ demo: $(READY) ## the whole pipeline on handwritten digits; ends with the answer
 
 studies: $(READY) ## the claims of the literature on digits, and docs/findings.md from what comes out; some hours
 	@set -e; for study in $(STUDIES); do \
-		TARGETWISE_FOLLOW=1 $(SNAKEMAKE) --configfile config/digits.yaml config/$$study.yaml --quiet host -- all; \
+		TARGETWISE_FOLLOW=1 $(SNAKEMAKE) --quiet host --configfile $$(printf "config/%s.yaml " $$(echo $$study | tr / " ")) -- all; \
 	done
-	$(RUN) python findings/keep.py $(STUDIES)
+	$(RUN) python findings/keep.py $(notdir $(STUDIES))
 
 test: $(READY) lint ## format, lint, types, unit tests, one tiny real run
 	$(RUN) pytest --numprocesses logical --maxprocesses 8 --dist loadfile -m "not slow and not slurm and not browser"

@@ -4,8 +4,8 @@
     python findings/keep.py                               the page again, from the tables that are here
 
 A study gives two tables: ``<study>-claims.csv``, its verdicts with machine, versions and commit, and
-``<study>-cells.csv``, every cell that they rest on with its digests. Everything between the two marks of the page
-comes from these, so no number there is typed by hand.
+``<study>-cells.csv``, every cell that they rest on with its digests. All between the two marks of the page comes from
+these, and so do its figures: no number there is typed by hand. ``questions.yaml`` says what each study asks.
 """
 
 import sys
@@ -14,15 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import verdict_figure
 
 from targetwise import errors
 from targetwise.cells import RESULTS
 from targetwise.errors import UserError
 from targetwise.files import read_json, write_text
+from targetwise.recipe.schema import read_yaml
 from targetwise.report.words import CERTAINTY, number, probability, records, signed
 from targetwise.text import counted, listed, replaced
 
-FOLDER, PAGE = Path("findings"), Path("docs/findings.md")
+FOLDER, PAGE, IMAGES = Path("findings"), Path("docs/findings.md"), Path("docs/images")
+QUESTIONS = FOLDER / "questions.yaml"
 BEGIN, END = "<!-- findings/keep.py writes from here -->", "<!-- to here -->"
 
 #: Packages worth naming beside a finding.
@@ -37,6 +40,8 @@ def main() -> None:
         keep(RESULTS / study)
     text = PAGE.read_text(encoding="utf-8")
     write_text(PAGE, page(text, tables()))
+    for study, svg in figures(tables()).items():
+        write_text(IMAGES / f"findings-{study}.svg", svg)
     print(f"{PAGE}: {', '.join(tables()) or 'no study yet'}")
 
 
@@ -68,6 +73,12 @@ def tables() -> dict[str, pd.DataFrame]:
     }
 
 
+def figures(found: dict[str, pd.DataFrame]) -> dict[str, str]:
+    """Return the figure of each study as SVG, where there is anything to draw."""
+    shown = {study: verdict_figure.drawn(frame) for study, frame in found.items()}
+    return {study: verdict_figure.draw(frame) for study, frame in shown.items() if len(frame)}
+
+
 def page(text: str, found: dict[str, pd.DataFrame]) -> str:
     """Return the page with its tables written anew.
 
@@ -91,28 +102,60 @@ def _made(study: Path) -> dict[str, Any]:
         facts["commit"][str(made["code"]["commit"])[:12] + ("+" if made["code"]["modified"] else "")] = None
         days.append(outcome["finished_at"])
     date = pd.Timestamp(max(days), unit="s").date().isoformat()
-    return {**{name: "; ".join(values) for name, values in facts.items()}, "date": date}
+    jobs = [path for path in study.glob("*/*/seed*/benchmark/*.tsv") if path.stem != "manifest"]
+    minutes = sum(pd.read_csv(path, sep="\t")["s"].sum() for path in jobs) / 60
+    return {
+        **{name: "; ".join(values) for name, values in facts.items()},
+        "date": date,
+        "job_minutes": round(minutes),
+    }
 
 
 def _section(study: str, frame: pd.DataFrame) -> Iterator[str]:
     counts = frame["verdict"].value_counts()
     first = frame.iloc[0]
-    yield f"### {study}"
+    about = read_yaml(QUESTIONS)[study]
+    yield f"### {about['question']}"
     yield ""
     said = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts]
     yield (
-        f"{counted(len(frame), 'verdict')}: {listed(said)}. Cells and digests: "
+        f"Study `{study}`, {counted(len(frame), 'verdict')}: {listed(said)}. Cells and digests: "
         f"[{study}-cells.csv](../findings/{study}-cells.csv), verdicts: "
         f"[{study}-claims.csv](../findings/{study}-claims.csv)."
     )
     yield ""
+    yield f"*What it cannot say.* {about['limits']}"
+    yield ""
+    if asked := [
+        f"[{at}#{n}](https://github.com/{at}/issues/{n})" for at, ns in about.get("asked", {}).items() for n in ns
+    ]:
+        yield f"*Where it was asked.* {listed(asked)}."
+        yield ""
+    if len(shown := verdict_figure.drawn(frame)):
+        yield f"![{_in_words(shown)}](images/findings-{study}.svg)"
+        yield ""
+        yield (
+            "How to read it: the claim said that the number would lie on the blue ground, and the bar is where it "
+            "lies. A claim is open where the bar is only partly there, and where it does not outlast the correction "
+            f"for all {counted(len(frame), 'verdict')}."
+        )
+        yield ""
     yield f"| claim | setting | compared | measured ({CERTAINTY}) | predicted | p, adjusted | seeds | verdict |"
     yield "|---|---|---|---|---|---|---|---|"
     for row in records(frame):
         yield f"| {' | '.join(_row(row))} |"
     yield ""
-    yield f"Measured on {first['machine']}, {first['versions']}, {first['date']}, commit {first['commit']}."
+    yield (
+        f"Measured on {first['machine']}, {first['versions']}, {first['date']}, commit {first['commit']}; "
+        f"{first['job_minutes']:,} minutes of jobs, of which as many run at a time as there are cores."
+    )
     yield ""
+
+
+def _in_words(shown: pd.DataFrame) -> str:
+    """Return what the figure shows for those who do not see it."""
+    said = [f"{row.claim} {number(row.estimate)}, {row.verdict}" for row in records(shown)]
+    return f"Measured ratios with their intervals: {'; '.join(said)}"
 
 
 def _row(row: Any) -> list[str]:

@@ -211,6 +211,10 @@ def test_a_side_that_is_what_the_study_has_by_default_is_no_cell_of_its_own(own)
     assert planned("named")["grid"]["parameterizations"] == ["epsilon", "v", "x0_in_v"]
 
 
+#: What a share is of.
+DEFICIT = {"left": {"target": "v"}, "right": {"target": "epsilon"}, "predicts": {"greater": 1.1}}
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -235,6 +239,10 @@ def test_a_side_that_is_what_the_study_has_by_default_is_no_cell_of_its_own(own)
         ({"statistic": "deviation", "predicts": {"within": 2}}, "a deviation can be less or greater"),
         ({"quantity": "diverged"}, "quantity diverged is compared by how often it happens"),
         ({"more": 1}, "unknown key 'more'"),
+        ({"provided": {**DEFICIT, "left": {"target": "x1"}}}, "there is no workflow/parameterizations/x1.py"),
+        ({"provided": {**DEFICIT, "predicts": {"less": -1}}}, "predicts.less is -1; it must be above 0, as a ratio"),
+        ({"provided": DEFICIT, "statistic": "deviation"}, "provided is about a mean"),
+        ({"provided": {"left": {"target": "v"}}}, "provided.right is missing"),
     ],
 )
 def test_bad_input_is_one_line_that_names_the_file(own, changes, words):
@@ -275,6 +283,31 @@ class Measured(Files):
 
     def judged(self):
         return reported.table(self.config, table(self.config))
+
+
+@pytest.mark.parametrize(
+    ("deficit", "verdict", "told"),
+    [
+        ([1.5, 1.6, 1.4], SUPPORTED, ""),
+        ([1.05, 1.0, 0.95], OPEN, "v / epsilon is not shown to be above 1.1"),
+        ([0.6, 0.7, 0.5], OPEN, "v / epsilon is not shown to be above 1.1"),
+        ([3.0, 0.9, 1.0], OPEN, "v / epsilon is not shown to be above 1.1"),
+    ],
+)
+def test_a_claim_whose_premise_does_not_hold_stays_open_and_counts_all_the_same(own, deficit, verdict, told):
+    own("share", predicts={"less": 0.9}, provided=DEFICIT)
+    own("other", right={"target": "v"}, predicts={"less": 0.9})
+    study = Measured(planned("share", "other"))
+    assert set(study.config["grid"]["parameterizations"]) == {"epsilon", "v", "x0"}
+    values = {"epsilon": [10.0] * 3, "x0": [5.0, 5.1, 4.9], "v": [10 * each for each in deficit]}
+    share, other = study.tell(values).judged().to_dict("records")
+    assert (share["verdict"], share["lacking"]) == (verdict, told)
+    assert (share["left"], share["right"], share["predicts"]) == ("x0", "epsilon", "below 0.9")
+    # Holm of two, whatever became of the premise.
+    both = sorted([share["p_value"], other["p_value"]])
+    assert share["p_holm"] == pytest.approx(
+        min(1, 2 * both[0]) if share["p_value"] == both[0] else max(both[1], 2 * both[0])
+    )
 
 
 def test_the_table_has_the_ratio_its_interval_and_what_is_lacking(own):

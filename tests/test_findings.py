@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import re
 from collections import Counter
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import keep
 import pandas as pd
 import pytest
+import verdict_figure
 
 from targetwise.errors import UserError
 from targetwise.files import sha256_of_json
@@ -108,6 +110,12 @@ def kept(project, **changes):
         "code": {"commit": "c" * 40, "modified": False},
     }
     (study / "v/tiny/seed0/training.json").write_text(json.dumps({"environment": made, "finished_at": 1_790_000_000}))
+    (study / "v/tiny/seed0/benchmark").mkdir()
+    for job, seconds in {"train": 100, "fid-ddim-50-draw0": 21, "manifest": 1000}.items():
+        (study / f"v/tiny/seed0/benchmark/{job}.tsv").write_text(f"s\th:m:s\n{seconds}\t0:00:00\n")
+    keep.FOLDER.mkdir()
+    about = 'found: {question: "Is it so?", limits: Not much., asked: {some/where: [3, 4]}}'
+    keep.QUESTIONS.write_text(about)
     keep.keep(study)
     return keep.page(f"before\n{keep.BEGIN}\nold\n{keep.END}\nafter", keep.tables())
 
@@ -115,7 +123,12 @@ def kept(project, **changes):
 def test_what_is_kept_says_verdict_number_and_where_it_was_made(project):
     text = kept(project)
     assert text.startswith("before\n") and text.endswith("\nafter") and "old" not in text
-    assert "3 verdicts: 1 supported, 1 contradicted and 1 open." in text
+    assert "### Is it so?" in text and "*What it cannot say.* Not much." in text
+    links = [f"[some/where#{number}](https://github.com/some/where/issues/{number})" for number in (3, 4)]
+    assert f"*Where it was asked.* {links[0]} and {links[1]}." in text
+    assert "Study `found`, 3 verdicts: 1 supported, 1 contradicted and 1 open." in text
+    # Not the third, which is no ratio, nor the second, of which there is no interval.
+    assert "![Measured ratios with their intervals: ranking_v 0.50, contradicted](images/findings-found.svg)" in text
     link = "[epsilon samples better than v](../workflow/claims/ranking_v.yaml)"
     assert (
         f"| {link} | tiny | frechet: v / epsilon | 0.50 (0.40 … 0.60) | above 1.1 | 0.001 | "
@@ -124,7 +137,7 @@ def test_what_is_kept_says_verdict_number_and_where_it_was_made(project):
     assert "| tiny | frechet: v | 0.50 | above 1.1 | – | 1 (edited after 3 values were there) | **open** |" in text
     assert "| frechet: v − epsilon | +0.50 (+0.40 … +0.60) |" in text
     versions = "targetwise 1.2, torch 1.2, numpy 1.2, scipy 1.2"
-    assert f"Measured on Chip (AVX512), {versions}, 2026-09-21, commit cccccccccccc." in text
+    assert f"Measured on Chip (AVX512), {versions}, 2026-09-21, commit cccccccccccc; 2 minutes of jobs" in text
 
 
 def test_an_unfinished_study_is_not_kept(project):
@@ -132,12 +145,44 @@ def test_an_unfinished_study_is_not_kept(project):
         kept(project, status="missing")
     with pytest.raises(UserError, match=r"results/none has no claims.csv"):
         keep.keep(Path("results/none"))
-    assert not list(keep.FOLDER.glob("*"))
+    assert not list(keep.FOLDER.glob("*.csv"))
 
 
 def test_the_page_is_what_its_tables_give():
     text = keep.PAGE.read_text()
     assert keep.page(text, keep.tables()) == text
+    for study, svg in keep.figures(keep.tables()).items():
+        assert (keep.IMAGES / f"findings-{study}.svg").read_text() == svg
+
+
+def test_the_figure_has_the_ground_of_each_prediction_and_the_interval():
+    row = {"unit": "ratio", "statistic": "mean", "setting": "tiny", "verdict": "open"}
+    predicted = {"min_snr_v": (0, 0.9), "ranking_v": (1.1, math.inf), "weight_not_output": (1 / 1.1, 1.1)}
+    bars = {"min_snr_v": (0.5, 0.6, 0.7), "ranking_v": (0.9, 1.0, 1.2), "weight_not_output": (0.8, 2.0, 5.0)}
+    frame = pd.DataFrame(
+        [{**row, "claim": name, **dict(zip(("low", "estimate", "high"), bars[name], strict=True))} for name in bars]
+    )
+    assert len(verdict_figure.drawn(pd.concat([frame, frame.assign(unit="difference"), frame.assign(low=None)]))) == 3
+    found = {}
+
+    class Seen(verdict_figure.Figure):
+        def subplots(self):
+            found["axes"] = super().subplots()
+            return found["axes"]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verdict_figure, "Figure", Seen)
+        assert verdict_figure.draw(frame) == verdict_figure.draw(frame)
+    axes = found["axes"]
+    low, high = axes.get_xlim()
+    assert low < 0.5 and high > 5
+    for ground, name in zip(axes.patches, bars, strict=True):
+        start, end = predicted[name]
+        assert ground.get_x() == pytest.approx(max(start, low))
+        assert ground.get_x() + ground.get_width() == pytest.approx(min(end, high))
+    intervals = [line.get_xdata() for line in axes.lines if len(set(line.get_xdata())) == 2]
+    assert [tuple(each) for each in intervals] == [(each[0], each[2]) for each in bars.values()]
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(bars)
 
 
 def test_every_verdict_that_is_kept_is_of_a_claim_as_it_is_and_of_cells_that_are_kept():

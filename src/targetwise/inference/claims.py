@@ -153,6 +153,11 @@ def settle(findings: Sequence[Finding]) -> list[tuple[str, float]]:
     ]
 
 
+def holds(finding: Finding) -> bool:
+    """Return whether a finding by itself supports its claim."""
+    return finding.leaning == SUPPORTED and finding.p_value <= ERROR
+
+
 def _finding(seeds: int, estimate: float, low: float, high: float, supported: float, contradicted: float) -> Finding:
     # Either verdict may be given, so each has half of the error: the 95 % interval lies wholly there.
     p = min(1.0, 2 * min(supported, contradicted))

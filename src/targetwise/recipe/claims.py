@@ -7,7 +7,7 @@ as one that the study has already is that one, so claims share their cells.
 import json
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,9 @@ FILES = {
 
 Config = dict[str, Any]
 
+#: Weights and variants of a weighted sum.
+Terms = tuple[tuple[float, tuple[str, ...]], ...]
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -50,19 +53,29 @@ class Claim:
         content: of the file.
         digest: SHA-256 of the content, whatever its comments and its form are.
         terms: weights and variants of a contrast; of several variants each seed's is the best by the other seeds.
+        premise: the same of what must be supported first, if anything must.
         quantity: that it is about, the study's first metric where the file names none.
     """
 
     name: str
     content: Config
     digest: str
-    terms: tuple[tuple[float, tuple[str, ...]], ...]
+    terms: Terms
+    premise: Terms
     quantity: str
 
     @property
     def variants(self) -> list[str]:
         """Return all variants that it is about."""
-        return list(dict.fromkeys(name for _, names in self.terms for name in names))
+        return list(dict.fromkeys(name for _, names in self.terms + self.premise for name in names))
+
+    @property
+    def presupposed(self) -> "Claim | None":
+        """Return what must be supported first, as a claim of its own."""
+        if not self.premise:
+            return None
+        content = {key: self.content[key] for key in ("says", "source", "unit") if key in self.content}
+        return replace(self, content=content | self.content["provided"], terms=self.premise, premise=())
 
     @property
     def unit(self) -> str:
@@ -122,7 +135,7 @@ def joined(config: Mapping[str, Any]) -> Config:
     _check_definitions(config, contents)
     names = _Names(config)
     for name, content in contents.items():
-        for _, side in _sides(content):
+        for _, side in (*_sides(content), *_premise(content)):
             names.of_side(side, file_of(name))
     return names.config
 
@@ -140,14 +153,17 @@ def of(config: Mapping[str, Any]) -> list[Claim]:
     names = _Names(config)
     for name in named(config):
         content = read(name)
-        terms = [(times, names.of_side(side, file_of(name))) for times, side in _sides(content)]
-        for variant in (variant for _, side in terms for variant in side):
+        terms, premise = (
+            tuple((times, names.of_side(side, file_of(name))) for times, side in sides)
+            for sides in (_sides(content), _premise(content))
+        )
+        for variant in (variant for _, side in terms + premise for variant in side):
             if variant not in config["grid"]["parameterizations"]:
                 raise UserError(
                     f"{file_of(name)} is about '{variant}' now, which the study's grid lacks; run the study again"
                 )
         quantity = str(content.get("quantity", config["metric"]["names"][0]))
-        found.append(Claim(name, content, sha256_of_json(content), tuple(terms), quantity))
+        found.append(Claim(name, content, sha256_of_json(content), terms, premise, quantity))
     return found
 
 
@@ -197,6 +213,11 @@ def _sides(content: Mapping[str, Any]) -> Iterator[tuple[float, Any]]:
     yield 1.0, content["left"]
     if "right" in content:
         yield -1.0, content["right"]
+
+
+def _premise(content: Mapping[str, Any]) -> Iterator[tuple[float, Any]]:
+    if "provided" in content:
+        yield from _sides(content["provided"])
 
 
 class _Names:
@@ -258,7 +279,7 @@ def _check_definitions(config: Mapping[str, Any], contents: Mapping[str, Config]
     """Hold the sides of all claims against the schema of variants, which is slow, so that all go at once."""
     definitions: dict[str, Config] = {}
     for name, content in contents.items():
-        for number, (_, side) in enumerate(_sides(content)):
+        for number, (_, side) in enumerate((*_sides(content), *_premise(content))):
             if not isinstance(side, str):
                 definitions |= {
                     f"{name}_{number}_{i}": each for i, each in enumerate(_spelled_out(side, file_of(name)))

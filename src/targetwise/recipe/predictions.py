@@ -21,6 +21,8 @@ def check(content: Mapping[str, Any], path: Path) -> None:
     Raises:
         UserError: at the first bound that is wrong.
     """
+    if "provided" in content:
+        _check_premise(content, path)
     if content.get("quantity") == DIVERGED:
         _check_shares(content, path)
         return
@@ -35,6 +37,12 @@ def check(content: Mapping[str, Any], path: Path) -> None:
                 raise UserError(f"{path}: {field}.{word} is {value}; it must be above {least:g}, as {meaning}")
     if "denied" in content:
         _check_apart(content, path)
+
+
+def _check_premise(content: Mapping[str, Any], path: Path) -> None:
+    if content.get("quantity") == DIVERGED or content.get("statistic") == "deviation" or "change" in content:
+        raise UserError(f"{path}: provided is about a mean; it cannot go with diverged, deviation or change")
+    check({"predicts": content["provided"]["predicts"], "unit": content.get("unit", "ratio")}, path)
 
 
 def _check_shares(content: Mapping[str, Any], path: Path) -> None:

@@ -63,12 +63,13 @@ def table(config: Mapping[str, Any], frame: pd.DataFrame) -> pd.DataFrame:
     study = cells.RESULTS / config["study"]
     claims, seen = recipe.of(config), len(looks.read(study))
     agreement = Agreement(config)
-    rows, findings = [], []
+    rows, findings, premises = [], [], []
     for claim in claims:
         numbers = quantities.values(agreement, frame, claim.quantity)
         told = declarations.of(study, claim)
-        for setting, finding, lacking in _findings(config, claim, numbers):
+        for setting, finding, lacking, premise in _findings(config, claim, numbers):
             findings.append(finding)
+            premises.append(premise)
             rows.append(
                 {
                     "claim": claim.name,
@@ -83,8 +84,9 @@ def table(config: Mapping[str, Any], frame: pd.DataFrame) -> pd.DataFrame:
                     "looks": seen,
                 }
             )
-    for row, (verdict, p) in zip(rows, judging.settle(findings), strict=True):
-        row |= {"verdict": verdict, "p_holm": p}
+    # One whose premise does not hold stays open, and counts for the others as it would have.
+    for row, holds, (verdict, p) in zip(rows, premises, judging.settle(findings), strict=True):
+        row |= {"verdict": verdict if holds else judging.OPEN, "p_holm": p}
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -126,10 +128,23 @@ def _of_finding(claim: Claim, finding: Finding) -> dict[str, Any]:
     }
 
 
-def _findings(config: Mapping[str, Any], claim: Claim, numbers: pd.DataFrame) -> Iterator[tuple[str, Finding, str]]:
+def _findings(
+    config: Mapping[str, Any], claim: Claim, numbers: pd.DataFrame
+) -> Iterator[tuple[str, Finding, str, bool]]:
+    """Yield for each setting its name, what was found, what is lacking, and whether the claim's premise holds."""
     for words, settings in _settings(config, claim):
-        sides = [_sides(config, claim, numbers, setting) for setting in settings]
-        yield words, _judged(claim, sides), _lacking(claim, numbers, settings)
+        finding, lacking = _finding(config, claim, numbers, settings), _lacking(claim, numbers, settings)
+        first = claim.presupposed
+        holds = first is None or judging.holds(_finding(config, first, numbers, settings))
+        if first is not None and not holds:
+            told = _described(first)
+            unmet = f"{told['left']} / {told['right']} is not shown to be {told['predicts']}"
+            lacking = "; ".join(each for each in (lacking, unmet) if each)
+        yield words, finding, lacking, holds
+
+
+def _finding(config: Mapping[str, Any], claim: Claim, numbers: pd.DataFrame, settings: Sequence[Setting]) -> Finding:
+    return _judged(claim, [_sides(config, claim, numbers, setting) for setting in settings])
 
 
 def _judged(claim: Claim, settings: Sequence[pd.DataFrame]) -> Finding:
