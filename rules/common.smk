@@ -1,5 +1,6 @@
 """Configuration, schema, cells; every other rule file uses what is defined here and nothing else."""
 
+import gc
 import json
 import os
 import sys
@@ -18,6 +19,9 @@ try:
     from targetwise.report import declarations
 except ModuleNotFoundError as error:
     sys.exit(f"error: the package '{error.name}' is missing; run `make setup`, then `. .venv/bin/activate`")
+
+# Planning makes some objects for every file of the grid and drops hardly any, so looking for garbage finds none.
+gc.set_threshold(100_000)
 
 errors.run(lambda: require_readable(workflow.configfiles))
 
