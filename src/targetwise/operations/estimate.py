@@ -126,7 +126,8 @@ def estimate(config: Mapping[str, Any], path: Path, devices: int = 1) -> Estimat
             f"sampling: {sampling.origin if sampling else not_measured}",
             f"metric: {metric.origin if metric else not_measured}",
             f"start-up: {START_UP:g} s for each of {counted(_jobs(config), 'job')} of the cells; set-up, data, "
-            "table, report, MLflow and DVC are left out",
+            "table, report, MLflow and DVC are left out"
+            f"{', and so are the probes' if config['probes'] else ''}",
         ],
     )
 
