@@ -62,6 +62,12 @@ def test_a_shift_of_colour_is_the_root_mean_square_over_channels():
     assert measured("channel_means", images[..., ::-1], images) == pytest.approx(np.sqrt(2 * 60**2 / 3) / 127.5)
 
 
+def test_where_in_an_image_a_colour_is_does_not_matter():
+    images = noise(50)
+    for mirrored in (images[:, ::-1], images[:, :, ::-1]):
+        assert measured("channel_means", mirrored, images) == pytest.approx(0, abs=1e-12)
+
+
 @pytest.mark.parametrize(("level", "counts"), [(0, True), (2, True), (3, False), (252, False), (253, True)])
 def test_saturated_is_what_is_beyond_098(level, counts):
     assert counts == (abs(level / 127.5 - 1) > 0.98)
