@@ -153,7 +153,7 @@ def _why(method: str, here: Design, d_0: float, scale: str) -> str:
     elif method == MODERATED:
         why = (
             "The variances of the pairs differ more than chance explains: each is moderated towards their common"
-            f" value, which counts {d_0:.1f} degrees of freedom (Smyth 2004)."
+            f" value, which counts {d_0:,.{0 if d_0 >= 10 else 1}f} degrees of freedom (Smyth 2004)."
         )
     elif np.isinf(d_0):
         why = "One residual variance for all: those of the pairs differ no more than chance has them differ."
