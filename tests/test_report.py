@@ -346,6 +346,26 @@ def test_of_many_comparisons_those_with_the_lowest_are_drawn():
     assert figures.worth_drawing(pairs.head(24), summary).equals(pairs.head(24))
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("count", [2, 6, 7, 40])
+def test_the_names_of_many_lines_leave_the_plot_its_room(count, monkeypatch):
+    """Matplotlib gives up laying out, with a warning, where the names leave nothing."""
+    names = [f"epsilon_of_some_kind_{index}" for index in range(count)]
+    shares = dict.fromkeys(names, ([100, 200], [0.1, 0.2]))
+    monkeypatch.setattr(figures, "inline", lambda figure, alternative, name: figure)
+    for figure in (
+        figures.clipped_curves(shares, names, "tiny"),
+        figures.of_check(shares, names, "gain", "time step"),
+    ):
+        figure.draw_without_rendering()
+        (axes,) = figure.axes
+        (legend,) = figure.legends or [axes.get_legend()]
+        assert [text.get_text() for text in legend.get_texts()] == names
+        assert axes.get_window_extent().height > 120
+        if count > 6:
+            assert not legend.get_window_extent().overlaps(axes.get_window_extent())
+
+
 def test_two_parameterizations_are_compared_in_the_singular(config):
     make_grid(config, {"epsilon": [60, 61, 62.5], "v": [40, 41, 42]})
     assert headline(render(config)) == (

@@ -21,11 +21,13 @@ from targetwise.report.svg import (
     RULE,
     SERIES,
     STYLE,
+    below,
     blank,
     inline,
     line,
     linear_ticks,
     log_ticks,
+    name_lines,
     number_axis,
     positive,
     step_axis,
@@ -230,13 +232,13 @@ def clipped_curves(
         order: all parameterizations of the grid.
         scale: for the alternative text.
     """
-    figure, (axes,) = blank(210)
+    figure, (axes,) = blank(210 + below(curves))
     for name, (steps, shares) in curves.items():
         axes.plot(steps, np.multiply(shares, 100), label=name, **line(order.index(name)))
     axes.set_ylim(-3, 103)
     axes.set_ylabel("clipped steps, %")
     step_axis(axes)
-    axes.legend(frameon=False, fontsize=11, loc="best", handlelength=2.8)
+    name_lines(axes, curves)
     return inline(figure, f"Share of clipped steps at scale {scale} by step.", f"clipped-{scale}")
 
 
@@ -255,7 +257,7 @@ def of_check(
         label: of the y axis.
         along: of the x axis: the time step, or a log-SNR, which falls.
     """
-    figure, (axes,) = blank(230)
+    figure, (axes,) = blank(230 + below(curves))
     highest = []
     for name, (places, quantity) in curves.items():
         shown = positive(quantity)
@@ -270,7 +272,7 @@ def of_check(
         axes.invert_xaxis()
     axes.set_xlabel(f"{along}: clean → noise")
     axes.set_ylabel(label)
-    axes.legend(frameon=False, fontsize=11, loc="best", handlelength=2.8)
+    name_lines(axes, curves)
     return inline(figure, f"{label} over the {along}, for {', '.join(curves)}.", f"check-{label}")
 
 

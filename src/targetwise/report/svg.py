@@ -6,7 +6,7 @@ colours are the page's CSS variables, so that it follows the page into dark mode
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -32,6 +32,10 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 WIDTH = 360
+
+#: Lines that are named within a plot; more would hide it.
+WITHIN = 6
+
 STYLE = {
     # DejaVu Sans comes with matplotlib, so the layout is the same everywhere; it is also wider than what the page
     # then sets the text in, so nothing that fits here overlaps there.
@@ -68,6 +72,25 @@ def blank(*heights: int) -> tuple[Figure, list[Axes]]:
 def line(place: int) -> dict[str, Any]:
     """Return the colour and the dashes of the parameterization at ``place`` in the grid."""
     return {"color": SERIES[place % len(SERIES)], "linestyle": DASHES[place % len(DASHES)]}
+
+
+def below(names: Collection[str]) -> int:
+    """Return the pixels that :func:`name_lines` needs below a plot: none for a few lines, which it names within."""
+    return 0 if len(names) <= WITHIN else 18 * -(-len(names) // _columns(names)) + 8
+
+
+def name_lines(axes: Axes, names: Collection[str]) -> None:
+    """Name the lines of a plot: a few within it, where there is room, more of them below it, in columns."""
+    if len(names) <= WITHIN:
+        axes.legend(frameon=False, fontsize=11, loc="best", handlelength=2.8)
+    elif isinstance(axes.figure, Figure):
+        axes.figure.legend(
+            loc="outside lower left", ncols=_columns(names), frameon=False, fontsize=11, handlelength=2.8, borderpad=0
+        )
+
+
+def _columns(names: Collection[str]) -> int:
+    return max(1, int(WIDTH // (56 + 7 * max(map(len, names)))))
 
 
 def linear_ticks(axis: Any, integer: bool = False) -> None:
