@@ -55,6 +55,8 @@ def keep(study: Path) -> None:
         raise UserError(
             f"{study} has no claims.csv; run a study that names claims, such as config/digits_claims.yaml"
         )
+    if study.name not in read_yaml(QUESTIONS):
+        raise UserError(f"{QUESTIONS} does not say what {study.name} asks; add its question and its limits there")
     claims, cells = pd.read_csv(study / "claims.csv"), pd.read_csv(study / "table.csv")
     missing = cells[cells["status"] == "missing"]
     if len(missing):
@@ -136,8 +138,8 @@ def _section(study: str, frame: pd.DataFrame) -> Iterator[str]:
         yield ""
         yield (
             "How to read it: the claim said that the number would lie on the blue ground, and the bar is where it "
-            "lies. A claim is open where the bar is only partly there, and where it does not outlast the correction "
-            f"for all {counted(len(frame), 'verdict')}."
+            "lies. A claim is open where the bar is only partly there, where it does not outlast the correction for "
+            f"all {counted(len(frame), 'verdict')}, and where what it takes for granted is not shown."
         )
         yield ""
     yield f"| claim | setting | compared | measured ({CERTAINTY}) | predicted | p, adjusted | seeds | verdict |"

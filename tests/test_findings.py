@@ -145,6 +145,9 @@ def test_an_unfinished_study_is_not_kept(project):
         kept(project, status="missing")
     with pytest.raises(UserError, match=r"results/none has no claims.csv"):
         keep.keep(Path("results/none"))
+    keep.QUESTIONS.write_text("other: {}")
+    with pytest.raises(UserError, match=r"questions.yaml does not say what found asks"):
+        keep.keep(Path("results/found"))
     assert not list(keep.FOLDER.glob("*.csv"))
 
 

@@ -67,20 +67,23 @@ class Finding:
     p_value: float
 
 
-def of_mean(x: Sequence[float], predicted: Region, denied: Sequence[Region]) -> Finding:
+def of_mean(x: Sequence[float], predicted: Region, denied: Sequence[Region], *, chosen: bool = False) -> Finding:
     """Hold the mean of a number over seeds against a prediction, by Student's t.
 
     Args:
-        x: one number per seed, independent and about normal.
+        x: one number per seed, about normal, and independent unless ``chosen``.
         predicted: where the mean is if the claim is right.
         denied: where it is if the claim is wrong; several regions count as one.
+        chosen: whether each is of the variant that the other seeds chose. Any two then share all seeds but two, so
+            they are alike, and the variance of their mean is more than s²/n: s²·(1/n + 1/(n − 1)), which takes their
+            correlation for 1/n (Nadeau & Bengio 2003, Inference for the generalization error).
     """
     values = np.asarray(x, dtype=float)
     count = len(values)
     mean = float(values.mean()) if count else math.nan
     if count < 2:
         return _unknown(count, mean)
-    error = float(values.std(ddof=1)) / math.sqrt(count)
+    error = float(values.std(ddof=1)) * math.sqrt(1 / count + (1 / (count - 1) if chosen else 0))
     half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, count - 1)) * error
 
     def beyond(bound: float, side: int) -> float:
@@ -151,6 +154,16 @@ def settle(findings: Sequence[Finding]) -> list[tuple[str, float]]:
     return [
         (finding.leaning if p <= ERROR else OPEN, float(p)) for finding, p in zip(findings, adjusted, strict=True)
     ]
+
+
+def unknown() -> Finding:
+    """Return what stands for a claim of which nothing is known; it does not count for the others."""
+    return _unknown(0, math.nan)
+
+
+def withdrawn() -> Finding:
+    """Return what stands for a claim that is judged no more: it counts for the others all the same."""
+    return Finding(0, math.nan, math.nan, math.nan, OPEN, 1.0)
 
 
 def holds(finding: Finding) -> bool:

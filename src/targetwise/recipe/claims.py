@@ -5,6 +5,7 @@ as one that the study has already is that one, so claims share their cells.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -13,22 +14,12 @@ from typing import Any
 
 from targetwise.errors import UserError, nearest
 from targetwise.files import sha256_of_json
-from targetwise.recipe import kinds, predictions, probes, variants
+from targetwise.recipe import kinds, predictions, variants
 from targetwise.recipe.predictions import DIVERGED
 from targetwise.recipe.schema import check_schema, fault, read_yaml
 
 FOLDER = kinds.WORKFLOW / "claims"
 SCHEMA = Path("workflow/schemas/claim.schema.yaml")
-
-#: Of a training, beside the numbers of the metrics; what each is, docs/claims.md and report/quantities.py say.
-TRAINING_QUANTITIES = (
-    "clipped_share",
-    DIVERGED,
-    "final_loss",
-    "images_per_second",
-    "loss_spikes",
-    "memory_peak_bytes",
-)
 
 #: Fields of a variant that name files, of which kind, and what needs none.
 FILES = {
@@ -167,45 +158,6 @@ def of(config: Mapping[str, Any]) -> list[Claim]:
     return found
 
 
-def check(config: Mapping[str, Any]) -> None:
-    """Make sure that the study says something about each of its claims.
-
-    Raises:
-        UserError: at the first scale, sampling or quantity that is not the study's.
-    """
-    axes = config["grid"]
-    samplings = list(axes.get("samplings") or [])
-    offered = quantities(config)
-    for claim in of(config):
-        for field in ("at", "change"):
-            for axis, names in claim.content.get(field, {}).items():
-                own = axes["scales"] if axis == "scale" else samplings
-                for name in names:
-                    if name not in own:
-                        choice = nearest(name, own) if own else "it names none"
-                        raise UserError(
-                            f"{file_of(claim.name)}: {field}.{axis} names '{name}', which is not in the study's "
-                            f"grid.{axis}s; {choice}"
-                        )
-        if claim.quantity not in offered:
-            owners = {number: probe for probe in kinds.known("probes") for number in probes.gives(probe)}
-            missing = f"add {owners[claim.quantity]} to probes" if claim.quantity in owners else None
-            raise UserError(
-                f"{file_of(claim.name)}: quantity is '{claim.quantity}', which this study does not measure; "
-                f"{missing or nearest(claim.quantity, offered)}"
-            )
-
-
-def quantities(config: Mapping[str, Any]) -> list[str]:
-    """Return the names of the numbers that a study has of its cells."""
-    return [*config["metric"]["names"], *TRAINING_QUANTITIES, *probed(config)]
-
-
-def probed(config: Mapping[str, Any]) -> list[str]:
-    """Return the names of the numbers that a study's probes give."""
-    return [number for probe in config["probes"] for number in probes.gives(probe)]
-
-
 def _sides(content: Mapping[str, Any]) -> Iterator[tuple[float, Any]]:
     if "contrast" in content:
         yield from ((float(term["times"]), term["of"]) for term in content["contrast"])
@@ -269,6 +221,11 @@ class _Names:
 
 
 def _spelled_out(side: Mapping[str, Any], path: Path) -> list[Config]:
+    each = side.get("each", {})
+    if not (isinstance(each, Mapping) and all(isinstance(values, list) and values for values in each.values())):
+        raise UserError(
+            f"{path}: each must have a list of values for a field, e.g. training.learning_rate: [1.0e-3, 2.0e-3]"
+        )
     nested = variants.nest(side, str(path))
     if "target" not in nested:
         raise UserError(f"{path}: a side must say its target, e.g. {{target: x0, weighting: snr}}")
@@ -278,16 +235,20 @@ def _spelled_out(side: Mapping[str, Any], path: Path) -> list[Config]:
 def _check_definitions(config: Mapping[str, Any], contents: Mapping[str, Config]) -> None:
     """Hold the sides of all claims against the schema of variants, which is slow, so that all go at once."""
     definitions: dict[str, Config] = {}
+    paths: dict[str, Path] = {}
     for name, content in contents.items():
-        for number, (_, side) in enumerate((*_sides(content), *_premise(content))):
-            if not isinstance(side, str):
-                definitions |= {
-                    f"{name}_{number}_{i}": each for i, each in enumerate(_spelled_out(side, file_of(name)))
-                }
+        for _, side in (*_sides(content), *_premise(content)):
+            for each in [] if isinstance(side, str) else _spelled_out(side, file_of(name)):
+                paths[f"side_{len(paths)}"] = file_of(name)
+                definitions[f"side_{len(definitions)}"] = each
     try:
         check_schema({**config, "parameterizations": definitions})
     except UserError as error:
-        raise UserError(f"a claim's {error}".replace("configuration: parameterizations.", "side in ")) from None
+        text = str(error).removeprefix("configuration: ")
+        for key, path in paths.items():
+            if re.search(rf"parameterizations\.{key}\b", text):
+                raise UserError(f"{path}: {text.replace(f'parameterizations.{key}', 'a side')}") from None
+        raise
 
 
 def _leaves(definition: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from targetwise.data.digests import pixel_deviation
 from targetwise.errors import UserError, nearest
-from targetwise.recipe import claims, comparisons, images, kinds, labels, metrics, probes, variants
+from targetwise.recipe import claims, comparisons, images, kinds, labels, metrics, probes, quantities, variants
 from targetwise.recipe.samplings import check_sampling
 from targetwise.recipe.schema import check_schema, read_yaml
 from targetwise.recipe.variants import merge, network_name
@@ -66,7 +66,7 @@ def validate(config: Mapping[str, Any]) -> Config:
         check_schema(checked)
     checked = claims.joined(checked)
     _check_names(checked)
-    claims.check(checked)
+    quantities.check(checked)
     return checked
 
 

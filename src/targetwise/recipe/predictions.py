@@ -10,6 +10,9 @@ from targetwise.errors import UserError
 #: A quantity that is judged by how often it happens.
 DIVERGED = "diverged"
 
+#: Weights are written with some digits, e.g. 0.333 and 0.667.
+ROUNDING = 1e-6
+
 
 def check(content: Mapping[str, Any], path: Path) -> None:
     """Make sure that a claim's bounds mean something.
@@ -27,16 +30,33 @@ def check(content: Mapping[str, Any], path: Path) -> None:
         _check_shares(content, path)
         return
     of_ratio = content.get("unit", "ratio") == "ratio"
-    if content.get("statistic") == "deviation" and "within" in content["predicts"]:
+    of_deviation = content.get("statistic") == "deviation"
+    if of_deviation and "within" in content["predicts"]:
         raise UserError(f"{path}: predicts is within; a deviation can be less or greater than something")
     for field in ("predicts", "denied"):
         for word, value in content.get(field, {}).items():
             least = 1.0 if of_ratio and word == "within" else 0.0
-            if (of_ratio or word == "within") and not (math.isfinite(value) and value > least):
-                meaning = "a factor" if least else "a ratio" if of_ratio else "a distance from 0"
+            if (of_ratio or of_deviation or word == "within") and not (math.isfinite(value) and value > least):
+                meaning = (
+                    "a factor"
+                    if least
+                    else "a deviation"
+                    if of_deviation
+                    else "a ratio"
+                    if of_ratio
+                    else "a distance from 0"
+                )
                 raise UserError(f"{path}: {field}.{word} is {value}; it must be above {least:g}, as {meaning}")
     if "denied" in content:
         _check_apart(content, path)
+    if twice := content.get("at", {}).keys() & content.get("change", {}).keys():
+        raise UserError(f"{path}: at and change both name a {min(twice)}; change alone says between which two")
+    weights = [term["times"] for term in content.get("contrast", [])]
+    if weights and not (any(weights) and abs(sum(weights)) < ROUNDING):
+        raise UserError(
+            f"{path}: the weights of contrast are {', '.join(f'{each:g}' for each in weights)}; they must add up to "
+            "0, so that what all variants share drops out"
+        )
 
 
 def _check_premise(content: Mapping[str, Any], path: Path) -> None:
@@ -47,10 +67,11 @@ def _check_premise(content: Mapping[str, Any], path: Path) -> None:
 
 def _check_shares(content: Mapping[str, Any], path: Path) -> None:
     """Make sure that what happens to a cell or not is compared by how often it does."""
-    if "right" not in content or content["predicts"] not in ({"greater": 0}, {"less": 0}) or "denied" in content:
+    beyond = content.keys() & {"denied", "change", "statistic"}
+    if "right" not in content or content["predicts"] not in ({"greater": 0}, {"less": 0}) or beyond:
         raise UserError(
             f"{path}: quantity diverged is compared by how often it happens; it takes left, right, and predicts "
-            "{greater: 0} or {less: 0}"
+            f"{{greater: 0}} or {{less: 0}}{f', and no {min(beyond)}' if beyond else ''}"
         )
 
 

@@ -8,7 +8,6 @@ import pandas as pd
 
 from targetwise import cells
 from targetwise.cells.agreement import Agreement
-from targetwise.errors import UserError
 from targetwise.inference import claims as judging
 from targetwise.inference.claims import Finding, Region
 from targetwise.recipe import claims as recipe
@@ -63,13 +62,13 @@ def table(config: Mapping[str, Any], frame: pd.DataFrame) -> pd.DataFrame:
     study = cells.RESULTS / config["study"]
     claims, seen = recipe.of(config), len(looks.read(study))
     agreement = Agreement(config)
-    rows, findings, premises = [], [], []
+    rows, findings, judged = [], [], []
     for claim in claims:
         numbers = quantities.values(agreement, frame, claim.quantity)
-        told = declarations.of(study, claim)
-        for setting, finding, lacking, premise in _findings(config, claim, numbers):
+        told = declarations.of(config, claim)
+        for setting, finding, lacking, can_tell in _by_setting(config, claim, numbers):
             findings.append(finding)
-            premises.append(premise)
+            judged.append(can_tell)
             rows.append(
                 {
                     "claim": claim.name,
@@ -84,9 +83,13 @@ def table(config: Mapping[str, Any], frame: pd.DataFrame) -> pd.DataFrame:
                     "looks": seen,
                 }
             )
-    # One whose premise does not hold stays open, and counts for the others as it would have.
-    for row, holds, (verdict, p) in zip(rows, premises, judging.settle(findings), strict=True):
-        row |= {"verdict": verdict if holds else judging.OPEN, "p_holm": p}
+    for entry, mark in declarations.withdrawn(config):
+        findings.append(judging.withdrawn())
+        judged.append(False)
+        rows.append(_withdrawn(entry) | {"marks": mark, "looks": seen})
+    # One that cannot be told stays open, and counts for the others as it would have.
+    for row, can_tell, (verdict, p) in zip(rows, judged, judging.settle(findings), strict=True):
+        row |= {"verdict": verdict if can_tell else judging.OPEN, "p_holm": p}
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -128,27 +131,45 @@ def _of_finding(claim: Claim, finding: Finding) -> dict[str, Any]:
     }
 
 
-def _findings(
+def _by_setting(
     config: Mapping[str, Any], claim: Claim, numbers: pd.DataFrame
 ) -> Iterator[tuple[str, Finding, str, bool]]:
-    """Yield for each setting its name, what was found, what is lacking, and whether the claim's premise holds."""
+    """Yield for each setting its name, what was found, what is lacking, and whether the claim can be told by it."""
     for words, settings in _settings(config, claim):
-        finding, lacking = _finding(config, claim, numbers, settings), _lacking(claim, numbers, settings)
+        finding, why_not = _finding(config, claim, numbers, settings)
+        lacking = [_lacking(claim, numbers, settings), why_not]
         first = claim.presupposed
-        holds = first is None or judging.holds(_finding(config, first, numbers, settings))
-        if first is not None and not holds:
+        if first is not None and not judging.holds(_finding(config, first, numbers, settings)[0]):
             told = _described(first)
-            unmet = f"{told['left']} / {told['right']} is not shown to be {told['predicts']}"
-            lacking = "; ".join(each for each in (lacking, unmet) if each)
-        yield words, finding, lacking, holds
+            why_not = f"{told['left']} / {told['right']} is not shown to be {told['predicts']}"
+            lacking.append(why_not)
+        yield words, finding, "; ".join(filter(None, lacking)), not why_not
 
 
-def _finding(config: Mapping[str, Any], claim: Claim, numbers: pd.DataFrame, settings: Sequence[Setting]) -> Finding:
-    return _judged(claim, [_sides(config, claim, numbers, setting) for setting in settings])
+def _finding(
+    config: Mapping[str, Any], claim: Claim, numbers: pd.DataFrame, settings: Sequence[Setting]
+) -> tuple[Finding, str]:
+    """Judge a claim in one setting, or its change between two; say why it cannot be told by that, if it cannot."""
+    sides = [_sides(config, claim, numbers, setting) for setting in settings]
+    if claim.unit == "ratio":
+        without = [name for side in sides for name in side.columns[(side <= 0).any()]]
+        if without:
+            return (
+                judging.unknown(),
+                f"{claim.quantity} of {without[0]} is not above 0 everywhere, so it has no ratio",
+            )
+        sides = [pd.DataFrame(np.log(side)) for side in sides]
+    terms = [
+        pd.DataFrame({place: _best(side[list(names)]) for place, (_, names) in enumerate(claim.terms)})
+        for side in sides
+    ]
+    diverged = any(np.isinf(each.to_numpy()).any() for each in terms)
+    why_not = "what diverged has no number, and the others are the better ones" if diverged else ""
+    return _judged(claim, [each.replace(np.inf, np.nan) for each in terms]), why_not
 
 
 def _judged(claim: Claim, settings: Sequence[pd.DataFrame]) -> Finding:
-    """Judge a claim in one setting, or its change between two."""
+    """Judge a claim by the numbers of its terms, a row per seed, in one setting or in two that it changes between."""
     if claim.quantity == DIVERGED:
         left, right = (settings[0][place].dropna().to_list() for place in range(2))
         return judging.of_shares(left, right, Region.of(claim.content["predicts"]))
@@ -160,7 +181,11 @@ def _judged(claim: Claim, settings: Sequence[pd.DataFrame]) -> Finding:
     times = np.array([times for times, _ in claim.terms])
     contrasts = [side.to_numpy(dtype=float) @ times for side in settings]
     x = contrasts[0] if len(contrasts) == 1 else contrasts[1] - contrasts[0]
-    return (judging.of_mean if of_mean else judging.of_deviation)(x[np.isfinite(x)].tolist(), predicted, regions)
+    known = x[np.isfinite(x)].tolist()
+    if not of_mean:
+        return judging.of_deviation(known, predicted, regions)
+    chosen = any(len(names) > 1 for _, names in claim.terms)
+    return judging.of_mean(known, predicted, regions, chosen=chosen)
 
 
 def _settings(config: Mapping[str, Any], claim: Claim) -> Iterator[tuple[str, Sequence[Setting]]]:
@@ -194,20 +219,13 @@ def _of_samples(config: Mapping[str, Any], claim: Claim) -> bool:
 
 
 def _sides(config: Mapping[str, Any], claim: Claim, numbers: pd.DataFrame, setting: Setting) -> pd.DataFrame:
-    """Return a number per seed (rows) and term of the claim (columns), a logarithm for a ratio; NaN where none is."""
+    """Return a number per seed (rows) and variant (columns); infinite where it diverged, NaN where none is."""
     scale, sampling = setting
     here = numbers[(numbers["scale"] == scale) & ((numbers["sampling"] == sampling) | (sampling == ""))]
+    diverged = (here["status"] == "diverged") & here["value"].isna()
+    here = here.assign(value=here["value"].mask(diverged, np.inf))
     whole = here.pivot_table(index="seed", columns="parameterization", values="value", observed=True)
-    whole = whole.reindex(index=config["grid"]["seeds"], columns=claim.variants)
-    if claim.unit == "ratio":
-        without = (whole <= 0).any()
-        if without.any():
-            raise UserError(
-                f"{recipe.file_of(claim.name)}: {claim.quantity} of {without.idxmax()} is not above 0 everywhere, so "
-                "it has no ratio; set unit: difference"
-            )
-        whole = pd.DataFrame(np.log(whole))
-    return pd.DataFrame({place: _best(whole[list(names)]) for place, (_, names) in enumerate(claim.terms)})
+    return whole.reindex(index=config["grid"]["seeds"], columns=claim.variants)
 
 
 def _best(side: pd.DataFrame) -> "pd.Series[float]":
@@ -219,6 +237,20 @@ def _best(side: pd.DataFrame) -> "pd.Series[float]":
         others = side.drop(index=seed).mean()
         chosen[seed] = side.loc[seed, others.idxmin()] if others.notna().any() else np.nan
     return pd.Series(chosen, dtype=float)
+
+
+def _withdrawn(entry: Mapping[str, Any]) -> dict[str, Any]:
+    content = entry["content"]
+    return dict.fromkeys(COLUMNS, "") | {
+        "claim": entry["claim"],
+        "says": content["says"],
+        "seeds": 0,
+        **dict.fromkeys(("estimate", "low", "high", "p_value"), np.nan),
+        "unit": content.get("unit", "ratio"),
+        "statistic": content.get("statistic", "mean"),
+        "declared": entry["date"],
+        "sha256": entry["sha256"],
+    }
 
 
 def _lacking(claim: Claim, numbers: pd.DataFrame, settings: Sequence[Setting]) -> str:

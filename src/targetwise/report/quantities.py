@@ -26,7 +26,7 @@ def values(agreement: Agreement, frame: pd.DataFrame, quantity: str) -> pd.DataF
     Args:
         agreement: of the study.
         frame: of :func:`targetwise.report.table.table`.
-        quantity: one of :func:`targetwise.recipe.claims.quantities`.
+        quantity: one of :func:`targetwise.recipe.quantities.known`.
 
     Returns:
         Columns parameterization, scale, sampling, seed, status and value. What a training has is the same in all its
@@ -61,12 +61,16 @@ def memory_peak_bytes(lines: Lines) -> float:
 
 
 def loss_spikes(lines: Lines) -> float:
-    """Return the share of a log's lines, after its first quarter, whose loss is a spike: median + 6 MAD or more."""
+    """Return the share of a log's lines, after its first quarter, whose loss is a spike: more than median + 6 MAD.
+
+    A loss that is not finite is one, and median and deviation are those of the others.
+    """
     losses = np.array([np.inf if line["loss"] is None else line["loss"] for line in lines[len(lines) // 4 :]])
-    if not len(losses):
-        return np.nan
-    median = np.median(losses)
-    return float(np.mean(losses > median + SPIKE * np.median(np.abs(losses - median))))
+    finite = losses[np.isfinite(losses)]
+    if not len(finite):
+        return 1.0 if len(losses) else np.nan
+    median = np.median(finite)
+    return float(np.mean(losses > median + SPIKE * np.median(np.abs(finite - median))))
 
 
 OF_CURVES: dict[str, Callable[[Lines], float]] = {
