@@ -52,5 +52,7 @@ rule claims:
         "results/{study}/benchmark/claims.tsv"
     conda:
         "../environment.yml"
+    params:
+        judging=cells.JUDGING,  # raised, it gives the verdicts again
     shell:
         "python workflow/scripts/claims.py --study {input.study:q} --output {output:q} > {log} 2>&1"

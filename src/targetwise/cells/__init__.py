@@ -18,6 +18,7 @@ from targetwise.cells.keys import (
     training_key,
 )
 from targetwise.cells.specification import (
+    JUDGING,
     PROTOCOL,
     require_specifications,
     specifications,
@@ -25,6 +26,7 @@ from targetwise.cells.specification import (
 )
 
 __all__ = [
+    "JUDGING",
     "PROTOCOL",
     "RESULTS",
     "Cell",

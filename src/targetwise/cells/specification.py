@@ -18,6 +18,9 @@ PROTOCOL = {"training": 2, "sampling": 2, "metric": 1, "reference": 1}
 #: The same of probes, which DVC does not keep.
 PROBING = 1
 
+#: The same of the verdicts on claims: raised, they are given again.
+JUDGING = 2
+
 
 def specifications(config: Mapping[str, Any]) -> dict[Path, dict[str, Any]]:
     """Return every specification file of the study: what decides a result, and nothing else.
