@@ -42,7 +42,7 @@ def draw(frame: pd.DataFrame) -> str:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.6, 0.27 * len(frame) + 1.1), layout="constrained", facecolor="white")
         axes = figure.subplots()
-        several = len(set(frame["setting"])) > 1
+        several = set(frame["claim"][frame["claim"].duplicated()])
         labels = []
         for place, row in enumerate(records(frame)):
             for start, end in _grounds(row):
@@ -50,7 +50,7 @@ def draw(frame: pd.DataFrame) -> str:
             look = VERDICTS[row.verdict]
             axes.plot([row.low, row.high], [place, place], color=look["color"], linewidth=2, solid_capstyle="butt")
             axes.plot(row.estimate, place, markersize=6.5, linestyle="none", **look)
-            labels.append(f"{row.claim}, {row.setting}" if several else row.claim)
+            labels.append(f"{row.claim}, {row.setting}" if row.claim in several else row.claim)
         axes.axvline(1, color=MUTED, linewidth=1)
         axes.set_yticks(range(len(labels)), labels)
         axes.set_ylim(len(labels) - 0.4, -0.6)
@@ -90,4 +90,4 @@ def _ratio_axis(axes: Axes, low: float, high: float) -> None:
     axes.tick_params(axis="y", length=0)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    axes.set_xlabel("left / right, or the quantity itself where nothing is on the right; 95 % interval")
+    axes.set_xlabel("left / right, or the quantity itself; 95 % interval")
