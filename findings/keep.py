@@ -67,11 +67,12 @@ def keep(study: Path) -> None:
 
 
 def tables() -> dict[str, pd.DataFrame]:
-    """Return the verdicts that are kept, by study."""
-    found = sorted(FOLDER.glob("*-claims.csv"))
+    """Return the verdicts that are kept, by study, in the order of the questions."""
+    paths = {study: FOLDER / f"{study}-claims.csv" for study in read_yaml(QUESTIONS)}
     return {
-        path.name.removesuffix("-claims.csv"): pd.read_csv(path, keep_default_na=False, na_values=[""])
-        for path in found
+        study: pd.read_csv(path, keep_default_na=False, na_values=[""])
+        for study, path in paths.items()
+        if path.exists()
     }
 
 
@@ -87,7 +88,8 @@ def page(text: str, found: dict[str, pd.DataFrame]) -> str:
     Raises:
         UserError: if the marks are not there.
     """
-    block = "\n".join(line for study, frame in found.items() for line in _section(study, frame))
+    sections = (line for study, frame in found.items() for line in _section(study, frame))
+    block = "\n".join([*_in_short(found), *sections])
     return replaced(text, block, PAGE, BEGIN, END)
 
 
@@ -111,6 +113,21 @@ def _made(study: Path) -> dict[str, Any]:
         "date": date,
         "job_minutes": round(minutes),
     }
+
+
+def _in_short(found: dict[str, pd.DataFrame]) -> Iterator[str]:
+    """Say which claims got which verdict; one that is in several studies or settings may have several."""
+    if not found:
+        return
+    frame = pd.concat(found.values())
+    yield f"## {counted(len(frame), 'verdict')} in {'1 study' if len(found) == 1 else f'{len(found)} studies'}"
+    yield ""
+    for verdict in VERDICTS:
+        own = frame[frame["verdict"] == verdict].drop_duplicates("claim")
+        said = [f"[{row.says}](../workflow/claims/{row.claim}.yaml)" for row in records(own)]
+        if said:
+            yield f"- **{verdict.capitalize()}** ({(frame['verdict'] == verdict).sum()}): {'; '.join(said)}."
+    yield ""
 
 
 def _section(study: str, frame: pd.DataFrame) -> Iterator[str]:

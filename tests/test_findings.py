@@ -123,6 +123,8 @@ def kept(project, **changes):
 def test_what_is_kept_says_verdict_number_and_where_it_was_made(project):
     text = kept(project)
     assert text.startswith("before\n") and text.endswith("\nafter") and "old" not in text
+    link = "[epsilon samples better than v](../workflow/claims/ranking_v.yaml)"
+    assert "## 3 verdicts in 1 study\n" in text and f"- **Contradicted** (1): {link}.\n" in text
     assert "### Is it so?" in text and "*What it cannot say.* Not much." in text
     links = [f"[some/where#{number}](https://github.com/some/where/issues/{number})" for number in (3, 4)]
     assert f"*Where it was asked.* {links[0]} and {links[1]}." in text
@@ -186,6 +188,11 @@ def test_the_figure_has_the_ground_of_each_prediction_and_the_interval():
     intervals = [line.get_xdata() for line in axes.lines if len(set(line.get_xdata())) == 2]
     assert [tuple(each) for each in intervals] == [(each[0], each[2]) for each in bars.values()]
     assert [label.get_text() for label in axes.get_yticklabels()] == list(bars)
+
+
+def test_every_table_that_is_kept_is_on_the_page():
+    kept = {path.name.removesuffix("-claims.csv") for path in keep.FOLDER.glob("*-claims.csv")}
+    assert kept == set(keep.tables())
 
 
 def test_every_verdict_that_is_kept_is_of_a_claim_as_it_is_and_of_cells_that_are_kept():
