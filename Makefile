@@ -9,7 +9,8 @@ LOCK := uv pip compile --universal --python-version 3.11 --no-emit-index-url --g
 	--custom-compile-command "make lock" --extra workflow --extra dev --extra bench
 
 # Studies of claims that two cores settle: files of config/, each laid over those before it.
-STUDIES := digits/digits_claims digits/digits_rates digits/digits_steps digits/same_objective digits/digits_guidance
+STUDIES := $(addprefix digits/,digits_claims digits_rates digits_steps same_objective digits_guidance digits_brightness \
+	digits_tint jit)
 
 .PHONY: help setup demo studies test test-slurm test-browser test-all cell-gpu bench bench-gpu lint lock
 

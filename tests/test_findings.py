@@ -190,9 +190,11 @@ def test_the_figure_has_the_ground_of_each_prediction_and_the_interval():
     assert [label.get_text() for label in axes.get_yticklabels()] == list(bars)
 
 
-def test_every_table_that_is_kept_is_on_the_page():
+def test_every_table_that_is_kept_is_on_the_page_and_made_by_make_studies():
     kept = {path.name.removesuffix("-claims.csv") for path in keep.FOLDER.glob("*-claims.csv")}
     assert kept == set(keep.tables())
+    (listed,) = re.findall(r"^STUDIES := \$\(addprefix digits/,((?:.|\\\n)*?)\)$", Path("Makefile").read_text(), re.M)
+    assert kept == set(listed.replace("\\\n", " ").split())
 
 
 def test_every_verdict_that_is_kept_is_of_a_claim_as_it_is_and_of_cells_that_are_kept():
