@@ -10,7 +10,7 @@ LOCK := uv pip compile --universal --python-version 3.11 --no-emit-index-url --g
 
 # Studies of claims that two cores settle: files of config/, each laid over those before it.
 STUDIES := $(addprefix digits/,digits_claims digits_rates digits_steps same_objective digits_guidance digits_brightness \
-	digits_tint jit)
+	digits_tint)
 
 .PHONY: help setup demo studies test test-slurm test-browser test-all cell-gpu bench bench-gpu lint lock
 
