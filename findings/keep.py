@@ -124,9 +124,10 @@ def _in_short(found: dict[str, pd.DataFrame]) -> Iterator[str]:
     yield ""
     for verdict in VERDICTS:
         own = frame[frame["verdict"] == verdict].drop_duplicates("claim")
-        said = [f"[{row.says}](../workflow/claims/{row.claim}.yaml)" for row in records(own)]
-        if said:
-            yield f"- **{verdict.capitalize()}** ({(frame['verdict'] == verdict).sum()}): {'; '.join(said)}."
+        if len(own):
+            yield f"- **{verdict.capitalize()}**, {(frame['verdict'] == verdict).sum()}:"
+        for row in records(own):
+            yield f"  - [{row.says}](../workflow/claims/{row.claim}.yaml)"
     yield ""
 
 
