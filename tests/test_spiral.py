@@ -125,7 +125,7 @@ def test_other_spirals_have_no_declared_digest_and_other_levels_are_refused(monk
 # --- what a study may ask for
 
 
-def test_the_committed_studies_are_valid_and_differ_in_the_dimension_only():
+def test_the_committed_studies_are_valid_and_differ_in_the_dimension_and_what_is_claimed_of_it():
     full = config.load([STUDY], ROOT / "config.yaml")
     names = full["grid"]["parameterizations"]
     pairs = {(each["target"], each["loss_space"]) for each in (config.variant(full, name) for name in names)}
@@ -136,8 +136,9 @@ def test_the_committed_studies_are_valid_and_differ_in_the_dimension_only():
         definition = other["datasets"][other["data"]["dataset"]]
         assert definition == {**full["datasets"]["spiral_512"], "dimensions": dimensions}
         assert other["study"] == other["data"]["dataset"] == f"spiral_{dimensions}"
-        same = [key for key in full if key not in ("study", "datasets", "data")]
+        same = [key for key in full if key not in ("study", "datasets", "data", "grid")]
         assert {key: other[key] for key in same} == {key: full[key] for key in same}
+        assert {**other["grid"], "claims": None} == {**full["grid"], "claims": None}
 
 
 @pytest.mark.parametrize(
