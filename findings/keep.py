@@ -39,10 +39,11 @@ def main() -> None:
     for study in sys.argv[1:]:
         keep(RESULTS / study)
     text = PAGE.read_text(encoding="utf-8")
-    write_text(PAGE, page(text, tables()))
-    for study, svg in figures(tables()).items():
+    found = tables()
+    write_text(PAGE, page(text, found))
+    for study, svg in figures(found).items():
         write_text(IMAGES / f"findings-{study}.svg", svg)
-    print(f"{PAGE}: {', '.join(tables()) or 'no study yet'}")
+    print(f"{PAGE}: {', '.join(found) or 'no study yet'}")
 
 
 def keep(study: Path) -> None:
@@ -88,7 +89,8 @@ def page(text: str, found: dict[str, pd.DataFrame]) -> str:
     Raises:
         UserError: if the marks are not there.
     """
-    sections = (line for study, frame in found.items() for line in _section(study, frame))
+    questions = read_yaml(QUESTIONS)
+    sections = (line for study, frame in found.items() for line in _section(study, questions[study], frame))
     block = "\n".join([*_in_short(found), *sections])
     return replaced(text, block, PAGE, BEGIN, END)
 
@@ -131,10 +133,9 @@ def _in_short(found: dict[str, pd.DataFrame]) -> Iterator[str]:
     yield ""
 
 
-def _section(study: str, frame: pd.DataFrame) -> Iterator[str]:
+def _section(study: str, about: dict[str, Any], frame: pd.DataFrame) -> Iterator[str]:
     counts = frame["verdict"].value_counts()
     first = frame.iloc[0]
-    about = read_yaml(QUESTIONS)[study]
     yield f"### {about['question']}"
     yield ""
     said = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts]

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullLocator
 
+from targetwise.inference.claims import Region
 from targetwise.recipe import claims
 from targetwise.report.words import records
 
@@ -45,8 +46,9 @@ def draw(frame: pd.DataFrame) -> str:
         several = set(frame["claim"][frame["claim"].duplicated()])
         labels = []
         for place, row in enumerate(records(frame)):
-            for start, end in _grounds(row):
-                axes.barh(place, min(end, high) - max(start, low), left=max(start, low), height=0.8, color=PREDICTED)
+            predicted = Region.of(claims.read(row.claim)["predicts"], logarithm=True)
+            start, end = max(math.exp(predicted.low), low), min(math.exp(predicted.high), high)
+            axes.barh(place, end - start, left=start, height=0.8, color=PREDICTED)
             look = VERDICTS[row.verdict]
             axes.plot([row.low, row.high], [place, place], color=look["color"], linewidth=2, solid_capstyle="butt")
             axes.plot(row.estimate, place, markersize=6.5, linestyle="none", **look)
@@ -70,11 +72,6 @@ def _ends(frame: pd.DataFrame) -> tuple[float, float]:
     low, high = min(1, frame["low"].min()), max(1, frame["high"].max())
     room = max(1.3, (high / low) ** 0.06)
     return low / room, high * room
-
-
-def _grounds(row: Any) -> list[tuple[float, float]]:
-    ((word, value),) = claims.read(row.claim)["predicts"].items()
-    return {"less": [(0, value)], "greater": [(value, math.inf)], "within": [(1 / value, value)]}[word]
 
 
 def _ratio_axis(axes: Axes, low: float, high: float) -> None:

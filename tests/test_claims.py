@@ -567,7 +567,8 @@ def test_a_claim_that_means_something_else_by_the_study_is_edited_too(own, chang
     files.config = config.validate(study)
     declarations.record(files.config)
     (claim,) = claims.of(files.config)
-    assert declarations.of(files.config, claim).marks == ("edited after 6 values were there",)
+    before = declarations.read(cells.RESULTS / "digits")
+    assert declarations.of(before, files.config, claim).marks == ("edited after 6 values were there",)
 
 
 def test_a_claim_that_is_withdrawn_after_values_were_there_stays_and_counts(own):

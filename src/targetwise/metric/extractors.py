@@ -6,9 +6,8 @@ put in one table.
 
 import hashlib
 import itertools
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from targetwise.compute.ahead import ahead
 from targetwise.compute.conditions import conditions
 from targetwise.data.datasets import DIGITS_SIZE
 from targetwise.errors import UserError
@@ -111,19 +111,13 @@ class Extractor:
         self, batches: Sequence[np.ndarray], device: torch.device, progress: Progress
     ) -> Iterator[np.ndarray]:
         """Yield each batch's features; a GPU computes one while the host prepares the next."""
-        for batch in _ahead(self.prepare, batches) if device.type == "cuda" else map(self.prepare, batches):
-            yield self.function(batch.to(device, non_blocking=True)).cpu().numpy()
-            progress.advance(len(batch))
-
-
-def _ahead(prepare: Callable[[np.ndarray], Tensor], batches: Sequence[np.ndarray]) -> Iterator[Tensor]:
-    with ThreadPoolExecutor(1) as executor:
-        coming = deque(executor.submit(prepare, batch) for batch in batches[:2])
-        for batch in batches[2:]:
-            yield coming.popleft().result()
-            coming.append(executor.submit(prepare, batch))
-        while coming:
-            yield coming.popleft().result()
+        prepared = (
+            ahead(self.prepare, batches, 1) if device.type == "cuda" else nullcontext(map(self.prepare, batches))
+        )
+        with prepared as coming:
+            for batch in coming:
+                yield self.function(batch.to(device, non_blocking=True)).cpu().numpy()
+                progress.advance(len(batch))
 
 
 class DigitsFeatures(nn.Sequential):

@@ -234,21 +234,21 @@ def _spelled_out(side: Mapping[str, Any], path: Path) -> list[Config]:
 
 def _check_definitions(config: Mapping[str, Any], contents: Mapping[str, Config]) -> None:
     """Hold the sides of all claims against the schema of variants, which is slow, so that all go at once."""
-    definitions: dict[str, Config] = {}
-    paths: dict[str, Path] = {}
-    for name, content in contents.items():
-        for _, side in (*_sides(content), *_premise(content)):
-            for each in [] if isinstance(side, str) else _spelled_out(side, file_of(name)):
-                paths[f"side_{len(paths)}"] = file_of(name)
-                definitions[f"side_{len(definitions)}"] = each
+    sides = [
+        (file_of(name), definition)
+        for name, content in contents.items()
+        for _, side in (*_sides(content), *_premise(content))
+        if not isinstance(side, str)
+        for definition in _spelled_out(side, file_of(name))
+    ]
     try:
+        definitions = {f"side_{number}": definition for number, (_, definition) in enumerate(sides)}
         check_schema({**config, "parameterizations": definitions})
     except UserError as error:
         text = str(error).removeprefix("configuration: ")
-        for key, path in paths.items():
-            if re.search(rf"parameterizations\.{key}\b", text):
-                raise UserError(f"{path}: {text.replace(f'parameterizations.{key}', 'a side')}") from None
-        raise
+        if (found := re.search(r"parameterizations\.side_(\d+)", text)) is None:
+            raise
+        raise UserError(f"{sides[int(found[1])][0]}: {text.replace(found[0], 'a side')}") from None
 
 
 def _leaves(definition: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

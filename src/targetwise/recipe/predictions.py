@@ -37,15 +37,13 @@ def check(content: Mapping[str, Any], path: Path) -> None:
         for word, value in content.get(field, {}).items():
             least = 1.0 if of_ratio and word == "within" else 0.0
             if (of_ratio or of_deviation or word == "within") and not (math.isfinite(value) and value > least):
-                meaning = (
-                    "a factor"
-                    if least
-                    else "a deviation"
-                    if of_deviation
-                    else "a ratio"
-                    if of_ratio
-                    else "a distance from 0"
-                )
+                kinds = {
+                    "a factor": least,
+                    "a deviation": of_deviation,
+                    "a ratio": of_ratio,
+                    "a distance from 0": True,
+                }
+                meaning = next(name for name, is_it in kinds.items() if is_it)
                 raise UserError(f"{path}: {field}.{word} is {value}; it must be above {least:g}, as {meaning}")
     if "denied" in content:
         _check_apart(content, path)

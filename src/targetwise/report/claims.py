@@ -57,16 +57,17 @@ def table(config: Mapping[str, Any], frame: pd.DataFrame) -> pd.DataFrame:
         ``low`` to ``high`` are ratios where ``unit`` is ratio. ``p_holm`` is adjusted for all rows.
 
     Raises:
-        UserError: if a claim's file or the record of declarations is damaged, or a quantity has no logarithm.
+        UserError: if a claim's file or the record of declarations is damaged.
     """
     study = cells.RESULTS / config["study"]
     claims, seen = recipe.of(config), len(looks.read(study))
-    agreement = Agreement(config)
+    agreement, before = Agreement(config), declarations.read(study)
+    named = dict.fromkeys(claim.quantity for claim in claims)
+    numbers = {quantity: quantities.values(agreement, frame, quantity) for quantity in named}
     rows, findings, judged = [], [], []
     for claim in claims:
-        numbers = quantities.values(agreement, frame, claim.quantity)
-        told = declarations.of(config, claim)
-        for setting, finding, lacking, can_tell in _by_setting(config, claim, numbers):
+        told = declarations.of(before, config, claim)
+        for setting, finding, lacking, can_tell in _by_setting(config, claim, numbers[claim.quantity]):
             findings.append(finding)
             judged.append(can_tell)
             rows.append(
@@ -83,7 +84,7 @@ def table(config: Mapping[str, Any], frame: pd.DataFrame) -> pd.DataFrame:
                     "looks": seen,
                 }
             )
-    for entry, mark in declarations.withdrawn(config):
+    for entry, mark in declarations.withdrawn(before, config):
         findings.append(judging.withdrawn())
         judged.append(False)
         rows.append(_withdrawn(entry) | {"marks": mark, "looks": seen})

@@ -5,7 +5,7 @@ A prediction counts if it was made before. So a run writes down each claim that 
 no cell out of date, and no failed or forced job deletes it.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -78,13 +78,9 @@ def about(config: Mapping[str, Any], claim: Claim) -> Entry:
     }
 
 
-def of(config: Mapping[str, Any], claim: Claim) -> Declared:
-    """Return when a claim was declared as it is now.
-
-    Raises:
-        UserError: if the record is damaged.
-    """
-    own = [entry for entry in read(cells.RESULTS / config["study"]) if entry["claim"] == claim.name]
+def of(before: Sequence[Entry], config: Mapping[str, Any], claim: Claim) -> Declared:
+    """Return when a claim was declared as it is now, by what :func:`read` returned."""
+    own = [entry for entry in before if entry["claim"] == claim.name]
     same = [entry for entry in own if _is_same(entry, config, claim)]
     if not same:
         return Declared("", ("not declared by a run as it is now",))
@@ -99,14 +95,10 @@ def of(config: Mapping[str, Any], claim: Claim) -> Declared:
     return Declared(same[0]["date"], tuple(marks))
 
 
-def withdrawn(config: Mapping[str, Any]) -> list[tuple[Entry, str]]:
-    """Return the claims that the study named once, when it has values, and does not name now, each with a mark.
-
-    Raises:
-        UserError: if the record is damaged.
-    """
+def withdrawn(before: Sequence[Entry], config: Mapping[str, Any]) -> list[tuple[Entry, str]]:
+    """Return the claims that the study named once, when it has values, and does not name now, each with a mark."""
     named, there = claims.named(config), _values(config, config["grid"]["parameterizations"])
-    last = {entry["claim"]: entry for entry in read(cells.RESULTS / config["study"])}
+    last = {entry["claim"]: entry for entry in before}
     gone = [entry for name, entry in last.items() if name not in named]
     return [(entry, f"withdrawn, and {counted(there, 'value', 'are')} there") for entry in gone] if there else []
 

@@ -7,10 +7,8 @@ and resumed ends with the weights of the run that was not.
 import itertools
 import json
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from safetensors.torch import save
 
 from targetwise.cells import source_digests, source_files, training_key
 from targetwise.cells.outcome import check_outcome, clipped_share, read_outcome
+from targetwise.compute.ahead import ahead
 from targetwise.compute.device import choose
 from targetwise.compute.distributed import ALONE, World
 from targetwise.data.store import Images
@@ -228,20 +227,11 @@ class TrainingLog:
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
 
-@contextmanager
-def prefetched(draw: Callable[[int], StepDraw], first: int, device: torch.device) -> Iterator[Iterator[StepDraw]]:
+def prefetched(
+    draw: Callable[[int], StepDraw], first: int, device: torch.device
+) -> AbstractContextManager[Iterator[StepDraw]]:
     """Yield the draws of steps ``first``, ``first + 1``, …, made in threads while ``device`` uses earlier ones."""
-    threads = DRAWING_THREADS[device.type]
-
-    def draws() -> Iterator[StepDraw]:
-        coming = deque(executor.submit(draw, step) for step in range(first, first + threads))
-        for step in itertools.count(first + threads):
-            ready = coming.popleft().result()
-            coming.append(executor.submit(draw, step))
-            yield ready
-
-    with ThreadPoolExecutor(threads) as executor:
-        yield draws()
+    return ahead(draw, itertools.count(first), DRAWING_THREADS[device.type])
 
 
 def _publish(
