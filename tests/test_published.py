@@ -1,5 +1,9 @@
 """The published numbers stand beside ours only where both measure the same, and every difference is named."""
 
+import hashlib
+import json
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
@@ -123,3 +127,36 @@ def test_other_data_and_a_variant_alone_stand_beside_nothing(study):
     alone = configuration.load()
     alone["grid"]["parameterizations"] = ["epsilon", "u"]
     assert papers.beside(alone, means(epsilon=20.0)) == []
+
+
+def test_the_cell_that_was_run_is_the_reference_study_and_the_pages_say_what_its_record_says():
+    root = Path(__file__).parent.parent
+    folder = root / "benchmarks/results/cells/reference@epsilon-small-42"
+    row = json.loads((folder / "draw0.json").read_text())
+    record = json.loads((folder / "manifest.json").read_text())
+    (draw,) = record["draws"]
+    assert hashlib.sha256((folder / "draw0.json").read_bytes()).hexdigest() == draw["row_sha256"]
+    assert row["key"] and row["model_sha256"] == record["training"]["model_sha256"]
+
+    study = configuration.load([published.PRESET])
+    ran = record["configuration"]["cell.json"]
+    for option in ("steps", "global_batch", "learning_rate", "ema_decay", "precision", "output_in_fp32"):
+        assert ran["training"][option] == study["training"][option]
+    for option in ("last_alpha_is_one", "clipped_epsilon", "quantization", "widen_output", "images"):
+        assert record["configuration"]["sampling-ddim-50.json"][option] == study["sampling"][option]
+
+    task = (root / "docs/protocol.md").read_text()
+    assert f"| ours | **{row['value']:.2f}** | {row['errors']['frechet']:.2f} | {row['values']['kid']:.5f} |" in task
+    numbers = pd.read_csv(root / published.NUMBERS)
+    values = numbers.query("entry == 'epsilon' and scale == 'small' and setting == 'baseline'")
+    assert f"| published | **{values.fid.item():.2f}** |" in task
+    told = " ".join((root / "docs/performance.md").read_text().split())
+    seconds = record["seconds"]
+    train, sample, measure = (round(seconds[name]) for name in ("train", "sample draw 0", "measure draw 0"))
+    assert f"{train // 60} min {train % 60} s of training" in told
+    assert f"{sample // 60} min {sample % 60} s of sampling" in told
+    assert f"{measure // 60} min {measure % 60} s of measuring" in told
+    assert f"its FID is {row['value']:.2f}" in told
+    assert f"first cell came to: FID {row['value']:.2f} in 12 minutes" in " ".join(
+        (root / "README.md").read_text().split()
+    )

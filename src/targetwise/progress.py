@@ -22,6 +22,7 @@ class Progress:
         self.what, self.total, self.unit = what, total, unit
         self.first = self.count = done
         self.began = self.spoke = time.monotonic()
+        self.warm: tuple[int, float] | None = None
         self.bar = tqdm(desc=what, total=total, initial=done, unit=unit, disable=silent or not sys.stderr.isatty())
 
     def __enter__(self) -> "Progress":
@@ -37,6 +38,8 @@ class Progress:
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count ``count`` more; ``note`` is a short figure worth seeing."""
         self.count += count
+        if self.warm is None:
+            self.warm = (self.count, time.monotonic())
         self.bar.update(count)
         if note:
             self.bar.set_postfix_str(note, refresh=False)
@@ -47,14 +50,19 @@ class Progress:
         """Count ``count`` that an earlier run has finished: they say nothing of how fast this one is."""
         self.first += count
         self.count += count
+        if self.warm:
+            self.warm = (self.warm[0] + count, self.warm[1])
         self.bar.update(count)
 
     def _say(self, note: str = "") -> None:
         self.spoke = time.monotonic()
         if self.silent:
             return
-        rate = (self.count - self.first) / max(self.spoke - self.began, 1e-9)
-        left = f", {(self.total - self.count) / rate:.0f} s left" if rate and self.count < self.total else ""
+        # What is counted first can take a minute longer than the others: the network is compiled then.
+        steady = self.warm is not None and self.count > self.warm[0]
+        first, began = self.warm if self.warm and steady else (self.first, self.began)
+        rate = (self.count - first) / max(self.spoke - began, 1e-9)
+        left = f", {(self.total - self.count) / rate:.0f} s left" if steady and self.count < self.total else ""
         tail = f", {note}" if note else ""
         print(
             f"{self.what}: {self.count}/{self.total} {self.unit}s, {rate:.1f} {self.unit}s/s{left}{tail}",
