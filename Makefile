@@ -5,6 +5,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 SNAKEMAKE := $(RUN) snakemake --cores all
+PYTEST := $(RUN) pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 LOCK := uv pip compile --universal --python-version 3.11 --no-emit-index-url --generate-hashes --quiet \
 	--custom-compile-command "make lock" --extra workflow --extra dev --extra bench
 
@@ -12,7 +13,7 @@ LOCK := uv pip compile --universal --python-version 3.11 --no-emit-index-url --g
 STUDIES := $(addprefix digits/,digits_claims digits_rates digits_steps same_objective digits_guidance digits_brightness \
 	digits_tint)
 
-.PHONY: help setup demo studies test test-slurm test-browser test-all cell-gpu bench bench-gpu lint lock
+.PHONY: help setup demo studies test test-deep test-slurm test-browser test-all cell-gpu bench bench-gpu lint lock
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 — /p' $(MAKEFILE_LIST)
@@ -32,7 +33,10 @@ studies: $(READY) ## the claims of the literature on digits, and docs/findings.m
 	$(RUN) python findings/keep.py $(notdir $(STUDIES))
 
 test: $(READY) lint ## format, lint, types, unit tests, one tiny real run
-	$(RUN) pytest --numprocesses logical --maxprocesses 8 --dist loadfile -m "not slow and not slurm and not browser"
+	$(PYTEST) -m "not deep and not slow and not slurm and not browser"
+
+test-deep: $(READY) ## whole studies that are killed, changed or kept by DVC on the way; a quarter of an hour
+	$(PYTEST) -m "deep and not slow"
 
 test-slurm: $(READY) ## the cluster section on a private SLURM, through everything that goes wrong (needs slurm-wlm)
 	$(RUN) pytest tests/slurm -m "not slow"

@@ -21,6 +21,23 @@ settings.register_profile("targetwise", deadline=None, derandomize=True, databas
 settings.load_profile("targetwise")
 torch.set_num_threads(1)
 
+#: What takes longest begins first, so that the processes that share the files end together.
+LONGEST = (
+    "test_workflow",
+    "test_dvc_study",
+    "test_axes",
+    "test_crashes",
+    "test_examination",
+    "test_chain",
+    "test_reproduce",
+    "test_benchmarks",
+    "test_import_under_load",
+)
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
 
 @pytest.fixture(autouse=True)
 def at_the_root(monkeypatch):

@@ -13,6 +13,8 @@ from helpers import ROOT, copy_working_tree
 from targetwise.cells import Cell, probes
 from targetwise.files import read_json
 
+pytestmark = pytest.mark.deep
+
 BASE = ["config/digits.yaml", "tests/tiny.yaml"]
 PAGE = (ROOT / "docs/extending.md").read_text()
 BLOCKS = re.findall(r"^```python\n([\s\S]*?)^```", PAGE, re.MULTILINE)

@@ -195,6 +195,7 @@ def typed(folder, declared, *options):
     return done.stdout + done.stderr
 
 
+@pytest.mark.deep
 def test_another_declaration_makes_tables_and_report_again_and_nothing_else(made):
     said = typed(made, {"smallest_difference": 0.2, "baseline": "v"}, "-n")
     jobs = {name for name, _ in re.findall(r"^(\w+) +(\d+)$", said, re.MULTILINE)} - {"total"}
@@ -203,6 +204,7 @@ def test_another_declaration_makes_tables_and_report_again_and_nothing_else(made
     assert "Nothing to be done" in typed(made, {}, "-n")
 
 
+@pytest.mark.deep
 def test_looks_are_kept_by_the_tables_and_trigger_nothing(made):
     path = made / "results/tiny/looks.json"
     (first,) = json.loads(path.read_text())

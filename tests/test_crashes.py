@@ -26,6 +26,8 @@ from crashing import (
     trace,
 )
 
+pytestmark = pytest.mark.deep
+
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):

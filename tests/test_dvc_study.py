@@ -17,6 +17,8 @@ from targetwise.errors import UserError
 from targetwise.recipe import config
 from targetwise.versioning import restore
 
+pytestmark = pytest.mark.deep
+
 STUDY = ["--configfile", "config/digits.yaml"]
 CELLS = ["epsilon-tiny-1", "v-tiny-1"]
 V = Path("results/digits/v/tiny/seed1")

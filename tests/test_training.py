@@ -278,6 +278,7 @@ def test_killed_in_the_middle_of_publishing_goes_on(uninterrupted, images, tmp_p
     assert outcome["model_sha256"] == uninterrupted[0]["model_sha256"]
 
 
+@pytest.mark.deep
 def test_killed_with_sigkill_again_and_again(tmp_path, images):
     """The real script, killed at random moments while it saves after every step, most of them while it writes."""
     write_dataset(tmp_path / "data/digits", images.images)

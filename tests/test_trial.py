@@ -46,6 +46,7 @@ def values(project, study, name):
     return {row["cell"]["seed"]: row["value"] for row in map(read_json, rows)}
 
 
+@pytest.mark.deep
 def test_a_file_is_trained_beside_a_study_and_compared_seed_by_seed(tmp_path):
     project = tmp_path / "project"
     copy_working_tree(project)

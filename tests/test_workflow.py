@@ -177,6 +177,7 @@ def test_dataset_made_again_retrains_nothing(project):
         (project / "records").rename(project / ".snakemake")
 
 
+@pytest.mark.deep
 def test_what_is_missing_is_made_again_however_new_the_report_is(project):
     """What costs a training comes back from what is there; the rest is computed once more."""
     results = project / "results/tiny"
@@ -202,6 +203,7 @@ def test_what_is_missing_is_made_again_however_new_the_report_is(project):
     assert "note: 11 finished results are up to date; put back, not made again" in done.stdout
 
 
+@pytest.mark.deep
 def test_a_training_that_somebody_forces_is_made_again(project):
     facts = project / "results/tiny/v/tiny/seed1/training.json"
     trained = json.loads(facts.read_text())
@@ -211,6 +213,7 @@ def test_a_training_that_somebody_forces_is_made_again(project):
     assert again["finished_at"] > trained["finished_at"] and again["model_sha256"] == trained["model_sha256"]
 
 
+@pytest.mark.deep
 def test_the_command_that_a_message_names_makes_a_damaged_file_again(project):
     row = project / "results/tiny/v/tiny/seed0/fid/ddim-4/draw0.json"
     whole = json.loads(row.read_text())
@@ -252,6 +255,7 @@ def test_new_parameterization_runs_only_its_own_cells(project):
     assert jobs == {**ONE_VARIANT, "train": 2, "sample": 2, "fid": 2, "manifest": 2}
 
 
+@pytest.mark.deep
 def test_a_claim_as_the_documents_write_it_brings_its_cells_and_gets_a_verdict(project):
     section = (project / "docs/extending.md").read_text().split("## A claim\n")[1].split("\n## ")[0]
     claim, study = re.findall(r"^```yaml\n([\s\S]*?)^```", section, re.MULTILINE)
@@ -319,6 +323,7 @@ def test_custom_rule_file_is_picked_up(project):
     assert done.returncode == 0 and "rule hello" in done.stdout + done.stderr
 
 
+@pytest.mark.deep
 def test_changed_variant_retrains_exactly_its_cells(project):
     study = edited(project, parameterizations={"v": {"weighting": "snr"}})
     before = outputs(project, "model.safetensors")
@@ -362,6 +367,7 @@ def test_unsound_parameterization_stops_before_training(project):
     assert not list((project / "results/tiny/wrong").rglob("model.safetensors"))
 
 
+@pytest.mark.deep
 def test_a_cell_that_diverges_is_a_result_and_stops_nothing_else(project):
     """Sound in fp64, and so large that its squares overflow in fp32."""
     path = project / "workflow/parameterizations/loud.py"

@@ -2,12 +2,15 @@
 
 import time
 
+import pytest
 from mlflow.tracking import MlflowClient
 from mlflow_tools import HERE, apart, configured, look_here, rows, targetwise, without_ids
 from synthetic import Files
 
 from targetwise.operations import status
 from targetwise.tracking import experiment, runs
+
+pytestmark = pytest.mark.deep
 
 STEPS = [20, 40, 60]
 
