@@ -21,7 +21,8 @@ OWNERS = {
     "dvc": {"dvc"},
     "snakemake": set(),
     "cleanfid": {"clean_fid", "inception"},
-    "matplotlib": {"svg", "figures", "curve_figure", "figure"},
+    "matplotlib": {"figure"},
+    "vl_convert": {"vega"},
     "jinja2": {"page"},
 }
 

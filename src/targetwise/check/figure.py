@@ -1,16 +1,17 @@
 """The figure of a check, as a file: how outputs are conditioned over time, and what their objectives ask for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.figure import Figure
 
 from targetwise.errors import UserError
 from targetwise.files import atomic
-from targetwise.report.svg import DASHES, positive, step_axis
 
+DASHES: tuple[Any, ...] = ("solid", (0, (5, 2)), (0, (1, 1.6)), (0, (7, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
 FORMATS = (".svg", ".png", ".pdf")
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -49,13 +50,12 @@ def draw(checks: Mapping[str, Mapping[str, Any]], path: Path) -> None:
             # Thinner and thinner, so that of two that coincide both are seen.
             width = 4 - 2.6 * place / max(1, len(checks) - 1)
             style = {"color": f"C{place % 10}", "linestyle": DASHES[place % len(DASHES)], "linewidth": width}
-            gain.plot(found["curve"]["t"], positive(found["curve"]["gain_to_x0"]), label=name, **style)
+            gain.plot(found["curve"]["t"], _positive(found["curve"]["gain_to_x0"]), label=name, **style)
             objective = found["objective"]
-            asked.plot(objective["log_snr"], positive(objective["effective_weight"]), label=name, **style)
+            asked.plot(objective["log_snr"], _positive(objective["effective_weight"]), label=name, **style)
         gain.set(
             yscale="log", title="How an error of the output reaches x₀", ylabel="error of x₀ by one of the output"
         )
-        step_axis(gain)
         gain.set_xlabel("time step t")
         asked.set(yscale="log", title="What the objective asks for", ylabel="effective weight, a density")
         asked.set_xlabel("λ = ln SNR, from the image to the noise")
@@ -68,3 +68,9 @@ def draw(checks: Mapping[str, Mapping[str, Any]], path: Path) -> None:
 def _undated(suffix: str) -> dict[str, None] | None:
     """Return what keeps the date out of a file, so that the same check gives the same bytes."""
     return {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(suffix)
+
+
+def _positive(values: Sequence[float | None]) -> np.ndarray:
+    """Return the values that a logarithmic axis has a place for; the others, and what is None, are gaps."""
+    shown = np.array(values, dtype=float)
+    return np.where(shown > 0, shown, np.nan)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from targetwise import cells
 from targetwise.cells import Cell
@@ -18,16 +19,30 @@ from targetwise.inference.curves import Curve
 from targetwise.inference.quantiles import CONFIDENCE
 from targetwise.metric.measures import title
 from targetwise.recipe import variants
-from targetwise.report import claims, effects, figures, looks, panels, papers, published, statistics
+from targetwise.report import (
+    charts,
+    claims,
+    effects,
+    explorer,
+    looks,
+    panels,
+    papers,
+    published,
+    samples,
+    statistics,
+    training_charts,
+    vega,
+)
 from targetwise.report.answer import answer, cell_states, metric_of
-from targetwise.report.curve_figure import over_axis
+from targetwise.report.heat_maps import heat_maps
 from targetwise.report.origins import bounds, origins
-from targetwise.report.svg import SUPERSCRIPTS
 from targetwise.report.table import column_of, table
 from targetwise.report.words import CERTAINTY, number, percent, probability, signed, some
 from targetwise.text import counted, listed
 
-TEMPLATE = Path("workflow/report/report.html.j2")
+TEMPLATE, SCRIPT = Path("workflow/report/report.html.j2"), Path("workflow/report/page.js")
+
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 #: Of a study, beside its page.
 FILES = ("table.csv", "comparisons.csv", "pairs.csv", "effects.csv", "curves.csv", "claims.csv", "study.json")
@@ -117,13 +132,19 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         ],
         "claims": claims.table(config, frame).to_dict("records"),
         "factors": effects.of_factors(frame, config),
+        "maps": heat_maps(frame, metric),
         "curves": _curves(effects.of_axes(frame, config), metric),
         "published": published.beside(config, summary.drop_duplicates(["scale", "parameterization"])),
         "papers": papers.beside(config, summary),
-        "real": panels.real_sheet(config),
-        "shown_images": figures.SHEET_COLUMNS * figures.SHEET_ROWS,
+        "samples": samples.columns(agreement, frame),
+        "latents": samples.latents(frame),
+        "real": samples.real_column(config, samples.latents(frame)),
         "checks": _checks(config, frame, study),
         "origins": origins(config),
+        "explorer": vega.as_json(explorer.content(config, frame, folder)),
+        "vega_config": vega.as_json(vega.COMMON),
+        "drawing": vega.bundle(),
+        "script": Markup(SCRIPT.read_text()),  # noqa: S704 (our own)
         "files": {name: os.path.relpath(study / name, folder) for name in FILES},
     }
 
@@ -135,7 +156,7 @@ def _curves(found: Sequence[Curve], metric: str) -> list[dict[str, Any]]:
         if len(curve.points):
             by_axis.setdefault(curve.axis, []).append(curve)
     return [
-        {"axis": axis, "figure": over_axis(each, metric), "told": [_told(curve) for curve in each]}
+        {"axis": axis, "figure": charts.over_axis(each, metric), "told": [_told(curve) for curve in each]}
         for axis, each in by_axis.items()
     ]
 
@@ -195,6 +216,7 @@ def _varied(values: Mapping[tuple[str, str], str]) -> str:
 def _cells(config: Mapping[str, Any], frame: pd.DataFrame, folder: Path) -> list[dict[str, Any]]:
     """Return the grid's rows, one per cell and draw, with the path of the cell's manifest."""
     listing: list[dict[str, Any]] = []
+    study = cells.RESULTS / config["study"] / "study.json"
     for row in frame.to_dict("records"):
         cell = Cell(config["study"], row["parameterization"], row["scale"], row["seed"])
         manifest = cell.folder / "manifest.json"
@@ -205,6 +227,7 @@ def _cells(config: Mapping[str, Any], frame: pd.DataFrame, folder: Path) -> list
                 "name": cell.name,
                 "manifest": str(manifest) if present else None,
                 "link": os.path.relpath(manifest, folder) if present else None,
+                "again": f"targetwise reproduce cell@{cell.name} --configfile {study}" if present else None,
             }
         )
     return listing
@@ -222,7 +245,7 @@ def _checks(config: Mapping[str, Any], frame: pd.DataFrame, study: Path) -> dict
 
     def drawn(of: Mapping[str, Any], place: str, along: str, quantity: str, label: str) -> Any:
         known = {name: (each[place], each[quantity]) for name, each in of.items()}
-        return figures.of_check(known, order, label, along) if known else None
+        return training_charts.of_check(known, order, label, along) if known else None
 
     own = _own_settings(frame)
     return {

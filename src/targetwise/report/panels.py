@@ -1,4 +1,4 @@
-"""What the page shows of one setting: tables, figures, and sheets of samples."""
+"""What the page shows of one setting: tables and figures."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,17 +8,12 @@ import numpy as np
 import pandas as pd
 
 from targetwise import cells
-from targetwise.cells import Cell, Draw
+from targetwise.cells import Cell
 from targetwise.cells.agreement import Agreement
 from targetwise.cells.outcome import read_curve
-from targetwise.data import store
-from targetwise.data.samples import load_samples
-from targetwise.files import read_whole
 from targetwise.inference.compare import Comparison
-from targetwise.report import figures
+from targetwise.report import charts, probe_charts, training_charts
 from targetwise.report.answer import metric_of
-from targetwise.report.pictures import is_picture
-from targetwise.report.words import records
 
 
 def of_setting(
@@ -44,7 +39,7 @@ def of_setting(
     setting, scale = here["setting"].iloc[0], here["scale"].iloc[0]
     rows, metric = here[here["status"] == "finished"], metric_of(here)
     of_seeds = comparison.pairs[comparison.pairs["seeds"] > 0]
-    shown = figures.worth_drawing(of_seeds, summary[summary["setting"] == setting])
+    shown = charts.worth_drawing(of_seeds, summary[summary["setting"] == setting])
     # Only what was measured with as many images, and of networks that were sampled in the same way.
     samplers = set(here["sampling"])
     ceilings = {
@@ -72,17 +67,18 @@ def of_setting(
         ],
         "comparison": comparison,
         "compared": of_seeds.to_dict("records"),
-        "intervals": figures.intervals(shown, comparison.scale, smallest, metric, setting) if len(shown) else None,
+        "intervals": charts.intervals(shown, comparison.scale, smallest, metric, setting) if len(shown) else None,
         "left_out": len(of_seeds) - len(shown),
         "pairs": pairs[(pairs["setting"] == setting) & (pairs["seeds"] > 0)].to_dict("records"),
-        "dots": figures.values(rows, order, metric, setting, floor, exact, ceilings) if len(rows) else None,
-        "sheets": _sample_sheets(agreement, here),
+        "dots": charts.values(rows, order, metric, setting) if len(rows) else None,
+        "limits": charts.limits(rows, order, metric, setting, floor, exact, ceilings) if len(rows) else None,
         "losses": [
-            {"name": name, "figure": figures.loss_curves(by_seed, order.index(name), name, scale)}
+            {"name": name, "figure": training_charts.loss_curves(by_seed, order.index(name), name, scale)}
             for name, by_seed in losses.items()
             if by_seed
         ],
-        "clipped": figures.clipped_curves(clipped, order, scale) if clipped else None,
+        "probes": probe_charts.of_scale(config, scale),
+        "clipped": training_charts.clipped_curves(clipped, order, scale) if clipped else None,
     }
 
 
@@ -101,45 +97,3 @@ def _mean_clipped(runs: list[list[dict[str, Any]]]) -> tuple[list[int], list[flo
     for line in (line for run in runs for line in run if "clipped_share" in line):
         by_step.setdefault(line["step"], []).append(line["clipped_share"])
     return sorted(by_step), [float(np.mean(by_step[step])) for step in sorted(by_step)]
-
-
-def _sample_sheets(agreement: Agreement, frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Show each parameterization's first draw in a setting, of a seed that all have if there is one."""
-    config = agreement.config
-    archives: dict[str, dict[int, Path]] = {name: {} for name in config["grid"]["parameterizations"]}
-    for row in records(frame[frame["draw"] == 0]):
-        cell, draw = Cell(config["study"], row.parameterization, row.scale, row.seed), Draw(row.sampling, 0)
-        path = cell.folder / "samples" / f"{draw.name}.npz"
-        facts, training = read_whole(path.with_suffix(".json")), read_whole(cell.folder / "training.json")
-        if not (facts and training and path.exists() and facts["images"]):
-            continue
-        if agreement.is_trained(cell, training) and agreement.is_sampled(cell, draw, facts, training):
-            archives[cell.parameterization][cell.seed] = path
-    having = [set(found) for found in archives.values() if found]
-    common = sorted(set.intersection(*having)) if having else []
-    sheets = []
-    for name, found in archives.items():
-        seed = common[0] if common and found else next(iter(found), None)
-        images = load_samples(found[seed]) if seed is not None else None
-        projected = images is not None and not is_picture(images)
-        real = _real_images(config) if projected else None
-        sheets.append(
-            {
-                "name": name,
-                "seed": seed,
-                "image": figures.sheet(images, real) if images is not None else None,
-                "projected": projected,
-            }
-        )
-    return sheets
-
-
-def real_sheet(config: Mapping[str, Any]) -> Any:
-    """Return the first images of the training set as a picture; None until the data set is there."""
-    real = _real_images(config)
-    return None if real is None else figures.sheet(real)
-
-
-def _real_images(config: Mapping[str, Any]) -> np.ndarray | None:
-    folder = store.ROOT / config["data"]["dataset"]
-    return store.load(folder, "train").images if (folder / "dataset.npz").exists() else None

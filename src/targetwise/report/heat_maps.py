@@ -1,0 +1,80 @@
+"""The metric by what the network predicts and by what it is trained for, on each path."""
+
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from targetwise.report.vega import Spec, data, finite, inline, tooltip
+from targetwise.report.words import number
+
+OUTPUT, OBJECTIVE, PATH = "target", ["loss_space", "weighting"], "diffusion.schedule"
+
+
+def heat_maps(frame: pd.DataFrame, metric: str) -> list[Markup]:
+    """Return a map of means over seeds for each setting and path in which outputs and objectives both vary.
+
+    Args:
+        frame: of :func:`targetwise.report.table.table`.
+        metric: what the rows measure.
+    """
+    fields = frame.attrs["fields"]
+    named = [field for field in OBJECTIVE if field in fields]
+    if OUTPUT not in fields or not named:
+        return []
+    finished = frame[frame["status"] == "finished"].copy()
+    finished["objective"] = [_objective(row) for row in finished[named].to_dict("records")]
+    apart = ["setting", *([PATH] if PATH in fields else [])]
+    return [
+        _map(here, metric, ", ".join(map(str, where)))
+        for where, here in finished.groupby(apart, sort=False)
+        if len(set(here[OUTPUT])) > 1 and len(set(here["objective"])) > 1
+    ]
+
+
+def _objective(row: dict[Any, Any]) -> str:
+    weighting = row.get("weighting")
+    space = f"loss in {row['loss_space']}" if "loss_space" in row else ""
+    return ", ".join(filter(None, [space, f"weighting {weighting}" if weighting else ""]))
+
+
+def _map(here: pd.DataFrame, metric: str, where: str) -> Markup:
+    means = here.groupby([OUTPUT, "objective"], sort=False)["value"].agg(["mean", "count"]).reset_index()
+    low, high = means["mean"].min(), means["mean"].max()
+    log = bool(low > 0 and high > 5 * low)
+    rows = [
+        {
+            "output": row[OUTPUT],
+            "objective": row["objective"],
+            metric: finite(row["mean"]),
+            "values": int(row["count"]),
+            "text": number(row["mean"]),
+        }
+        for row in means.to_dict("records")
+    ]
+    middle = (low * high) ** 0.5 if log else (low + high) / 2
+    encoding: Spec = {
+        "x": {"field": "output", "type": "nominal", "sort": None, "axis": {"orient": "top", "labelAngle": 0}},
+        "y": {"field": "objective", "type": "nominal", "sort": None, "title": None},
+    }
+    fill = {
+        "field": metric,
+        "type": "quantitative",
+        "scale": {"type": "log" if log else "linear", "scheme": "blues", "domain": [finite(low), finite(high)]},
+        "legend": None,
+    }
+    dark = {"test": f"datum[{metric!r}] > {middle}", "value": "white"}
+    specification = {
+        "data": data(rows),
+        "height": {"step": 34},
+        "encoding": encoding,
+        "layer": [
+            {
+                "mark": "rect",
+                "encoding": {"color": fill, "tooltip": tooltip("output", "objective", metric, "values")},
+            },
+            {"mark": "text", "encoding": {"text": {"field": "text"}, "color": {"condition": dark, "value": "black"}}},
+        ],
+    }
+    told = "; ".join(f"{row['output']} with {row['objective']} {row['text']}" for row in rows)
+    return inline(specification, f"Mean {metric} at {where}: {told}.", f"map-{where}")

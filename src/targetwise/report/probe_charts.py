@@ -1,0 +1,59 @@
+"""What probes found at each noise level: the error of x0, how far it is above the least possible, and the like."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from targetwise import cells
+from targetwise.cells import Cell, probes
+from targetwise.recipe import kinds
+from targetwise.report.vega import axis, finite, inline, lines
+
+
+def of_scale(config: Mapping[str, Any], scale: str) -> list[Markup]:
+    """Return a figure for each probe whose numbers are of ranges of time or of noise levels, a line per variant.
+
+    Args:
+        config: the whole configuration.
+        scale: whose cells are shown; each line is the mean over seeds.
+    """
+    found = {cell: probes.read(cell)[0] for cell in cells.grid(config) if cell.scale == scale}
+    order = config["grid"]["parameterizations"]
+    return [chart for name in config["probes"] for chart in _of_probe(name, found, order, scale)]
+
+
+def _of_probe(name: str, found: Mapping[Cell, Mapping[str, float]], order: list[str], scale: str) -> Iterator[Markup]:
+    gives = kinds.constant("probes", name, "GIVES", None)
+    places = levels(gives) if isinstance(gives, dict) else {}
+    along = "share of T" if any(isinstance(gives[each], tuple) for each in places) else "log-SNR λ"
+    rows: list[dict[str, Any]] = []
+    for variant in order:
+        mine = [values for cell, values in found.items() if cell.parameterization == variant and values]
+        for number, place in places.items() if mine else ():
+            mean = float(np.mean([values[number] for values in mine if number in values]))
+            rows.append({"parameterization": variant, along: place, name: finite(mean) if mean > 0 else None})
+    shown = [row[name] for row in rows if row[name] is not None]
+    if shown:
+        x = axis(f"{along}: clean → noise", list(places.values()), log=False)
+        x["scale"]["reverse"] = along.startswith("log")
+        specification = lines(rows, along, name, order, x, axis(name, shown))
+        yield inline(specification, f"{name} over the {along} at scale {scale}.", f"{name}-{scale}")
+
+
+def levels(gives: Mapping[str, Any]) -> dict[str, float]:
+    """Return where the numbers of a probe lie, if there are at least three places.
+
+    Args:
+        gives: by a number's name its place: a noise level, or a range of time, first and stop. Of ranges only those
+            are taken that follow each other from the first on; what has no place is left out.
+    """
+    found: dict[str, float] = {}
+    reached: Any = None
+    for name, place in gives.items():
+        if isinstance(place, tuple) and (reached is None or place[0] == reached):
+            found[name], reached = sum(place) / 2, place[1]
+        elif isinstance(place, int | float):
+            found[name] = float(place)
+    return found if len(found) > 2 else {}

@@ -1,0 +1,231 @@
+"""The report in a real browser, asked by a reader: filter, sort, search, compare, copy, save."""
+
+import contextlib
+import copy
+import csv
+import io
+import shutil
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from helpers import EXAMPLE, ROOT
+from PIL import Image
+from playwright.sync_api import expect
+from synthetic import Files
+
+from targetwise.files import read_json
+from targetwise.report import page as reporting
+
+STEPS = [200, 400, 600]
+
+
+def made(folder, grid, variants=None):
+    """Write a study's page in a folder of its own; its last cell is missing."""
+    for name in ("workflow", "config", "config.yaml"):
+        (folder / name).symlink_to(ROOT / name)
+    study = copy.deepcopy(EXAMPLE)
+    study["parameterizations"].update(variants or {})
+    study["grid"].update(grid)
+    with contextlib.chdir(folder):
+        files = Files(study)
+        for cell in files.cells:
+            files.finish(cell, STEPS)
+        shutil.rmtree(files.cells[-1].folder / "fid")
+        path = folder / "results/digits/report.html"
+        path.write_text(reporting.render(files.config, path.parent))
+    return path
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return made(tmp_path_factory.mktemp("small"), {"parameterizations": ["epsilon", "v", "x0"], "seeds": [0, 1, 2]})
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """300 cells: 20 variants of two outputs and ten learning rates, three scales, five seeds."""
+    variants = {
+        f"{target}_{place}": {"target": target, "training": {"learning_rate": 1e-4 * 1.5**place}}
+        for target in ("epsilon", "v")
+        for place in range(10)
+    }
+    grid = {"parameterizations": list(variants), "scales": ["tiny", "small", "medium"], "seeds": [0, 1, 2, 3, 4]}
+    return made(tmp_path_factory.mktemp("large"), grid, variants)
+
+
+@pytest.fixture
+def opened(chromium, request):
+    """A function that opens a page and watches it: at the end nothing was complained about, and nothing asked for."""
+    contexts, complaints, asked = [], [], []
+
+    def open_page(path, width=1280, scheme="light"):
+        context = chromium.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, accept_downloads=True
+        )
+        context.grant_permissions(["clipboard-read", "clipboard-write"])
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "request", lambda each: asked.append(each.url) if not each.url.startswith(("data:", "blob:")) else None
+        )
+        page.goto(path.as_uri())
+        page.wait_for_function("document.querySelectorAll('.drawing svg').length > 2")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+    assert {url.split("#")[0].rsplit("/", 1)[1] for url in asked} <= {"report.html"}
+
+
+def explored(page):
+    """Return the values that the explorer shows, by cell."""
+    return page.evaluate(
+        "document.getElementById('explorer').view.data('table').map(row => [row.cell, row.parameterization])"
+    )
+
+
+def visible(page):
+    """Return the cells of the table of every cell, as far as their rows are shown."""
+    rows = "[...document.querySelectorAll('#cells tbody tr')].filter(row => !row.hidden)"
+    return page.evaluate(f"{rows}.map(row => row.cells[0].textContent)")
+
+
+def choose(page, group, label, value):
+    page.locator(group).get_by_label(label, exact=True).select_option(value)
+
+
+def unfolded(page):
+    page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+
+
+def test_a_filter_holds_for_the_figure_and_the_table(opened, small):
+    page = opened(small)
+    assert {name for _, name in explored(page)} == {"epsilon", "v", "x0"}
+    choose(page, "#filters", "parameterization", "v")
+    expect(page.locator("#left")).to_have_text("3 of 9 cells")
+    page.wait_for_function("document.getElementById('explorer').view.data('table').length == 3")
+    assert {name for _, name in explored(page)} == {"v"}
+    assert visible(page) == ["v-tiny-0", "v-tiny-1", "v-tiny-2"]
+    choose(page, "#filters", "seed", "1")
+    assert visible(page) == ["v-tiny-1"]
+    choose(page, "#filters", "parameterization", "")
+    assert visible(page) == ["epsilon-tiny-1", "v-tiny-1", "x0-tiny-1"]
+
+
+def test_any_quantity_is_shown_over_any_axis_in_panels(opened, large):
+    page = opened(large)
+    for label, value in (
+        ("Show", "training, minutes"),
+        ("over", "training.learning_rate"),
+        ("coloured by", "target"),
+        ("a panel for each", "scale"),
+    ):
+        choose(page, "#asks", label, value)
+    page.wait_for_function("document.querySelector('#explorer svg').textContent.includes('medium')")
+    text = page.locator("#explorer svg").first.text_content()
+    for words in ("training, minutes", "training.learning_rate", "target", "tiny", "small", "medium", "epsilon"):
+        assert words in text
+
+
+def test_the_table_is_sorted_and_what_is_missing_comes_last(opened, small):
+    page = opened(small)
+    heading = page.locator("#cells thead th", has_text="FD")
+    values = {
+        row["cell"]: row["FD (digits features)"]
+        for row in page.evaluate("JSON.parse(document.getElementById('rows').textContent).rows")
+    }
+    known = sorted((value, cell) for cell, value in values.items() if value is not None)
+    heading.get_by_role("button").click()
+    assert heading.get_attribute("aria-sort") == "ascending"
+    assert visible(page) == [cell for _, cell in known] + ["x0-tiny-2"]
+    heading.get_by_role("button").click()
+    assert heading.get_attribute("aria-sort") == "descending"
+    shown = visible(page)
+    assert [values[cell] for cell in shown[:-1]] == sorted((value for value, _ in known), reverse=True)
+    assert shown[-1] == "x0-tiny-2"
+
+
+def test_the_table_is_searched_by_all_words(opened, large):
+    page = opened(large)
+    unfolded(page)
+    page.get_by_label("Search").fill("v_3 MEDIUM")
+    expect(page.locator("#found")).to_have_text("5 of 300 rows")
+    assert visible(page) == [f"v_3-medium-{seed}" for seed in range(5)]
+
+
+def test_the_command_that_makes_a_cell_again_is_copied(opened, small):
+    page = opened(small)
+    row = page.locator("#cells tbody tr", has_text="v-tiny-1")
+    row.get_by_role("button").last.click()
+    expect(row.get_by_text("copied")).to_be_visible()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == "targetwise reproduce cell@v-tiny-1 --configfile results/digits/study.json"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_figure_is_saved_as_picture_in_light_colours_and_as_numbers(opened, small, scheme):
+    page = opened(small, scheme=scheme)
+    found = {}
+    for kind in ("SVG", "PNG", "CSV"):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=f"Save values-tiny as {kind}").click()
+        assert download.value.suggested_filename == f"digits-values-tiny.{kind.lower()}"
+        found[kind] = download.value.path().read_bytes()
+    drawing = found["SVG"].decode()
+    assert drawing.startswith("<svg") and "var(" not in drawing
+    assert 'fill="#1b1f24"' in drawing and "#e8ebee" not in drawing
+    picture = Image.open(io.BytesIO(found["PNG"])).convert("RGB")
+    assert picture.width > 500 and picture.getpixel((0, 0)) == (255, 255, 255)
+    rows = list(csv.DictReader(io.StringIO(found["CSV"].decode())))
+    told = read_json(small.parent / "v/tiny/seed1/fid/ddim-50/draw0.json")["value"]
+    (mine,) = [row for row in rows if row["parameterization"] == "v" and row["seed"] == "1"]
+    assert float(mine["FD (digits features)"]) == pytest.approx(told, rel=1e-5)
+    assert len(rows) == 8
+
+
+def test_samples_are_chosen_and_their_nearest_training_images_shown(opened, large):
+    page = opened(large)
+    shown = page.locator(".columns:visible .column:visible h4")
+    assert [text.split()[0] for text in shown.all_inner_texts()] == [f"epsilon_{place}" for place in range(6)]
+    page.locator("#sampled").get_by_label("v_9", exact=True).check()
+    page.locator("#sampled").get_by_label("epsilon_0", exact=True).uncheck()
+    assert [text.split()[0] for text in shown.all_inner_texts()][-1] == "v_9"
+    assert "epsilon_0" not in " ".join(shown.all_inner_texts())
+    choose(page, "#sampled", "Setting", "medium")
+    assert page.locator(".columns:visible").get_attribute("data-setting") == "medium"
+
+
+def test_the_colours_follow_the_reader(opened, small):
+    page = opened(small)
+    label = page.locator("[data-name=values-tiny] svg text").first
+    assert label.get_attribute("fill") == "#1b1f24"
+    page.emulate_media(color_scheme="dark")
+    expect(page.locator("[data-name=values-tiny] svg text").first).to_have_attribute("fill", "#e8ebee")
+
+
+def test_every_figure_is_drawn_before_one_prints(opened, large):
+    page = opened(large)
+    page.wait_for_function(
+        "[...document.querySelectorAll('.chart')].every(each => !each.clientWidth || each.querySelector('svg'))"
+    )
+    assert page.locator(".chart svg").count() > 10
+
+
+def test_300_cells_stay_small(large):
+    assert large.stat().st_size < 20e6
+
+
+@pytest.mark.parametrize("width", [390, 1280, 2560])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_every_screen_and_is_accessible(opened, small, width, scheme):
+    page = opened(small, width, scheme)
+    page.wait_for_timeout(500)
+    page.screenshot(path=ROOT / f"results/screenshots/report-{width}-{scheme}.png", full_page=True)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    found = Axe().run(page).response["violations"]
+    grave = [each for each in found if each["impact"] in ("serious", "critical")]
+    assert grave == [], [(each["id"], [node["html"][:120] for node in each["nodes"][:3]]) for each in grave]
