@@ -22,7 +22,7 @@ OWNERS = {
     "snakemake": set(),
     "cleanfid": {"clean_fid", "inception"},
     "matplotlib": {"svg", "figures", "curve_figure", "figure"},
-    "jinja2": {"page"},
+    "jinja2": {"page", "templates"},
 }
 
 

@@ -1,6 +1,7 @@
 """The whole DAG for real, on a study so small that it takes a minute: what runs, what does not run again, and what
 a person reads when something is wrong. The tests share one copy of the project and follow one another."""
 
+import html
 import json
 import math
 import os
@@ -127,6 +128,13 @@ def test_report_names_the_metric_and_every_parameterization(project):
     assert "FD (digits features)" in page
     assert "epsilon" in page
     assert "<script src" not in page and 'src="http' not in page
+
+
+def test_the_page_of_all_studies_is_there_without_being_asked_for(project):
+    page = (project / "results/index.html").read_text()
+    assert '<a href="tiny/report.html">tiny</a>' in page and "snakemake" not in page
+    answer = targetwise(project, "answer", *STUDY).stdout.splitlines()[0]
+    assert html.escape(answer) in page and "epsilon (" in answer
 
 
 def test_snakemakes_own_report_holds_what_is_worth_seeing_and_needs_no_network(project, tmp_path):
@@ -399,6 +407,8 @@ def test_a_cell_that_diverges_is_a_result_and_stops_nothing_else(project):
     assert table.reason["loud"] == "the loss was not finite at step 1"
     page = (project / "results/loud/report.html").read_text()
     assert "loud-tiny-0: the loss was not finite at step 1" in page
+    index = (project / "results/index.html").read_text()
+    assert '<a href="loud/report.html">loud</a>' in index and '<a href="tiny/report.html">tiny</a>' in index
 
 
 def test_damaged_dataset_is_named_and_nothing_is_lost(project):
