@@ -1,9 +1,9 @@
 """Looks: with which values a study's numbers were seen, before others were added.
 
 Adding seeds until something is resolved is a search, and so is choosing the smallest difference of interest when the
-values are known. So whatever shows numbers (the table's rule, a provisional page, `targetwise table` and `answer`)
-adds an entry to ``results/<study>/looks.json`` when finished rows, or what is declared of their comparison, are not
-those of the last look. No rule names the file: it triggers nothing, and no failed or forced job deletes it.
+values are known. So whatever shows numbers (the table's rule, a provisional page, `targetwise table`, `answer` and
+`index`) adds an entry to ``results/<study>/looks.json`` when finished rows, or what is declared of their comparison,
+are not those of the last look. No rule names the file: it triggers nothing, and no failed or forced job deletes it.
 """
 
 import errno
