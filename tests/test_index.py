@@ -9,7 +9,7 @@ import threading
 import time
 from html.parser import HTMLParser
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from helpers import EXAMPLE
@@ -44,7 +44,7 @@ class Rows(HTMLParser):
             self.inside, self.cells = "td", [*self.cells, *[""] * int(given.get("colspan", 1))]
             self.at = len(self.cells) - int(given.get("colspan", 1))
         elif tag == "a":
-            self.links[unquote(given["href"])] = True
+            self.links[unquote(urlsplit(given["href"]).path)] = True
         self.loads += [
             value for key, value in attributes if key in ("src", "srcset") or (tag == "link" and key == "href")
         ]
