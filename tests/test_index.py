@@ -192,7 +192,11 @@ def older_schema(path):
         ("study.json", "[]", "results/bad/study.json is damaged (it is no mapping)"),
         ("study.json", "\x00\n", "results/bad/study.json is damaged"),
         ("study.json", other_study, "results/bad/study.json is of study sound"),
-        ("study.json", older_schema, "probes is missing"),
+        (
+            "study.json",
+            older_schema,
+            "study.json is of another version of the project, or was edited: configuration: probes",
+        ),
         ("epsilon/tiny/seed0/fid/ddim-50/draw0.json", "{", "seed0/fid/ddim-50/draw0.json is damaged"),
         ("epsilon/tiny/seed0/fid/ddim-50/draw0.json", "[]", "its files cannot be read (AttributeError: "),
         ("looks.json", "{}", "results/bad/looks.json is damaged (it is no list)"),

@@ -77,7 +77,10 @@ def _configuration(folder: Path) -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} is damaged (it is no mapping); {remedy(path)}")
-    config = validate(content)
+    try:
+        config = validate(content)
+    except UserError as error:
+        raise UserError(f"{path} is of another version of the project, or was edited: {error}") from None
     if config["study"] != folder.name:
         raise UserError(f"{path} is of study {config['study']}; a study's results are read in the folder of its name")
     return config
