@@ -23,6 +23,10 @@ include: "rules/track.smk"
 include: "rules/version.smk"
 
 
+# What `snakemake --report` says first of all
+report: "workflow/report/workflow.rst"
+
+
 # Rules of your own
 for extra in sorted(glob("rules/custom/*.smk")):
 

@@ -1,6 +1,7 @@
 """The tables: every cell of the grid, the comparisons of parameterizations, a plain check of each pair, and claims.
 
-study.json + all fid/<sampler>/draw<d>.json -> table.csv, comparisons.csv, pairs.csv; effects.csv, curves.csv if declared
+study.json + all fid/<sampler>/draw<d>.json -> table.csv, comparisons.csv, pairs.csv, table.tex;
+    effects.csv, curves.csv if declared
 the same + workflow/claims/*.yaml -> claims.csv
 """
 
@@ -16,8 +17,24 @@ rule aggregate:
         rows=of_every_draw("fid/{draw.name}.json"),
         training=of_every_cell("training.json"),
     output:
-        table="results/{study}/table.csv",
-        comparisons="results/{study}/comparisons.csv",
+        table=report(
+            "results/{study}/table.csv",
+            caption="../workflow/report/captions/table.rst",
+            category="Tables",
+            labels={"table": "every cell"},
+        ),
+        comparisons=report(
+            "results/{study}/comparisons.csv",
+            caption="../workflow/report/captions/comparisons.rst",
+            category="Tables",
+            labels={"table": "comparisons"},
+        ),
+        paper=report(
+            "results/{study}/table.tex",
+            caption="../workflow/report/captions/paper.rst",
+            category="Tables",
+            labels={"table": "means, for a paper"},
+        ),
         pairs="results/{study}/pairs.csv",
         declared=[
             f"results/{{study}}/{table}.csv"
@@ -33,6 +50,7 @@ rule aggregate:
     shell:
         "python workflow/scripts/aggregate.py --study {input.study:q} --table {output.table:q}"
         " --comparisons {output.comparisons:q} --pairs {output.pairs:q}"
+        " --paper {output.paper:q}"
         " > {log} 2>&1"
 
 
@@ -45,7 +63,12 @@ rule claims:
         curves=of_every_cell("train.jsonl"),
         probes=of_every_cell("probe.json") if PROBES else [],
     output:
-        "results/{study}/claims.csv",
+        report(
+            "results/{study}/claims.csv",
+            caption="../workflow/report/captions/claims.rst",
+            category="Tables",
+            labels={"table": "claims"},
+        ),
     log:
         "results/{study}/log/claims.log",
     benchmark:

@@ -14,6 +14,7 @@ rule report:
         table=rules.aggregate.output.table,
         comparisons=rules.aggregate.output.comparisons,
         pairs=rules.aggregate.output.pairs,
+        paper=rules.aggregate.output.paper,
         claims="results/{study}/claims.csv" if CLAIMS else [],
         rows=of_every_draw("fid/{draw.name}.json"),
         images=ancient(of_every_draw("samples/{draw.name}.npz")),
@@ -38,7 +39,7 @@ rule report:
             if STUDY["bounds"]
             else []
         ),
-        template="workflow/report/report.html.j2",
+        template=multiext("workflow/report/", "report.html.j2", "base.css.j2", "report.css.j2", "page.js"),
         published=[
             "workflow/resources/published.csv",
             "workflow/resources/papers.csv",
@@ -46,7 +47,12 @@ rule report:
             "config/reference.yaml",
         ],
     output:
-        "results/{study}/report.html",
+        report(
+            "results/{study}/report.html",
+            caption="../workflow/report/captions/report.rst",
+            category="Answer",
+            labels={"page": "the study's report"},
+        ),
     log:
         "results/{study}/log/report.log",
     benchmark:

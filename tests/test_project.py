@@ -23,7 +23,7 @@ OWNERS = {
     "cleanfid": {"clean_fid", "inception"},
     "matplotlib": {"figure"},
     "vl_convert": {"vega"},
-    "jinja2": {"page"},
+    "jinja2": {"templates"},
 }
 
 

@@ -1,6 +1,7 @@
 """The whole DAG for real, on a study so small that it takes a minute: what runs, what does not run again, and what
 a person reads when something is wrong. The tests share one copy of the project and follow one another."""
 
+import html
 import json
 import math
 import os
@@ -16,6 +17,7 @@ from helpers import copy_working_tree
 
 #: What runs again, beside its cells, when one variant is new or changed.
 ONE_VARIANT = {"check_parameterization": 1, "ceiling": 1, "aggregate": 1, "report": 1, "track": 1, "version": 1}
+RESULTS_SHOWN = ["table.csv", "comparisons.csv", "table.tex", "report.html"]
 STUDY = ["--configfile", "config/digits.yaml", "tests/tiny.yaml"]
 
 
@@ -91,6 +93,8 @@ def test_every_cell_has_a_row_with_its_digests(project):
     for column in ("extractor_sha256", "reference_sha256", "samples_sha256", "model_sha256"):
         assert table[column].str.fullmatch("[0-9a-f]{64}").all()
     assert table.samples_sha256.nunique() == 4
+    paper = (project / "results/tiny/table.tex").read_text()
+    assert re.findall(r"^(\w+) & [\d.]+ .* \(2\) ", paper, re.MULTILINE) == ["epsilon", "v"]
     pairs = pd.read_csv(project / "results/tiny/pairs.csv")
     assert pairs[["a", "b", "seeds"]].to_numpy().tolist() == [["epsilon", "v", 2]]
     means = table.groupby("parameterization").value.mean()
@@ -124,6 +128,28 @@ def test_report_names_the_metric_and_every_parameterization(project):
     assert "FD (digits features)" in page
     assert "epsilon" in page
     assert "<script src" not in page and 'src="http' not in page
+
+
+def test_the_page_of_all_studies_is_there_without_being_asked_for(project):
+    page = (project / "results/index.html").read_text()
+    assert '<a href="tiny/report.html">tiny</a>' in page and "snakemake" not in page
+    answer = targetwise(project, "answer", *STUDY).stdout.splitlines()[0]
+    assert html.escape(answer) in page and "epsilon (" in answer
+
+
+def test_snakemakes_own_report_holds_what_is_worth_seeing_and_needs_no_network(project, tmp_path):
+    page = tmp_path / "all.html"
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    command = ["snakemake", "--report", str(page), *STUDY]
+    mine = {**environment(project), **nowhere}
+    done = subprocess.run(command, cwd=project, env=mine, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert re.findall(r"^Adding (\S+)", done.stderr, re.MULTILINE) == RESULTS_SHOWN
+    text = page.read_text()
+    assert "Study <em>tiny</em> trains" in text
+    captions = {path.stem: path.read_text() for path in (project / "workflow/report/captions").glob("*.rst")}
+    shown = {name for name, words in captions.items() if f"<p>{words[:30]}" in text}
+    assert shown == captions.keys() - {"claims"}
 
 
 def test_mlflow_has_a_run_per_cell(project):
@@ -387,6 +413,8 @@ def test_a_cell_that_diverges_is_a_result_and_stops_nothing_else(project):
     assert table.reason["loud"] == "the loss was not finite at step 1"
     page = (project / "results/loud/report.html").read_text()
     assert "loud-tiny-0: the loss was not finite at step 1" in page
+    index = (project / "results/index.html").read_text()
+    assert '<a href="loud/report.html">loud</a>' in index and '<a href="tiny/report.html">tiny</a>' in index
 
 
 def test_damaged_dataset_is_named_and_nothing_is_lost(project):

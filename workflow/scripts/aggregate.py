@@ -1,14 +1,15 @@
 """Make the tables of a study.
 
     python workflow/scripts/aggregate.py --study results/digits/study.json \
-        --table results/digits/table.csv --comparisons results/digits/comparisons.csv --pairs results/digits/pairs.csv
+        --table results/digits/table.csv --comparisons results/digits/comparisons.csv --pairs results/digits/pairs.csv \
+        --paper results/digits/table.tex
 """
 
 import argparse
 from pathlib import Path
 
 from targetwise import errors, files
-from targetwise.report import effects, looks, statistics
+from targetwise.report import effects, latex, looks, statistics
 from targetwise.report.table import table
 
 
@@ -18,6 +19,7 @@ def main() -> None:
     parser.add_argument("--table", required=True, type=Path)
     parser.add_argument("--comparisons", required=True, type=Path)
     parser.add_argument("--pairs", required=True, type=Path)
+    parser.add_argument("--paper", required=True, type=Path, help="the means, in LaTeX")
     arguments = parser.parse_args()
     study = files.read_json(arguments.study)
     frame = table(study)
@@ -25,6 +27,7 @@ def main() -> None:
     files.write_text(arguments.table, frame.to_csv(index=False))
     files.write_text(arguments.comparisons, compared.to_csv(index=False))
     files.write_text(arguments.pairs, statistics.pairs(frame).to_csv(index=False))
+    files.write_text(arguments.paper, latex.render(frame, study))
     for name, found in effects.tables(frame, study).items():
         files.write_text(arguments.table.with_name(f"{name}.csv"), found.to_csv(index=False))
     looks.record(arguments.study.parent, frame, study)

@@ -2,15 +2,17 @@
 
     python workflow/scripts/report.py --study results/digits/study.json --output results/digits/report.html
 
-A grid that is partly done gives a page that names what is missing; it counts as a look at the values.
+A grid that is partly done gives a page that names what is missing; it counts as a look at the values. The page of all
+studies, results/index.html, then has the new answer too.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from targetwise import cells, errors, files
 from targetwise.jobs.kept import release
-from targetwise.report import looks, page
+from targetwise.report import index, looks, page
 from targetwise.report.table import table
 
 
@@ -29,6 +31,10 @@ def main() -> None:
     if arguments.complete:
         for folder, job in cells.shared_jobs(study):
             release(folder, job)
+    try:
+        index.write(look=False)
+    except OSError as error:  # the study is whole without it
+        print(f"note: {index.PAGE} is not up to date: {error.strerror}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -177,3 +177,17 @@ def answer(study: Study, overlays: list[Path]) -> None:
         print(f"report: {page.resolve()}, of another configuration; {made} makes it again")
     else:
         print(f"report: {page.resolve()}")
+
+
+@verb("write results/index.html: all studies side by side, with their answers and the way to their reports")
+def index(study: Study) -> None:
+    """Print where the page is, and which studies cannot be read; of the others every value counts as looked at."""
+    from targetwise.report import index as listing
+
+    found = listing.write(look=True)
+    for row in found:
+        if row["wrong"]:
+            print(f"{row['name']}: {row['wrong']}")
+    if not found:
+        print(f"there is no study in {cells.RESULTS} yet; `make demo` makes one")
+    print(f"studies: {listing.PAGE.resolve()}")

