@@ -1,9 +1,9 @@
 """What MkDocs asks beside mkdocs.yml: where the links of the pages lead that leave docs/.
 
-The pages are plain Markdown, with links that work where git shows them. In the site README.md is the home page, and a
-file of the project that a page links to is there too: as a page if it is text to be read, and else as it is. A link to
-a file that does not exist stays as it is, which ends a strict build. The demo's report is part of the site where
-``make demo`` has made it.
+The pages are plain Markdown, with links that work in the repository. In the site README.md is the home page, and a
+file of the project to which a page links is there too: as a page if it is text to be read, else as it is. A link to a
+file that does not exist stays as it is, which ends a strict build. The demo's report is part of the site if `make
+demo` has made it before.
 """
 
 import posixpath
@@ -64,9 +64,9 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
             files.append(File.generated(config, _uri(path), abs_src_path=str(path)))
     for path in [REPORT, *REPORT.parent.glob("*/*/seed*/manifest.json")] if REPORT.exists() else []:
         files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
-    path = REPORT.relative_to(ROOT).as_posix()
-    where, link = (HERE.format(path=path), path) if REPORT.exists() else (ABSENT, "images/report.png")
-    files.append(File.generated(config, "demo.md", content=DEMO.format(path=path, where=where, link=link)))
+    report = REPORT.relative_to(ROOT).as_posix()
+    where, link = (HERE.format(path=report), report) if REPORT.exists() else (ABSENT, "images/report.png")
+    files.append(File.generated(config, "demo.md", content=DEMO.format(path=report, where=where, link=link)))
     return files
 
 
