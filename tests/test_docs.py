@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import ROOT
+from helpers import ROOT, copy_working_tree
 
 from targetwise import chain, cli
 from targetwise.records import reproduce
@@ -218,10 +218,12 @@ make: no
     assert len(COMMANDS) > 60 and {words[0] for words in COMMANDS} == set(CHECKS)
 
 
-def test_snakemake_can_make_every_file_that_a_page_asks_it_for():
+def test_snakemake_can_make_every_file_that_a_page_asks_it_for(tmp_path):
     assert FILES
+    copy_working_tree(tmp_path)
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "-n", "--quiet", "--cores", "1", "--", *sorted(FILES)],
+        cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
         capture_output=True,
         text=True,
