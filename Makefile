@@ -7,13 +7,13 @@ RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 SNAKEMAKE := $(RUN) snakemake --cores all
 PYTEST := $(RUN) pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 LOCK := uv pip compile --universal --python-version 3.11 --no-emit-index-url --generate-hashes --quiet \
-	--custom-compile-command "make lock" --extra workflow --extra dev --extra bench
+	--custom-compile-command "make lock" --extra workflow --extra dev --extra docs --extra bench
 
 # Studies of claims that two cores settle: files of config/, each laid over those before it.
 STUDIES := $(addprefix digits/,digits_claims digits_rates digits_steps same_objective digits_guidance digits_brightness \
 	digits_tint)
 
-.PHONY: help setup demo studies test test-deep test-slurm test-browser test-all cell-gpu bench bench-gpu lint lock
+.PHONY: help setup demo studies test test-deep test-slurm test-browser test-all docs cell-gpu bench bench-gpu lint lock
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 — /p' $(MAKEFILE_LIST)
@@ -46,6 +46,10 @@ test-browser: $(READY) ## MLflow's page and the report in a real browser, with s
 
 test-all: $(READY) lint ## everything, what takes over a minute included (real CIFAR-10, Inception, R, long cluster scenarios)
 	$(RUN) pytest
+
+docs: $(READY) ## the documentation as a site that opens, and can be searched, without a network
+	@$(RUN) NO_MKDOCS_2_WARNING=1 mkdocs build --strict
+	@echo "$(CURDIR)/site/index.html"
 
 cell-gpu: ## one cell from data to number without Snakemake: make cell-gpu CELL=reference@epsilon-small-42
 	PYTHONPATH=src $(PYTHON) workflow/scripts/cell.py $(CELL)

@@ -129,7 +129,7 @@ def _in_short(found: dict[str, pd.DataFrame]) -> Iterator[str]:
         if len(own):
             yield f"- **{verdict.capitalize()}**, {(frame['verdict'] == verdict).sum()}:"
         for row in records(own):
-            yield f"  - [{row.says}](../workflow/claims/{row.claim}.yaml)"
+            yield f"    - [{row.says}](../workflow/claims/{row.claim}.yaml)"
     yield ""
 
 

@@ -2,11 +2,14 @@
 
 import contextlib
 import copy
+import importlib.util
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
-from helpers import EXAMPLE, LINEAR, ROOT
+from helpers import EXAMPLE, LINEAR, ROOT, skip_or_fail_in_ci
 from hypothesis import settings
 
 from targetwise.data import store
@@ -105,3 +108,15 @@ def images():
     """Ten images 8×8×1."""
     array = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 1), dtype=np.uint8)
     return Images(array, np.zeros(10, dtype=np.int64), "0" * 64)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """The site as `make docs` builds it, elsewhere."""
+    if importlib.util.find_spec("material") is None:
+        skip_or_fail_in_ci("mkdocs-material is not installed; pip install -e '.[docs]'")
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder

@@ -124,7 +124,7 @@ def test_what_is_kept_says_verdict_number_and_where_it_was_made(project):
     text = kept(project)
     assert text.startswith("before\n") and text.endswith("\nafter") and "old" not in text
     link = "[epsilon samples better than v](../workflow/claims/ranking_v.yaml)"
-    assert "## 3 verdicts in 1 study\n" in text and f"- **Contradicted**, 1:\n  - {link}\n" in text
+    assert "## 3 verdicts in 1 study\n" in text and f"- **Contradicted**, 1:\n    - {link}\n" in text
     assert "### Is it so?" in text and "*What it cannot say.* Not much." in text
     links = [f"[some/where#{number}](https://github.com/some/where/issues/{number})" for number in (3, 4)]
     assert f"*Where it was asked.* {links[0]} and {links[1]}." in text
