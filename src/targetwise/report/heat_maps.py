@@ -12,7 +12,7 @@ OUTPUT, OBJECTIVE, PATH = "target", ["loss_space", "weighting"], "diffusion.sche
 
 
 def heat_maps(frame: pd.DataFrame, metric: str) -> list[Markup]:
-    """Return a map of means over seeds for each setting and path in which outputs and objectives both vary.
+    """Return a map of means over seeds for each setting and path in which outputs and objectives are crossed.
 
     Args:
         frame: of :func:`targetwise.report.table.table`.
@@ -28,8 +28,14 @@ def heat_maps(frame: pd.DataFrame, metric: str) -> list[Markup]:
     return [
         _map(here, metric, ", ".join(map(str, where)))
         for where, here in finished.groupby(apart, sort=False)
-        if len(set(here[OUTPUT])) > 1 and len(set(here["objective"])) > 1
+        if _is_crossed(here[OUTPUT], here["objective"])
     ]
+
+
+def _is_crossed(outputs: pd.Series, objectives: pd.Series) -> bool:
+    """Return whether an output has several objectives and an objective several outputs; a diagonal is no map."""
+    pairs = set(zip(outputs, objectives, strict=True))
+    return len(pairs) > max(len(set(outputs)), len(set(objectives))) and len(set(objectives)) > 1
 
 
 def _objective(row: dict[Any, Any]) -> str:

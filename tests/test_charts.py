@@ -1,0 +1,243 @@
+"""The report's figures: they are valid Vega-Lite, and what is drawn is what was given."""
+
+import json
+import re
+from html import unescape
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import vl_convert
+from test_report import APART, config, drawn, make_cell, make_grid, render  # noqa: F401 (config is a fixture)
+
+from targetwise.report import charts, explorer, heat_maps, probe_charts, training_charts
+from targetwise.report.table import table
+from targetwise.report.vega import POINTS, as_json, axis, looks, thinned, ticks
+
+
+def specification(element):
+    """Return what the page's script would draw, with a width and with colours."""
+    text = re.search(r'<script type="application/json">(.*?)</script>', str(element), re.DOTALL).group(1)
+    return {**json.loads(re.sub(r"var\(--[\w-]+\)", "#123456", text)), "width": 360}
+
+
+def picture(element):
+    return vl_convert.vegalite_to_svg(specification(element))
+
+
+def words(svg):
+    return [unescape(text) for text in re.findall(r"<text[^>]*>([^<]*)</text>", svg)]
+
+
+def pair(a, b, ratio, low, high, resolved):
+    verdict = "better" if resolved else "not resolved"
+    return {"a": a, "b": b, "ratio": ratio, "low": low, "high": high, "p_value": 0.01, "seeds": 3} | {
+        "verdict": verdict,
+        "resolved": resolved,
+    }
+
+
+def test_an_interval_reaches_from_its_low_to_its_high_and_its_row_names_it():
+    pairs = pd.DataFrame([pair("v", "epsilon", 0.5, 0.4, 0.625, True), pair("x0", "epsilon", 1, 0.8, 1.25, False)])
+    figure = charts.intervals(pairs, "ratio", 0.05, "FD", "tiny")
+    svg = picture(figure)
+    assert {"v / epsilon: better", "x0 / epsilon: not resolved", "ratio of FD"} <= set(words(svg))
+    (one, other) = [float(each) for each in re.findall(r'aria-label="ratio of FD: [^>]*x2="([\d.]+)"', svg)]
+    # Both intervals reach from 0.8 to 1.25 times their middle, so they are equally long on a log axis.
+    assert one == pytest.approx(other, rel=1e-3) and abs(one) > 20
+    assert "x0 / epsilon 1.00, not resolved" in unescape(re.search('aria-label="([^"]*)"', str(figure)).group(1))
+
+
+def test_a_difference_has_a_linear_axis_around_0():
+    figure = charts.intervals(
+        pd.DataFrame([pair("v", "epsilon", -0.5, -0.9, -0.1, True)]), "difference", 0.05, "FD", "s"
+    )
+    across = specification(figure)["layer"][0]["encoding"]["x"]
+    assert across["scale"]["type"] == "linear" and across["datum"] == 0
+    low, high = across["scale"]["domain"]
+    assert low < -0.9 and high > 0
+    assert "v − epsilon: better" in words(picture(figure))
+
+
+def test_an_interval_that_nobody_knows_leaves_its_dot():
+    unknown = pair("v", "epsilon", 0.5, np.nan, np.nan, False)
+    svg = picture(charts.intervals(pd.DataFrame([unknown]), "ratio", None, "FD", "tiny"))
+    assert "v / epsilon: not resolved" in words(svg) and "NaN" not in svg
+
+
+def rows(values):
+    return pd.DataFrame(
+        [
+            {"parameterization": name, "seed": seed, "draw": 0, "value": value, "error": np.nan}
+            for name, each in values.items()
+            for seed, value in enumerate(each)
+        ]
+    )
+
+
+def test_of_many_variants_the_lowest_are_drawn_and_each_keeps_its_look():
+    order = [f"v{place:02d}" for place in range(50)]
+    frame = rows({name: [100 - place] for place, name in enumerate(order)})
+    found = specification(charts.values(frame, order, "FD", "tiny"))["encoding"]
+    assert found["y"]["scale"]["domain"] == order[10:]
+    alone = specification(charts.values(frame.tail(1), order, "FD", "tiny"))["encoding"]
+    assert alone["color"]["scale"]["range"] == found["color"]["scale"]["range"][-1:]
+    assert alone["shape"]["scale"]["range"] == found["shape"]["scale"]["range"][-1:]
+
+
+def test_bounds_are_named_in_their_order_and_what_is_not_known_is_left_out():
+    frame = rows({"v": [40.0, 41.0]})
+    svg = picture(charts.limits(frame, ["v"], "FD", "tiny", 10.25, None, {"v": 1853.1, "x0": 2000.0}))
+    assert {"real 10.25", "untrained 1,853 to 2,000"} <= set(words(svg)) and "exact" not in svg
+    assert charts.limits(frame, ["v"], "FD", "tiny", None, None, {}) is None
+    assert charts.limits(frame, ["v"], "FD", "tiny", 0.0, None, {}) is None  # of copies alone some metrics are 0
+
+
+def test_a_loss_that_was_not_finite_is_marked_at_its_step():
+    curve = {0: [(10, 0.5), (20, 0.4)], 1: [(10, 0.5), (20, None)]}
+    _, cross = specification(training_charts.loss_curves(curve, 0, "v", "tiny"))["layer"]
+    assert cross["data"]["values"] == [{"seed": 1, "step": 20}]
+    assert len(specification(training_charts.loss_curves({0: curve[0]}, 0, "v", "tiny"))["layer"]) == 1
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        training_charts.loss_curves({0: [(10, 0.5)], 1: [(10, None)]}, 0, "v", "tiny"),
+        training_charts.clipped_curves({"v": ([10, 20], [0.5, 0.25])}, ["v"], "tiny"),
+        training_charts.of_check({"v": ([9, 0, -9], [0.1, 0, None])}, ["v"], "effective weight", "log-SNR λ"),
+        training_charts.of_check({"v": ([0, 500], [None, None])}, ["v"], "gain", "time step t"),
+    ],
+)
+def test_figures_of_odd_curves_are_drawn_too(figure):
+    svg = picture(figure)
+    assert svg.startswith("<svg") and "NaN" not in svg and "undefined" not in svg
+
+
+def test_a_log_snr_falls_from_the_image_to_the_noise():
+    drawn = specification(training_charts.of_check({"v": ([9, -9], [0.1, 0.2])}, ["v"], "weight", "log-SNR λ"))
+    assert drawn["encoding"]["x"]["scale"]["reverse"] is True
+    drawn = specification(training_charts.of_check({"v": ([0, 9], [0.1, 0.2])}, ["v"], "gain", "time step t"))
+    assert drawn["encoding"]["x"]["scale"]["reverse"] is False
+
+
+@pytest.mark.parametrize("length", [1, POINTS, POINTS + 1, 35_000])
+def test_a_long_curve_is_thinned_and_keeps_its_end_and_its_gaps(length):
+    curve = [(step, 1.0) for step in range(length)]
+    curve[length // 3] = (length // 3, None)
+    found = thinned(curve)
+    assert len(found) <= POINTS + 2 and found[-1] == curve[-1] and curve[length // 3] in found
+    assert found == sorted(found, key=lambda point: point[0])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "log", "expected"),
+    [
+        (0, 2500, False, [0, 500, 1000, 1500, 2000, 2500]),
+        (-10, 10, False, [-10, -5, 0, 5, 10]),
+        (0.93, 1.06, True, [0.95, 0.975, 1, 1.025, 1.05]),
+        (0.4, 4, True, [0.5, 1, 2]),
+        (0.1, 50, True, [0.1, 0.3, 1, 3, 10, 30]),
+        (1e-3, 1e5, True, [1e-3, 1e-1, 1e1, 1e3, 1e5]),
+    ],
+)
+def test_axes_are_marked_at_round_numbers(low, high, log, expected):
+    assert ticks(low, high, log=log) == pytest.approx(expected)
+
+
+def test_the_labels_of_an_axis_are_its_values():
+    """Vega's own formats round 250 to 300 where it would have put its ticks elsewhere."""
+    figure = training_charts.clipped_curves({"v": ([0, 1000], [0.1, 0.2])}, ["v"], "tiny")
+    assert {"0", "250", "500", "750", "1,000"} <= set(words(picture(figure)))
+
+
+def test_the_axis_of_values_that_are_equal_has_room():
+    for value in (0.0, 3.0):
+        low, high = axis("x", [value, value])["scale"]["domain"]
+        assert low < value < high
+
+
+def test_35_lines_look_different():
+    order = [str(place) for place in range(35)]
+    found = looks("name", order, order, legend=True, dash=True)
+    pairs = zip(found["color"]["scale"]["range"], map(tuple, found["strokeDash"]["scale"]["range"]), strict=True)
+    assert len(set(pairs)) == 35
+
+
+def test_outputs_and_objectives_are_mapped_where_they_are_crossed(config):  # noqa: F811
+    make_grid(config, APART)
+    assert heat_maps.heat_maps(table(config), "FD") == []  # each in its own space: a diagonal
+    config["parameterizations"] |= {
+        f"{target}_in_{space}": {"target": target, "loss_space": space}
+        for target in ("v", "x0")
+        for space in ("v", "x0")
+    }
+    means = {"v_in_v": [20, 22], "v_in_x0": [30, 32], "x0_in_v": [40, 42], "x0_in_x0": [50, 52]}
+    make_grid(config, means)
+    (figure,) = heat_maps.heat_maps(table(config), "FD")
+    assert {"21.00", "31.00", "41.00", "51.00", "loss in v", "loss in x0"} <= set(words(picture(figure)))
+    assert specification(figure)["data"]["values"][1] == {
+        "output": "v",
+        "objective": "loss in x0",
+        "FD": 31.0,
+        "values": 2,
+        "text": "31.00",
+    }
+
+
+def test_a_probe_has_places_where_its_ranges_follow_each_other():
+    ranges = {"a_1": (0, 0.1), "a_2": (0.1, 0.4), "a_3": (0.4, 1), "a_early": (0, 0.259), "a_end": (0.98, 1)}
+    assert probe_charts.levels(ranges) == pytest.approx({"a_1": 0.05, "a_2": 0.25, "a_3": 0.7})
+    assert probe_charts.levels({"e_2": 2, "e_0": 0, "e_m2": -2, "e": None}) == {"e_2": 2, "e_0": 0, "e_m2": -2}
+    assert probe_charts.levels({"one": 1, "two": 2}) == {}
+
+
+def test_what_a_probe_found_is_a_line_per_variant(config, monkeypatch):  # noqa: F811
+    config["probes"] = ["excess", "gradient"]
+    config["grid"] |= {"parameterizations": ["v", "x0"], "seeds": [0, 1]}
+    names = ["excess_6", "excess_4", "excess_2", "excess_0", "excess_m2", "excess_m4"]
+
+    def read(cell):
+        size = {"v": 1, "x0": 3}[cell.parameterization] * (1 + cell.seed)
+        return ({name: size * (place + 1.0) for place, name in enumerate(names)}, None)
+
+    monkeypatch.setattr(probe_charts, "probes", SimpleNamespace(read=read))
+    (figure,) = probe_charts.of_scale(config, "tiny")
+    found = specification(figure)["data"]["values"]
+    assert [row["log-SNR λ"] for row in found[:6]] == [6, 4, 2, 0, -2, -4]
+    assert [row["excess"] for row in found if row["parameterization"] == "x0"] == [4.5, 9, 13.5, 18, 22.5, 27]
+
+
+def test_the_rows_to_explore_are_those_of_the_table(config, project):  # noqa: F811
+    config["parameterizations"] |= {
+        name: {"target": "v", "training": {"learning_rate": rate}}
+        for name, rate in {"slow": 1e-4, "fast": 1e-3}.items()
+    }
+    make_grid(config, {"slow": [40, 41], "fast": [20]})
+    make_cell(config, "fast", 1, None, reason="the loss was not finite at step 37")
+    frame = table(config)
+    found = explorer.content(config, frame, project / "results/digits")
+    assert [row["cell"] for row in found["rows"]] == [
+        f"{name}-tiny-{seed}" for name in ("slow", "fast") for seed in config["grid"]["seeds"]
+    ]
+    assert [row["FD (odd features)"] for row in found["rows"]] == [40, 41, None, 20, None, None]
+    assert [row["status"] for row in found["rows"]] == [
+        *["finished"] * 2,
+        "missing",
+        "finished",
+        "diverged",
+        "missing",
+    ]
+    assert found["rows"][0]["training.learning_rate"] == 1e-4 and found["rows"][0]["training, minutes"] == 0.5
+    assert found["quantities"][0] == "FD (odd features)" and "peak memory, GB" not in found["quantities"]
+    assert found["axes"] == ["parameterization", "seed", "training.learning_rate"]
+    assert "NaN" not in as_json(found)
+
+
+def test_the_page_of_the_demo_has_only_valid_figures(config):  # noqa: F811
+    make_grid(config, APART)
+    for name, found in drawn(render(config)).items():
+        if name != "explore":
+            text = re.sub(r"var\(--[\w-]+\)", "#123456", json.dumps(found))
+            assert vl_convert.vegalite_to_svg({**json.loads(text), "width": 360}).startswith("<svg"), name
