@@ -13,7 +13,9 @@ LOCK := uv pip compile --universal --python-version 3.11 --no-emit-index-url --g
 STUDIES := $(addprefix digits/,digits_claims digits_rates digits_steps same_objective digits_guidance digits_brightness \
 	digits_tint)
 
-.PHONY: help setup demo studies test test-deep test-slurm test-browser test-all docs cell-gpu bench bench-gpu lint lock
+CONFIG := config/digits.yaml
+
+.PHONY: help setup demo studies paper-figures test test-deep test-slurm test-browser test-all docs cell-gpu bench bench-gpu lint lock
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 — /p' $(MAKEFILE_LIST)
@@ -31,6 +33,9 @@ studies: $(READY) ## the claims of the literature on digits, and docs/findings.m
 		TARGETWISE_FOLLOW=1 $(SNAKEMAKE) --quiet host --configfile $$(printf "config/%s.yaml " $$(echo $$study | tr / " ")) -- all; \
 	done
 	$(RUN) python findings/keep.py $(notdir $(STUDIES))
+
+paper-figures: $(READY) ## a report's figures as PDF: make paper-figures CONFIG=config/digits.yaml
+	$(RUN) targetwise figures --configfile $(CONFIG)
 
 test: $(READY) lint ## format, lint, types, unit tests, one tiny real run
 	$(PYTEST) -m "not deep and not slow and not slurm and not browser"

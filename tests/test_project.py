@@ -22,7 +22,7 @@ OWNERS = {
     "snakemake": set(),
     "cleanfid": {"clean_fid", "inception"},
     "matplotlib": {"figure"},
-    "vl_convert": {"vega"},
+    "vl_convert": {"vega", "paper"},
     "jinja2": {"templates"},
 }
 

@@ -179,6 +179,23 @@ def answer(study: Study, overlays: list[Path]) -> None:
         print(f"report: {page.resolve()}")
 
 
+@verb(
+    "write the report's figures as files for papers, into results/<study>/figures",
+    argument("--format", dest="kind", choices=("pdf", "svg", "png"), default="pdf", help="by default pdf"),
+)
+def figures(study: Study, overlays: list[Path], kind: str) -> None:
+    """Print where they are."""
+    from targetwise.report import paper
+
+    page = cells.RESULTS / study["study"] / "report.html"
+    if not page.exists():
+        raise errors.UserError(
+            f"{page} does not exist; `snakemake --cores all all{config.option(overlays)}` makes it"
+        )
+    written = paper.write(page, page.parent / "figures", kind)
+    print(f"{counted(len(written), 'figure')}: {(page.parent / 'figures').resolve()}")
+
+
 @verb("write results/index.html: all studies side by side, with their answers and the way to their reports")
 def index(study: Study) -> None:
     """Print where the page is, and which studies cannot be read; of the others every value counts as looked at."""

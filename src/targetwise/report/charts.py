@@ -94,7 +94,7 @@ def intervals(pairs: pd.DataFrame, scale: str, smallest: float | None, metric: s
     specification = {
         "data": data(rows),
         "encoding": {"y": {"field": "comparison", "type": "nominal", "sort": None, "axis": None}},
-        "height": {"step": 40},
+        "height": 40 * len(rows),
         "layer": layers,
     }
     return inline(specification, f"Comparisons of {metric} at {setting}: {told}.", f"intervals-{setting}")
@@ -124,7 +124,7 @@ def values(rows: pd.DataFrame, order: Sequence[str], metric: str, setting: str) 
     ]
     specification = {
         "data": data(dots),
-        "height": {"step": 34, "for": "position"},
+        "height": 34 * len(names),
         "mark": {"type": "point", "size": 60, "filled": True, "opacity": 1},
         "encoding": {
             "x": {"field": metric, **axis(f"{metric}, lower is better", shown["value"])},

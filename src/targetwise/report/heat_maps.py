@@ -72,7 +72,7 @@ def _map(here: pd.DataFrame, metric: str, where: str) -> Markup:
     dark = {"test": f"datum[{metric!r}] > {middle}", "value": "white"}
     specification = {
         "data": data(rows),
-        "height": {"step": 34},
+        "height": 34 * len(set(means["objective"])),
         "encoding": encoding,
         "layer": [
             {
