@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import vl_convert
-from test_report import APART, config, drawn, make_cell, make_grid, render  # noqa: F401 (config is a fixture)
+from test_report import APART, Page, config, drawn, make_cell, make_grid, render  # noqa: F401 (config is a fixture)
 
 from targetwise.report import charts, explorer, heat_maps, probe_charts, training_charts
 from targetwise.report.table import table
@@ -233,6 +233,19 @@ def test_the_rows_to_explore_are_those_of_the_table(config, project):  # noqa: F
     assert found["quantities"][0] == "FD (odd features)" and "peak memory, GB" not in found["quantities"]
     assert found["axes"] == ["parameterization", "seed", "training.learning_rate"]
     assert "NaN" not in as_json(found)
+
+
+def test_of_very_many_comparisons_the_page_lists_those_with_the_lowest(config):  # noqa: F811
+    names = [f"v_{place:02d}" for place in range(26)]
+    config["parameterizations"] |= {
+        name: {"target": "v", "training": {"learning_rate": 1e-4 * (1 + place)}} for place, name in enumerate(names)
+    }
+    config["grid"]["seeds"] = [0, 1]
+    make_grid(config, {name: [40 + place, 41.5 + place] for place, name in enumerate(names)})
+    text = " ".join(Page(render(config)).text.split())
+    assert "25 of 325 comparisons, those with the lowest mean; comparisons.csv has all" in text
+    listed = text.split("comparisons.csv has all")[1].split("A plain check")[0]
+    assert listed.count("v_00") == 25 and "v_24 / v_25" not in listed
 
 
 def test_the_page_of_the_demo_has_only_valid_figures(config):  # noqa: F811

@@ -15,17 +15,18 @@ from targetwise.report.words import number, records
 INTERVALS, VARIANTS = 24, 40
 
 
-def worth_drawing(pairs: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
-    """Return the comparisons to draw: all of a few, otherwise those with the lowest mean, and of these the first.
+def worth_drawing(pairs: pd.DataFrame, summary: pd.DataFrame, most: int = INTERVALS) -> pd.DataFrame:
+    """Return the comparisons to show: all of a few, otherwise those with the lowest mean, and of these the first.
 
     Args:
-        pairs: rows of :attr:`targetwise.inference.compare.Comparison.pairs`.
+        pairs: rows of :attr:`targetwise.inference.compare.Comparison.pairs`, or those of each pair by itself.
         summary: rows of :func:`targetwise.report.statistics.summary` of the same setting.
+        most: how many are a few.
     """
-    if len(pairs) <= INTERVALS:
+    if len(pairs) <= most:
         return pairs
     lowest = summary.sort_values("mean")["parameterization"].iloc[0]
-    return pairs[(pairs["a"] == lowest) | (pairs["b"] == lowest)].head(INTERVALS)
+    return pairs[(pairs["a"] == lowest) | (pairs["b"] == lowest)].head(most)
 
 
 def intervals(pairs: pd.DataFrame, scale: str, smallest: float | None, metric: str, setting: str) -> Markup:

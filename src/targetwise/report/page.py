@@ -135,6 +135,7 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         ],
         "claims": claims.table(config, frame).to_dict("records"),
         "factors": effects.of_factors(frame, config),
+        "listed_at_most": panels.LISTED,
         "maps": heat_maps(frame, metric),
         "curves": _curves(effects.of_axes(frame, config), metric),
         "published": published.beside(config, summary.drop_duplicates(["scale", "parameterization"])),

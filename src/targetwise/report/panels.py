@@ -15,6 +15,9 @@ from targetwise.inference.compare import Comparison
 from targetwise.report import charts, probe_charts, training_charts
 from targetwise.report.answer import metric_of
 
+#: Comparisons of a setting that the page lists; of 200 variants there are 19,900, which are in comparisons.csv.
+LISTED = 300
+
 
 def of_setting(
     agreement: Agreement,
@@ -39,7 +42,9 @@ def of_setting(
     setting, scale = here["setting"].iloc[0], here["scale"].iloc[0]
     rows, metric = here[here["status"] == "finished"], metric_of(here)
     of_seeds = comparison.pairs[comparison.pairs["seeds"] > 0]
-    shown = charts.worth_drawing(of_seeds, summary[summary["setting"] == setting])
+    here_summary = summary[summary["setting"] == setting]
+    shown = charts.worth_drawing(of_seeds, here_summary)
+    by_themselves = pairs[(pairs["setting"] == setting) & (pairs["seeds"] > 0)]
     # Only what was measured with as many images, and of networks that were sampled in the same way.
     samplers = set(here["sampling"])
     ceilings = {
@@ -63,13 +68,14 @@ def of_setting(
         "name": setting,
         "summary": [
             {**row, "marks": _marks(rows[rows["parameterization"] == row["parameterization"]])}
-            for row in summary[summary["setting"] == setting].to_dict("records")
+            for row in here_summary.to_dict("records")
         ],
         "comparison": comparison,
-        "compared": of_seeds.to_dict("records"),
+        "compared": charts.worth_drawing(of_seeds, here_summary, LISTED).to_dict("records"),
+        "comparisons": len(of_seeds),
         "intervals": charts.intervals(shown, comparison.scale, smallest, metric, setting) if len(shown) else None,
         "left_out": len(of_seeds) - len(shown),
-        "pairs": pairs[(pairs["setting"] == setting) & (pairs["seeds"] > 0)].to_dict("records"),
+        "pairs": charts.worth_drawing(by_themselves, here_summary, LISTED).to_dict("records"),
         "dots": charts.values(rows, order, metric, setting) if len(rows) else None,
         "limits": charts.limits(rows, order, metric, setting, floor, exact, ceilings) if len(rows) else None,
         "losses": [
