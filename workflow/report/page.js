@@ -109,7 +109,8 @@ function question(ask, width) {
     if (!isNumber(name)) return { field: escaped(name), type: "nominal", title: name, sort: null };
     const [low, high] = [Math.min(...numbers), Math.max(...numbers)];
     const log = low > 0 && high > 5 * low;
-    const scale = log ? { type: "log", nice: false, padding: 12 } : { type: "linear", zero: false };
+    const scale = log ? { type: "log" } : { type: "linear", zero: false };
+    Object.assign(scale, { nice: false, padding: 12 });
     return { field: escaped(name), type: "quantitative", title: name, scale };
   };
   const colour = {
