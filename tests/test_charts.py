@@ -3,6 +3,7 @@
 import json
 import re
 from html import unescape
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +14,7 @@ from test_report import APART, Page, config, drawn, make_cell, make_grid, render
 
 from targetwise.report import charts, explorer, heat_maps, probe_charts, training_charts
 from targetwise.report.table import table
-from targetwise.report.vega import POINTS, as_json, axis, looks, thinned, ticks
+from targetwise.report.vega import PAPER, POINTS, as_json, axis, looks, thinned, ticks
 
 
 def specification(element):
@@ -92,6 +93,43 @@ def test_bounds_are_named_in_their_order_and_what_is_not_known_is_left_out():
     assert {"real 10.25", "untrained 1,853 to 2,000"} <= set(words(svg)) and "exact" not in svg
     assert charts.limits(frame, ["v"], "FD", "tiny", None, None, {}) is None
     assert charts.limits(frame, ["v"], "FD", "tiny", 0.0, None, {}) is None  # of copies alone some metrics are 0
+
+
+def test_the_highest_bound_stands_at_its_value_and_dots_have_their_errors():
+    frame = rows({"v": [40.0, 41.0]}).assign(error=[0.5, 0.25])
+    _, ticked, highest, lowest = specification(
+        charts.limits(frame, ["v"], "FD", "tiny", 10.25, None, {"v": 1853.1, "x0": 2000.0})
+    )["layer"]
+    assert [row["FD"] for row in ticked["data"]["values"]] == [10.25, 2000, 1853.1, 2000]
+    assert (highest["data"]["values"][0]["FD"], lowest["data"]["values"][0]["FD"]) == (2000, 10.25)
+    dots = specification(charts.values(frame, ["v"], "FD", "tiny"))["data"]["values"]
+    assert [(dot["FD"], dot["error"]) for dot in dots] == [(40, 0.5), (41, 0.25)]
+
+
+def test_the_band_is_as_wide_as_the_smallest_difference():
+    pairs = pd.DataFrame([pair("v", "epsilon", 0.5, 0.4, 0.625, True)])
+    band = specification(charts.intervals(pairs, "ratio", 0.25, "FD", "tiny"))["layer"][0]["data"]["values"]
+    assert band == [{"from": 0.8, "to": 1.25}]
+    fill = specification(charts.intervals(pairs, "ratio", None, "FD", "tiny"))["layer"][2]["encoding"]["fill"]
+    assert fill["condition"]["test"] == "datum.resolved" and fill["condition"]["value"] != PAPER
+
+
+@pytest.mark.parametrize("logarithmic", [True, False])
+def test_a_curve_has_its_band_and_a_ring_where_the_best_may_be(logarithmic):
+    points = pd.DataFrame({"x": [1, 2, 8], "mean": [4.0, 2.0, 6.0], "low": [3.0, 1.0, 5.0], "high": [5.0, 3.5, 7.0]})
+    points["may_be_best"] = [False, True, False]
+    curve = SimpleNamespace(axis="training.steps", group={}, points=points, logarithmic=logarithmic)
+    found = specification(charts.over_axis([curve], "FD"))
+    assert [(row["FD"], row["low"], row["high"]) for row in found["data"]["values"]] == [
+        (4, 3, 5),
+        (2, 1, 3.5),
+        (6, 5, 7),
+    ]
+    assert found["encoding"]["x"]["field"] == "training\\.steps"
+    assert found["encoding"]["x"]["scale"]["type"] == ("log" if logarithmic else "linear")
+    band, _, _, ring = found["layer"]
+    assert (band["encoding"]["y"]["field"], band["encoding"]["y2"]["field"]) == ("low", "high")
+    assert ring["transform"] == [{"filter": "datum['may be best']"}]
 
 
 def test_a_loss_that_was_not_finite_is_marked_at_its_step():
@@ -177,6 +215,12 @@ def test_outputs_and_objectives_are_mapped_where_they_are_crossed(config):  # no
     make_grid(config, means)
     (figure,) = heat_maps.heat_maps(table(config), "FD")
     assert {"21.00", "31.00", "41.00", "51.00", "loss in v", "loss in x0"} <= set(words(picture(figure)))
+    encoding = specification(figure)["encoding"]
+    assert (encoding["x"]["field"], encoding["y"]["field"]) == ("output", "objective")
+    fill = specification(figure)["layer"][0]["encoding"]["color"]
+    assert fill["scale"]["type"] == "linear" and fill["scale"]["domain"] == [21, 51]
+    words_on = specification(figure)["layer"][1]["encoding"]["color"]["condition"]
+    assert words_on == {"test": "datum['FD'] > 36.0", "value": "white"}
     assert specification(figure)["data"]["values"][1] == {
         "output": "v",
         "objective": "loss in x0",
@@ -184,6 +228,27 @@ def test_outputs_and_objectives_are_mapped_where_they_are_crossed(config):  # no
         "values": 2,
         "text": "31.00",
     }
+
+
+def test_each_path_has_a_map_of_what_finished_there(config):  # noqa: F811
+    config["parameterizations"] |= {
+        f"{target}_{weighting}_{schedule}": {"target": target, "weighting": weighting, "schedule": schedule}
+        for target in ("v", "x0")
+        for weighting in ("constant", "snr")
+        for schedule in ("linear", "cosine")
+    }
+    names = list(config["parameterizations"])[-8:]
+    config["grid"]["seeds"] = [0, 1, 2]
+    make_grid(config, {name: [10 * (place + 1), 10 * (place + 1) + 3] for place, name in enumerate(names)})
+    make_cell(config, names[0], 2, None, reason="the loss was not finite at step 3")
+    linear, cosine = map(specification, heat_maps.heat_maps(table(config), "FD"))
+    assert [row["objective"] for row in linear["data"]["values"][:2]] == [
+        f"loss in its own space, weighting {weighting}" for weighting in ("constant", "snr")
+    ]
+    assert [row["FD"] for row in linear["data"]["values"]] == [11.5, 31.5, 51.5, 71.5]
+    assert [row["FD"] for row in cosine["data"]["values"]] == [21.5, 41.5, 61.5, 81.5]
+    assert {row["values"] for row in linear["data"]["values"]} == {2}
+    assert linear["layer"][0]["encoding"]["color"]["scale"]["type"] == "log"
 
 
 def test_a_probe_has_places_where_its_ranges_follow_each_other():
@@ -195,17 +260,18 @@ def test_a_probe_has_places_where_its_ranges_follow_each_other():
 
 def test_what_a_probe_found_is_a_line_per_variant(config, monkeypatch):  # noqa: F811
     config["probes"] = ["excess", "gradient"]
-    config["grid"] |= {"parameterizations": ["v", "x0"], "seeds": [0, 1]}
+    config["grid"] |= {"parameterizations": ["v", "x0"], "seeds": [0, 1], "scales": ["tiny", "large"]}
     names = ["excess_6", "excess_4", "excess_2", "excess_0", "excess_m2", "excess_m4"]
 
     def read(cell):
-        size = {"v": 1, "x0": 3}[cell.parameterization] * (1 + cell.seed)
+        size = {"v": 1, "x0": 3}[cell.parameterization] * (1 + cell.seed) * {"tiny": 1, "large": 100}[cell.scale]
         return ({name: size * (place + 1.0) for place, name in enumerate(names)}, None)
 
     monkeypatch.setattr(probe_charts, "probes", SimpleNamespace(read=read))
     (figure,) = probe_charts.of_scale(config, "tiny")
     found = specification(figure)["data"]["values"]
     assert [row["log-SNR λ"] for row in found[:6]] == [6, 4, 2, 0, -2, -4]
+    assert specification(figure)["encoding"]["x"]["scale"]["reverse"] is True
     assert [row["excess"] for row in found if row["parameterization"] == "x0"] == [4.5, 9, 13.5, 18, 22.5, 27]
 
 
@@ -216,8 +282,20 @@ def test_the_rows_to_explore_are_those_of_the_table(config, project):  # noqa: F
     }
     make_grid(config, {"slow": [40, 41], "fast": [20]})
     make_cell(config, "fast", 1, None, reason="the loss was not finite at step 37")
+    folder = project / "results/digits"
+    line = {"loss": 0.5, "time": 0}
+    speeds = [(100.0, 3_000_000_000), (900.0, 5_000_000_000), (200.0, 4_000_000_000)]
+    lines = [
+        {**line, "step": step, "images_per_second": speed, "memory_peak_bytes": memory}
+        for step, (speed, memory) in enumerate(speeds, 1)
+    ]
+    (folder / "slow/tiny/seed0/train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     frame = table(config)
-    found = explorer.content(config, frame, project / "results/digits")
+    frame.loc[0, "error"] = 0.75
+    found = explorer.content(config, frame, Path("results/digits"))
+    assert [found["rows"][0][name] for name in explorer.COSTS] == [0.5, 200, 5]
+    assert (found["rows"][0]["error"], found["rows"][0]["clipped steps, %"]) == (0.75, 12.5)
+    assert found["rows"][0]["manifest"] == "slow/tiny/seed0/manifest.json" and found["rows"][2]["manifest"] is None
     assert [row["cell"] for row in found["rows"]] == [
         f"{name}-tiny-{seed}" for name in ("slow", "fast") for seed in config["grid"]["seeds"]
     ]
@@ -230,7 +308,7 @@ def test_the_rows_to_explore_are_those_of_the_table(config, project):  # noqa: F
         "missing",
     ]
     assert found["rows"][0]["training.learning_rate"] == 1e-4 and found["rows"][0]["training, minutes"] == 0.5
-    assert found["quantities"][0] == "FD (odd features)" and "peak memory, GB" not in found["quantities"]
+    assert found["quantities"][0] == "FD (odd features)" and found["quantities"][-1] == "peak memory, GB"
     assert found["axes"] == ["parameterization", "seed", "training.learning_rate"]
     assert "NaN" not in as_json(found)
 

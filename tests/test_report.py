@@ -506,6 +506,16 @@ def test_a_row_of_samples_is_one_latent_and_the_nearest_training_images_stand_be
     assert (near_v[27:35] == real[77, :, :, 0]).all()
 
 
+def test_samples_are_of_a_seed_that_all_have(config):
+    make_grid(config, {"epsilon": [60, 61, 62], "v": [40, 41, 42], "x0": []})
+    for seed in (0, 2):
+        Path(f"results/digits/v/tiny/seed{seed}/samples/ddim-50/draw0.npz").unlink()
+    html = render(config)
+    assert re.findall(r'<span class="muted">(seed \d)</span>', html) == ["seed 1", "seed 1"]
+    Path("results/digits/v/tiny/seed1/samples/ddim-50/draw0.npz").unlink()
+    assert re.findall(r'<span class="muted">(seed \d)</span>', render(config)) == ["seed 0"]
+
+
 def pixels(source: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))).convert("L"))
 

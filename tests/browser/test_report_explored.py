@@ -131,6 +131,70 @@ def test_any_quantity_is_shown_over_any_axis_in_panels(opened, large):
         assert words in text
 
 
+def asked(page):
+    """Return what the explorer draws, in Vega-Lite."""
+    return page.evaluate("JSON.parse(document.querySelector('#explorer script').textContent)")
+
+
+def test_over_an_axis_with_numbers_lines_join_the_means_of_each_colour(opened, large):
+    page = opened(large)
+    choose(page, "#asks", "over", "training.learning_rate")
+    choose(page, "#asks", "coloured by", "target")
+    drawn = asked(page)
+    x, y, colour = (drawn["encoding"][channel] for channel in ("x", "y", "color"))
+    assert (x["field"], y["field"], colour["field"]) == ("training\\.learning_rate", "FD (digits features)", "target")
+    assert (x["type"], x["scale"]["type"], y["scale"]["type"]) == ("quantitative", "log", "log")
+    line, marks = drawn["layer"]
+    assert line["mark"] == "line" and line["encoding"]["y"]["aggregate"] == "mean"
+    assert marks["encoding"]["href"] == {"field": "manifest"}
+    assert len(drawn["data"]["values"]) == 299  # what is missing has no mark
+    choose(page, "#filters", "training.learning_rate", "0.0001")
+    drawn = asked(page)
+    assert {row["parameterization"] for row in drawn["data"]["values"]} == {"epsilon_0", "v_0"}
+    choose(page, "#asks", "Show", "training, minutes")
+    choose(page, "#asks", "over", "FD (digits features)")
+    drawn = asked(page)
+    assert drawn["encoding"]["y"]["scale"]["type"] == "linear"  # all alike
+    assert len(drawn["layer"]) == 1  # over what was measured nothing is joined
+
+
+def test_a_question_is_saved_as_numbers_whatever_its_columns_are_called(opened, small):
+    page = opened(small)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save explore as CSV").click()
+    rows = list(csv.DictReader(io.StringIO(download.value.path().read_text())))
+    assert {row["training, minutes"] for row in rows} == {"10"}
+    assert [row["cell"] for row in rows] == [cell for cell, _ in explored(page)]
+
+
+def test_figures_are_as_wide_as_there_is_room(opened, small):
+    page = opened(small)
+    width = "document.querySelector('#explorer svg').getBoundingClientRect().width"
+    before = page.evaluate(width)
+    page.set_viewport_size({"width": 700, "height": 900})
+    page.wait_for_function(f"{width} < {before} - 300")
+    assert page.evaluate("document.documentElement.scrollWidth") == 700
+
+
+def test_what_is_folded_is_drawn_when_it_opens(opened, large):
+    page = opened(large)
+    folded = page.locator("details", has=page.locator(".chart")).first
+    assert folded.locator("svg").count() == 0
+    folded.locator("summary").first.click()
+    expect(folded.locator(".chart svg").last).to_be_visible()
+
+
+def test_what_is_sorted_is_filtered_by_its_own_values(opened, small):
+    page = opened(small)
+    heading = page.locator("#cells thead th").first.get_by_role("button")
+    heading.click()
+    heading.click()
+    names = sorted((f"{name}-tiny-{seed}" for name in ("epsilon", "v", "x0") for seed in range(3)), reverse=True)
+    assert visible(page) == names
+    choose(page, "#filters", "parameterization", "epsilon")
+    assert visible(page) == [name for name in names if name.startswith("epsilon")]
+
+
 def test_the_table_is_sorted_and_what_is_missing_comes_last(opened, small):
     page = opened(small)
     heading = page.locator("#cells thead th", has_text="FD")

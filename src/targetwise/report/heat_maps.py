@@ -23,7 +23,8 @@ def heat_maps(frame: pd.DataFrame, metric: str) -> list[Markup]:
     if OUTPUT not in fields or not named:
         return []
     finished = frame[frame["status"] == "finished"].copy()
-    finished["objective"] = [_objective(row) for row in finished[named].to_dict("records")]
+    told = [[_objective(row, own) for row in finished[[OUTPUT, *named]].to_dict("records")] for own in (False, True)]
+    finished["objective"] = min(told, key=lambda objectives: len(set(objectives)))  # whichever makes the denser map
     apart = ["setting", *([PATH] if PATH in fields else [])]
     return [
         _map(here, metric, ", ".join(map(str, where)))
@@ -38,10 +39,11 @@ def _is_crossed(outputs: pd.Series, objectives: pd.Series) -> bool:
     return len(pairs) > max(len(set(outputs)), len(set(objectives))) and len(set(objectives)) > 1
 
 
-def _objective(row: dict[Any, Any]) -> str:
-    weighting = row.get("weighting")
-    space = f"loss in {row['loss_space']}" if "loss_space" in row else ""
-    return ", ".join(filter(None, [space, f"weighting {weighting}" if weighting else ""]))
+def _objective(row: dict[Any, Any], own: bool) -> str:
+    """Return what a variant is trained for; ``own`` says only that the loss is in the output's space, where it is."""
+    space, weighting = row.get("loss_space"), row.get("weighting")
+    where = "loss in its own space" if own and space == row[OUTPUT] else f"loss in {space}"
+    return ", ".join(filter(None, [where if space else "", f"weighting {weighting}" if weighting else ""]))
 
 
 def _map(here: pd.DataFrame, metric: str, where: str) -> Markup:
