@@ -81,7 +81,8 @@ def test_of_many_variants_the_lowest_are_drawn_and_each_keeps_its_look():
     order = [f"v{place:02d}" for place in range(50)]
     frame = rows({name: [100 - place] for place, name in enumerate(order)})
     found = specification(charts.values(frame, order, "FD", "tiny"))["encoding"]
-    assert found["y"]["scale"]["domain"] == order[10:]
+    assert found["color"]["scale"]["domain"] == order[10:]
+    assert all(name in words(picture(charts.values(frame, order, "FD", "tiny"))) for name in order[10:])
     alone = specification(charts.values(frame.tail(1), order, "FD", "tiny"))["encoding"]
     assert alone["color"]["scale"]["range"] == found["color"]["scale"]["range"][-1:]
     assert alone["shape"]["scale"]["range"] == found["shape"]["scale"]["range"][-1:]
@@ -130,6 +131,7 @@ def test_a_curve_has_its_band_and_a_ring_where_the_best_may_be(logarithmic):
     band, _, _, ring = found["layer"]
     assert (band["encoding"]["y"]["field"], band["encoding"]["y2"]["field"]) == ("low", "high")
     assert ring["transform"] == [{"filter": "datum['may be best']"}]
+    assert picture(charts.over_axis([curve], "FD")).count('aria-roledescription="point"') == 3 + 1
 
 
 def test_a_loss_that_was_not_finite_is_marked_at_its_step():
@@ -177,6 +179,7 @@ def test_a_long_curve_is_thinned_and_keeps_its_end_and_its_gaps(length):
         (0.93, 1.06, True, [0.95, 0.975, 1, 1.025, 1.05]),
         (0.4, 4, True, [0.5, 1, 2]),
         (0.1, 50, True, [0.1, 0.3, 1, 3, 10, 30]),
+        (0.0055, 281, True, [0.01, 0.1, 1, 10, 100]),
         (1e-3, 1e5, True, [1e-3, 1e-1, 1e1, 1e3, 1e5]),
     ],
 )
@@ -186,8 +189,23 @@ def test_axes_are_marked_at_round_numbers(low, high, log, expected):
 
 def test_the_labels_of_an_axis_are_its_values():
     """Vega's own formats round 250 to 300 where it would have put its ticks elsewhere."""
-    figure = training_charts.clipped_curves({"v": ([0, 1000], [0.1, 0.2])}, ["v"], "tiny")
-    assert {"0", "250", "500", "750", "1,000"} <= set(words(picture(figure)))
+    figure = training_charts.clipped_curves({"v": ([0, 1250], [0.1, 0.2])}, ["v"], "tiny")
+    assert {"0", "250", "500", "750", "1,000", "1,250"} <= set(words(picture(figure)))
+
+
+def test_every_tick_is_drawn():
+    """Vega thins the ticks that it is given to the number that it was asked for."""
+    figure = training_charts.clipped_curves({"v": ([0, 2500], [0.1, 0.2])}, ["v"], "tiny")
+    assert {"0", "500", "1,000", "1,500", "2,000", "2,500"} <= set(words(picture(figure)))
+
+
+def test_a_metric_of_any_title_is_drawn():
+    metric = """FD of "x.y"[0], it's `odd`"""
+    frame = rows({"v": [40.0, 41.0, 42.0], "epsilon": [50.0, 51.0, 52.0]})
+    svg = picture(charts.values(frame, ["v", "epsilon"], metric, "tiny"))
+    assert svg.count('aria-roledescription="point"') == 6 and f"{metric}, lower is better" in words(svg)
+    svg = picture(charts.limits(frame, ["v", "epsilon"], metric, "tiny", 10.0, None, {}))
+    assert svg.count('aria-roledescription="point"') == 6
 
 
 def test_the_axis_of_values_that_are_equal_has_room():

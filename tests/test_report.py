@@ -243,7 +243,8 @@ def test_with_a_baseline_only_it_is_compared_with(config):
     make_grid(config, APART)
     html = render(config)
     assert headline(html) == (
-        "FD (odd features) against the baseline epsilon (61.17): lower: v (41.00) and x0 (51.17)."
+        "FD (odd features) compared with that of the baseline epsilon (61.17) is lower with v (41.00) and x0 "
+        "(51.17). The others were not compared with each other, so the lowest mean, v (41.00), is no verdict."
     )
     text = Page(html).text
     assert "v / epsilon 0.67" in text and "x0 / epsilon 0.84" in text
@@ -462,7 +463,7 @@ def test_floor_and_ceiling_appear_where_they_were_measured(config):
     cell = cells.Cell("digits", "v", "tiny", 0)
     write_json(Path("results/digits/v/tiny/ceiling.json"), row(cell, 1853.1, what="ceiling"))
     html = render(config)
-    assert "held-out real images (10.25)" in html
+    assert "“Real” is held-out real images (10.25). “Untrained” is networks that were never trained." in html
     dots, *_, untrained, real = drawn(html)["limits-tiny"]["layer"]
     assert (real["data"]["values"][0], real["mark"]["align"]) == (
         {"FD (odd features)": 10.25, "what": "real 10.25"},

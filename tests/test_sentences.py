@@ -142,7 +142,10 @@ def test_against_a_baseline_each_side_is_listed():
     found = setting(
         {**ABC, "d": 4.0}, {("a", "b"): "better", ("c", "b"): "worse", ("d", "b"): "not resolved"}, baseline="b"
     )
-    assert found == "FID against the baseline b (2.00): lower: a (1.00); not resolved: d (4.00); higher: c (3.00)."
+    assert found == (
+        "FID compared with that of the baseline b (2.00) is lower with a (1.00); not resolved with d (4.00); higher "
+        "with c (3.00). The others were not compared with each other, so the lowest mean, a (1.00), is no verdict."
+    )
 
 
 def test_families_are_told_one_by_one():

@@ -19,8 +19,8 @@ from targetwise.report import page as reporting
 STEPS = [200, 400, 600]
 
 
-def made(folder, grid, variants=None):
-    """Write a study's page in a folder of its own; its last cell is missing."""
+def made(folder, grid, variants=None, *, diverged=False):
+    """Write a study's page in a folder of its own; its last cell is missing, or all have diverged."""
     for name in ("workflow", "config", "config.yaml"):
         (folder / name).symlink_to(ROOT / name)
     study = copy.deepcopy(EXAMPLE)
@@ -29,7 +29,11 @@ def made(folder, grid, variants=None):
     with contextlib.chdir(folder):
         files = Files(study)
         for cell in files.cells:
-            files.finish(cell, STEPS)
+            if diverged:
+                files.publish(cell, STEPS, diverged="the loss was not finite at step 600")
+                files.measure(cell, reason="there is no model")
+            else:
+                files.finish(cell, STEPS)
         shutil.rmtree(files.cells[-1].folder / "fid")
         path = folder / "results/digits/report.html"
         path.write_text(reporting.render(files.config, path.parent))
@@ -106,7 +110,7 @@ def test_a_filter_holds_for_the_figure_and_the_table(opened, small):
     page = opened(small)
     assert {name for _, name in explored(page)} == {"epsilon", "v", "x0"}
     choose(page, "#filters", "parameterization", "v")
-    expect(page.locator("#left")).to_have_text("3 of 9 cells")
+    expect(page.locator("#left")).to_have_text("3 of 8 finished draws")
     page.wait_for_function("document.getElementById('explorer').view.data('table').length == 3")
     assert {name for _, name in explored(page)} == {"v"}
     assert visible(page) == ["v-tiny-0", "v-tiny-1", "v-tiny-2"]
@@ -145,7 +149,7 @@ def test_over_an_axis_with_numbers_lines_join_the_means_of_each_colour(opened, l
     assert (x["field"], y["field"], colour["field"]) == ("training\\.learning_rate", "FD (digits features)", "target")
     assert (x["type"], x["scale"]["type"], y["scale"]["type"]) == ("quantitative", "log", "log")
     line, marks = drawn["layer"]
-    assert line["mark"] == "line" and line["encoding"]["y"]["aggregate"] == "mean"
+    assert line["mark"] == {"type": "line", "point": False} and line["encoding"]["y"]["aggregate"] == "mean"
     assert marks["encoding"]["href"] == {"field": "manifest"}
     assert len(drawn["data"]["values"]) == 299  # what is missing has no mark
     choose(page, "#filters", "training.learning_rate", "0.0001")
@@ -263,12 +267,57 @@ def test_samples_are_chosen_and_their_nearest_training_images_shown(opened, larg
     assert page.locator(".columns:visible").get_attribute("data-setting") == "medium"
 
 
-def test_the_colours_follow_the_reader(opened, small):
+def test_the_colours_follow_the_reader_and_paper_is_light(opened, small):
     page = opened(small)
-    label = page.locator("[data-name=values-tiny] svg text").first
-    assert label.get_attribute("fill") == "#1b1f24"
+    ink = "getComputedStyle(document.querySelector('[data-name=values-tiny] svg text')).fill"
+    assert page.evaluate(ink) == "rgb(27, 31, 36)"
     page.emulate_media(color_scheme="dark")
-    expect(page.locator("[data-name=values-tiny] svg text").first).to_have_attribute("fill", "#e8ebee")
+    assert page.evaluate(ink) == "rgb(232, 235, 238)"
+    page.emulate_media(color_scheme="dark", media="print")
+    assert page.evaluate(ink) == "rgb(27, 31, 36)"
+
+
+def test_panels_are_seen_in_the_order_of_the_study(opened, large):
+    page = opened(large)
+    choose(page, "#asks", "a panel for each", "scale")
+    page.wait_for_function("document.querySelector('#explorer svg').getBoundingClientRect().width > 900")
+    places = page.evaluate(
+        "[...document.querySelectorAll('#explorer svg text')].filter(each => ['tiny', 'small', 'medium'].includes("
+        "each.textContent)).map(each => [each.getBoundingClientRect().x, each.textContent])"
+    )
+    assert list(dict.fromkeys(name for _, name in sorted(places))) == ["tiny", "small", "medium"]
+    assert page.evaluate("document.documentElement.scrollWidth") == 1280
+
+
+def test_nothing_that_is_left_is_said(opened, small):
+    page = opened(small)
+    choose(page, "#filters", "parameterization", "x0")
+    choose(page, "#filters", "seed", "2")
+    expect(page.locator("#left")).to_have_text("0 of 8 finished draws")
+    expect(page.locator("#explorer svg")).to_contain_text("nothing is left of what was chosen")
+
+
+def test_a_heading_is_seen_where_its_link_leads(opened, small):
+    page = opened(small)
+    page.get_by_role("navigation").get_by_role("link", name="Samples").click()
+    heading = page.get_by_role("heading", name="Samples").bounding_box()
+    assert heading["y"] > page.get_by_role("navigation").bounding_box()["height"]
+
+
+def test_a_figure_that_vega_refuses_takes_no_other_along(opened, tmp_path):
+    """It knows no scale of which a name is one that every JavaScript object has."""
+    variants = {"constructor": {"target": "v"}}
+    page = opened(made(tmp_path, {"parameterizations": ["constructor", "x0"], "seeds": [0, 1]}, variants))
+    expect(page.get_by_text("This figure could not be drawn").first).to_be_attached()
+    page.wait_for_function("document.querySelector('[data-name=clipped-tiny] svg, [data-name=loss-tiny-x0] svg')")
+    page.get_by_label("Search").fill("x0")
+    expect(page.locator("#found")).to_have_text("2 of 4 rows")
+
+
+def test_cells_that_all_diverged_leave_a_page_that_works(opened, tmp_path):
+    page = opened(made(tmp_path, {"parameterizations": ["epsilon", "v"], "seeds": [0, 1]}, diverged=True))
+    page.get_by_label("Search").fill("v-tiny")
+    expect(page.locator("#found")).to_have_text("2 of 4 rows")
 
 
 def test_every_figure_is_drawn_before_one_prints(opened, large):

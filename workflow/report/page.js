@@ -1,7 +1,6 @@
 // What the page does beside being read: it draws its figures, answers questions to its rows, sorts, filters, copies, saves.
 // All that it needs is in the page; nothing is fetched.
 
-const dark = matchMedia("(prefers-color-scheme: dark)");
 const study = document.body.dataset.study;
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 
@@ -13,29 +12,22 @@ function element(name, attributes = {}, ...content) {
   return made;
 }
 
-// Figures: each is drawn when a reader comes near it, in the colours of the page.
-
-/** Return a text with colours in place of the page's variables; `theme` is 0 for light and 1 for dark. */
-function coloured(text, theme) {
-  const style = getComputedStyle(document.documentElement);
-  return text.replace(/var\((--[\w-]+)\)/g, (_, name) => {
-    const value = style.getPropertyValue(name).trim();
-    return /^light-dark\(([^,]+),([^,]+)\)$/.exec(value)?.[1 + theme].trim() ?? value;
-  });
-}
-
-const specification = (box, theme) => JSON.parse(coloured(box.querySelector("script").textContent, theme));
+// Figures: each is drawn when a reader comes near it. Their colours are the page's variables, and so follow it.
 
 async function draw(box, again = false) {
-  const theme = Number(dark.matches);
-  const key = `${theme} ${box.clientWidth}`;
-  if (!box.clientWidth || (box.dataset.drawn === key && !again)) return; // closed, and drawn when it opens; or drawn
-  box.dataset.drawn = key;
+  if (!box.clientWidth || (box.dataset.drawn === String(box.clientWidth) && !again)) return; // drawn when it opens; or drawn
   const place = box.querySelector(".drawing") ?? element("div", { class: "drawing", "aria-hidden": "true" });
   box.append(place);
-  box.view?.finalize();
-  const options = { renderer: "svg", actions: false, logLevel: 1, tooltip: { theme: theme ? "dark" : "light" } };
-  box.view = (await vegaEmbed(place, specification(box, theme), options)).view;
+  box.dataset.drawn = box.clientWidth;
+  try {
+    const specification = JSON.parse(box.querySelector("script").textContent);
+    const { view } = await vegaEmbed(place, specification, { renderer: "svg", actions: false, logLevel: 1 });
+    box.view?.finalize();
+    box.view = view;
+  } catch (error) {
+    place.textContent = `This figure could not be drawn: ${error.message}`;
+    return;
+  }
   if (!box.nextElementSibling?.matches(".save")) box.after(saver(box));
 }
 
@@ -54,8 +46,15 @@ async function save(box, kind) {
   element("a", { href, download: `${study}-${box.dataset.name}.${kind}` }).click();
 }
 
+/** Return a text with the page's light colours in place of its variables. */
+function coloured(text) {
+  const style = getComputedStyle(document.documentElement);
+  const light = (name) => style.getPropertyValue(name).trim().replace(/^light-dark\(([^,]+),.*\)$/, "$1");
+  return text.replace(/var\((--[\w-]+)\)/g, (_, name) => light(name));
+}
+
 async function picture(box, kind) {
-  const light = { ...specification(box, 0), background: "white" };
+  const light = { ...JSON.parse(coloured(box.querySelector("script").textContent)), background: "white" };
   if (light.width === "container") light.width = box.clientWidth;
   const { view } = await vegaEmbed(element("div"), light, { renderer: "none", actions: false, logLevel: 1 });
   return view.toImageURL(kind, kind === "png" ? 2 : 1);
@@ -72,18 +71,22 @@ function csv(rows) {
 const near = new IntersectionObserver((seen) => seen.forEach((each) => each.isIntersecting && draw(each.target)), {
   rootMargin: "800px",
 });
-const redrawn = () => all(".chart[data-drawn]").forEach((box) => draw(box));
-dark.addEventListener("change", redrawn);
 let resized;
+let width = innerWidth;
 addEventListener("resize", () => {
+  if (width === innerWidth) return; // telephones tell of their address bar too
+  width = innerWidth;
   clearTimeout(resized);
-  resized = setTimeout(redrawn, 200);
+  resized = setTimeout(() => {
+    all(".chart[data-drawn]").forEach((box) => draw(box));
+    ask?.();
+  }, 200);
 });
 // Who prints the page has not been near all of it: the rest is drawn when there is nothing else to do.
 const idle = globalThis.requestIdleCallback ?? ((work) => setTimeout(work, 200));
-function drawRest(left) {
-  const box = left.shift();
-  if (box) idle(() => draw(box).then(() => drawRest(left)));
+function drawRest(boxes) {
+  const box = boxes.shift();
+  if (box) idle(() => draw(box).then(() => drawRest(boxes)));
 }
 
 // Questions: any quantity over any other or over an axis, coloured and split by axes, of the rows that are left.
@@ -91,8 +94,10 @@ function drawRest(left) {
 const table = JSON.parse(document.getElementById("rows").textContent);
 const chosen = {}; // by axis, the value that is left
 const left = (row) => Object.entries(chosen).every(([axis, value]) => value === "" || String(row[axis]) === value);
-const isNumber = (name) => table.rows.every((row) => row[name] == null || typeof row[name] === "number");
+const isNumber = (name) => name !== "seed" && table.rows.every((row) => row[name] == null || typeof row[name] === "number");
 const escaped = (name) => name.replace(/[.[\]]/g, "\\$&");
+const series = Array.from({ length: 7 }, (_, index) => `var(--series-${index})`);
+let ask; // asks the present question again
 
 /** Return a labelled choice; `options` are pairs of a value and what is shown. */
 function choice(label, options, selected, changed) {
@@ -102,83 +107,86 @@ function choice(label, options, selected, changed) {
   return element("label", {}, `${label} `, select);
 }
 
-function question(ask, width) {
-  const rows = table.rows.filter((row) => left(row) && row[ask.y] != null && row[ask.x] != null);
-  const channel = (name) => {
-    const numbers = rows.map((row) => row[name]);
-    if (!isNumber(name)) return { field: escaped(name), type: "nominal", title: name, sort: null };
-    const [low, high] = [Math.min(...numbers), Math.max(...numbers)];
-    const log = low > 0 && high > 5 * low;
-    const scale = log ? { type: "log" } : { type: "linear", zero: false };
-    Object.assign(scale, { nice: false, padding: 12 });
-    return { field: escaped(name), type: "quantitative", title: name, scale };
-  };
-  const colour = {
-    field: escaped(ask.colour),
-    type: "nominal",
-    title: ask.colour,
-    sort: null,
-    scale: { range: Array.from({ length: 7 }, (_, index) => `var(--series-${index})`) },
-  };
+/** Return the channel of a quantity or an axis, with a margin around its values. */
+function channel(name, rows) {
+  const title = { field: escaped(name), title: name };
+  if (!isNumber(name)) return { ...title, type: "nominal", sort: null, axis: { labelAngle: distinct(name).length > 6 ? -90 : 0 } };
+  const numbers = rows.map((row) => row[name]);
+  let [low, high] = [Math.min(...numbers), Math.max(...numbers)];
+  const log = low > 0 && high > 5 * low;
+  const margin = log ? (high / low) ** 0.06 : 0.06 * (high - low || Math.abs(high) || 1);
+  [low, high] = log ? [low / margin, high * margin] : [low - margin, high + margin];
+  const scale = { type: log ? "log" : "linear", nice: false, domain: [low, high] };
+  return { ...title, type: "quantitative", scale, axis: { labelExpr: "format(datum.value, ',~r')" } };
+}
+
+const distinct = (name, rows = table.rows) => [...new Set(rows.map((row) => row[name]))];
+
+/** Return the figure of a question in Vega-Lite, for a box of some width. */
+function question(asked, width) {
+  const rows = table.rows.filter((row) => left(row) && row[asked.y] != null && row[asked.x] != null);
+  const data = { name: "table", values: rows };
+  if (!rows.length) {
+    const values = [{ note: "nothing is left of what was chosen" }];
+    return { data: { name: "table", values }, width: "container", height: 60, mark: "text", encoding: { text: { field: "note" } } };
+  }
   const shown = ["cell", ...table.axes, "draw", ...table.quantities, "error", "model"];
   const tooltip = [...new Set(shown)].map((name) => ({ field: escaped(name), title: name }));
-  const x = channel(ask.x);
-  const layer = [
-    { mark: { type: "point", size: 60 }, encoding: { shape: { ...colour, scale: {} }, tooltip, href: { field: "manifest" } } },
-  ];
-  if (x.type === "quantitative" && table.axes.includes(ask.x)) {
-    layer.unshift({ mark: "line", encoding: { y: { ...channel(ask.y), aggregate: "mean" } } });
+  const columns = Math.max(1, Math.floor(width / (60 + 8 * Math.max(...distinct(asked.colour, rows).map((name) => String(name).length)))));
+  const told = { field: escaped(asked.colour), type: "nominal", title: asked.colour, sort: null, legend: { columns } };
+  const [x, y] = [channel(asked.x, rows), channel(asked.y, rows)];
+  const encoding = { x, y, color: { ...told, scale: { range: series } } };
+  const mark = { type: "point", size: 60, filled: false, opacity: 1 };
+  const layer = [{ mark, encoding: { shape: told, tooltip, href: { field: "manifest" } } }];
+  if (x.type === "quantitative" && table.axes.includes(asked.x)) {
+    layer.unshift({ mark: { type: "line", point: false }, encoding: { y: { ...y, aggregate: "mean" } } });
   }
-  const plot = { encoding: { x, y: channel(ask.y), color: colour }, layer };
-  if (!ask.panels) return { data: { name: "table", values: rows }, width, height: 320, ...plot };
-  const columns = Math.max(1, Math.floor(width / 320));
-  const facet = { field: escaped(ask.panels), type: "nominal", title: ask.panels, sort: null };
-  const spec = { width: width / columns - 90, height: 220, ...plot };
-  return { data: { name: "table", values: rows }, facet, columns, spec };
+  if (!asked.panels) return { data, width: "container", height: 320, encoding, layer };
+  const beside = Math.max(1, Math.floor(width / 320));
+  const facet = { field: escaped(asked.panels), type: "nominal", title: asked.panels, sort: distinct(asked.panels, rows) };
+  const spec = { width: Math.max(140, width / beside - 75), height: 220, encoding, layer };
+  return { data, facet, columns: beside, autosize: "pad", spec };
 }
 
 function explore() {
   const box = document.getElementById("explorer");
   const [metric] = table.quantities;
-  if (!metric) return;
+  if (!metric || !box) return;
   const named = (names) => names.map((name) => [name, name]);
-  const ask = { x: table.axes[0], y: metric, colour: table.axes[1] ?? table.axes[0], panels: "" };
-  const common = JSON.parse(box.querySelector("script").textContent);
+  const asked = { x: table.axes[0], y: metric, colour: table.axes[1] ?? table.axes[0], panels: "" };
   const source = box.querySelector("script");
-  const show = () => {
-    const whole = question(ask, box.clientWidth - 100);
-    source.textContent = JSON.stringify({ ...common, ...whole });
-    box.setAttribute("aria-label", `${ask.y} over ${ask.x}; the table below has the numbers.`);
-    const count = new Set((whole.data.values ?? []).map((row) => row.cell)).size;
-    document.getElementById("left").textContent = `${count} of ${new Set(table.rows.map((row) => row.cell)).size} cells`;
+  const common = JSON.parse(source.textContent);
+  const draws = (rows) => rows.filter((row) => row.status === "finished").length;
+  ask = () => {
+    source.textContent = JSON.stringify({ ...common, ...question(asked, box.clientWidth) });
+    box.setAttribute("aria-label", `${asked.y} over ${asked.x}; the table below has the numbers.`);
+    const count = `${draws(table.rows.filter(left))} of ${draws(table.rows)} finished draws`;
+    document.getElementById("left").textContent = count;
     draw(box, true);
   };
   const set = (key) => (value) => {
-    ask[key] = value;
-    show();
+    asked[key] = value;
+    ask();
   };
   document.getElementById("asks").append(
-    choice("Show", named(table.quantities), ask.y, set("y")),
-    choice("over", named([...table.axes, ...table.quantities]), ask.x, set("x")),
-    choice("coloured by", named(table.axes), ask.colour, set("colour")),
+    choice("Show", named(table.quantities), asked.y, set("y")),
+    choice("over", named([...table.axes, ...table.quantities]), asked.x, set("x")),
+    choice("coloured by", named(table.axes), asked.colour, set("colour")),
     choice("a panel for each", [["", "–"], ...named(table.axes)], "", set("panels")),
   );
-  const filters = document.getElementById("filters");
   for (const axis of table.axes) {
-    const values = [...new Set(table.rows.map((row) => String(row[axis])))];
+    const values = distinct(axis).map(String);
     if (values.length < 2) continue;
     chosen[axis] = "";
-    filters.append(
-      choice(axis, [["", "all"], ...values.map((value) => [value, value === "null" ? "–" : value])], "", (value) => {
-        chosen[axis] = value;
-        show();
-        filterRows();
-      }),
-    );
+    const options = [["", "all"], ...values.map((value) => [value, value === "null" ? "–" : value])];
+    const only = (value) => {
+      chosen[axis] = value;
+      ask();
+      filterRows();
+    };
+    document.getElementById("filters").append(choice(axis, options, "", only));
   }
-  box.ask = show;
-  addEventListener("resize", () => setTimeout(show, 250));
-  show();
+  ask();
 }
 
 // The table of every cell: sorted by a click on a heading, searched, and filtered by the same choices.
@@ -250,6 +258,7 @@ function samples() {
 
 function copies(code) {
   const button = element("button", { type: "button", class: "copy", "aria-label": `Copy ${code.textContent}` }, "copy");
+  if (!navigator.clipboard) return; // a page over plain http from another machine may not copy
   button.addEventListener("click", async () => {
     await navigator.clipboard.writeText(code.textContent);
     button.textContent = "copied";
@@ -266,3 +275,4 @@ all("code.copied").forEach(copies);
 all(".chart").forEach((box) => near.observe(box));
 all("details").forEach((each) => each.addEventListener("toggle", () => all(".chart", each).forEach((box) => draw(box))));
 addEventListener("load", () => drawRest(all(".chart")));
+addEventListener("beforeprint", () => all("details").forEach((each) => (each.open = true)));

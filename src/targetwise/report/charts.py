@@ -1,6 +1,7 @@
 """The report's figures of an answer: comparisons, values, what bounds them, and curves over an axis."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,21 @@ from markupsafe import Markup
 
 from targetwise.inference.curves import Curve
 from targetwise.report.effects import named
-from targetwise.report.vega import INK, MUTED, PAPER, RULE, Spec, axis, data, escaped, finite, inline, looks, tooltip
+from targetwise.report.vega import (
+    INK,
+    MUTED,
+    PAPER,
+    RULE,
+    Spec,
+    axis,
+    data,
+    escaped,
+    finite,
+    inline,
+    looks,
+    plain,
+    tooltip,
+)
 from targetwise.report.words import number, records
 
 #: At most so many comparisons are drawn, and so many variants in one plot of values.
@@ -57,13 +72,14 @@ def intervals(pairs: pd.DataFrame, scale: str, smallest: float | None, metric: s
     edges = [row[key] for row in rows for key in (scale, "low", "high") if row[key] is not None]
     across = axis(f"{scale} of {metric}", [*edges, none], log=is_ratio)
 
-    def label(weight: str, which: str) -> Spec:
+    def label(weight: str, which: str, **halo: Any) -> Spec:
         return {
             "transform": [{"filter": which}, {"calculate": "datum.comparison + ': ' + datum.verdict", "as": "label"}],
-            "mark": {"type": "text", "align": "left", "yOffset": -11, "limit": 350, "fontWeight": weight},
+            "mark": {"type": "text", "align": "left", "yOffset": -11, "limit": 350, "fontWeight": weight, **halo},
             "encoding": {"x": {"value": 0}, "text": {"field": "label"}},
         }
 
+    halo = {"stroke": PAPER, "strokeWidth": 4}
     layers: list[Spec] = [
         {"mark": {"type": "rule", "color": MUTED}, "encoding": {"x": {"datum": none, **across}, "y": None}},
         {
@@ -78,6 +94,8 @@ def intervals(pairs: pd.DataFrame, scale: str, smallest: float | None, metric: s
                 "tooltip": tooltip("comparison", scale, "low", "high", "p", "seeds", "verdict"),
             },
         },
+        label("bold", "datum.resolved", **halo),
+        label("normal", "!datum.resolved", **halo),
         label("bold", "datum.resolved"),
         label("normal", "!datum.resolved"),
     ]
@@ -113,13 +131,15 @@ def values(rows: pd.DataFrame, order: Sequence[str], metric: str, setting: str) 
     means = rows.groupby("parameterization")["value"].mean().nsmallest(VARIANTS)
     names = [name for name in order if name in means]
     shown = rows[rows["parameterization"].isin(names)]
+    field, seeds = plain(metric), sorted({int(seed) for seed in shown["seed"]})
     dots = [
         {
             "parameterization": row.parameterization,
             "seed": int(row.seed),
             "draw": int(row.draw),
-            metric: finite(row.value),
+            field: finite(row.value),
             "error": finite(row.error),
+            "place": 20 * (seeds.index(int(row.seed)) - (len(seeds) - 1) / 2) / max(len(seeds) - 1, 1),
         }
         for row in records(shown)
     ]
@@ -128,16 +148,16 @@ def values(rows: pd.DataFrame, order: Sequence[str], metric: str, setting: str) 
         "height": 34 * len(names),
         "mark": {"type": "point", "size": 60, "filled": True, "opacity": 1},
         "encoding": {
-            "x": {"field": metric, **axis(f"{metric}, lower is better", shown["value"])},
+            "x": {"field": field, **axis(f"{metric}, lower is better", shown["value"])},
             "y": {
                 "field": "parameterization",
                 "type": "nominal",
                 "scale": {"domain": names},
                 "axis": {"title": None, "ticks": False, "domain": False},
             },
-            "yOffset": {"field": "seed", "type": "nominal", "scale": {"paddingOuter": 1}},
+            "yOffset": {"field": "place", "type": "quantitative", "scale": None},
             **looks("parameterization", order, names, shape=True, legend=False),
-            "tooltip": tooltip("parameterization", "seed", "draw", metric, "error"),
+            "tooltip": tooltip("parameterization", "seed", "draw", field, "error"),
         },
     }
     told = "; ".join(
@@ -167,6 +187,7 @@ def limits(
         exact: that of the exact denoiser's samples, likewise.
         ceilings: the value of an untrained network by parameterization, those that were measured.
     """
+    field = plain(metric)
     known = {"real": floor, "exact": exact}
     marks = [(f"{name} {number(value)}", value) for name, value in known.items() if value]  # some are 0 of copies
     span = sorted({min(ceilings.values()), max(ceilings.values())}) if ceilings else []
@@ -177,17 +198,17 @@ def limits(
     marks.sort(key=lambda mark: mark[1])
     levels = [*(value for _, value in marks), *span]
     shown = [*rows["value"], *levels]
-    across = {"field": metric, **axis(f"{metric}, floor to ceiling", shown, log=min(shown) > 0)}
+    across = {"field": field, **axis(f"{metric} beside its bounds", shown, log=min(shown) > 0)}
     # The highest is named to its left and the others to their right, each on a line of its own, so that none meet.
     lines = [
         {
-            "data": {"values": [{metric: finite(value), "what": what}]},
+            "data": {"values": [{field: finite(value), "what": what}]},
             "mark": {"type": "text", "align": "left" if place else "right", "yOffset": -14 - 15 * place},
             "encoding": {"x": across, "text": {"field": "what"}},
         }
         for place, (what, value) in enumerate(reversed(marks))
     ]
-    dots = [{"parameterization": row.parameterization, metric: finite(row.value)} for row in records(rows)]
+    dots = [{"parameterization": row.parameterization, field: finite(row.value)} for row in records(rows)]
     specification = {
         "data": data(dots),
         "height": 30 + 32 * len(marks),
@@ -199,11 +220,11 @@ def limits(
                     **looks(
                         "parameterization", order, list(rows["parameterization"].unique()), shape=True, legend=False
                     ),
-                    "tooltip": tooltip("parameterization", metric),
+                    "tooltip": tooltip("parameterization", field),
                 },
             },
             {
-                "data": {"values": [{metric: finite(level)} for level in levels]},
+                "data": {"values": [{field: finite(level)} for level in levels]},
                 "mark": {"type": "tick", "thickness": 2, "size": 16, "color": INK},
                 "encoding": {"x": across},
             },
@@ -221,13 +242,13 @@ def over_axis(curves: Sequence[Curve], metric: str) -> Markup:
         curves: with the same axis.
         metric: what the rows measure.
     """
-    along = curves[0].axis
+    along, field = curves[0].axis, plain(metric)
     groups = [named(curve.group) or along for curve in curves]
     rows = [
         {
             "curve": group,
             along: float(row.x),
-            metric: finite(row.mean),
+            field: finite(row.mean),
             "low": finite(row.low),
             "high": finite(row.high),
             "may be best": bool(row.may_be_best),
@@ -240,23 +261,30 @@ def over_axis(curves: Sequence[Curve], metric: str) -> Markup:
     x["axis"] = {"values": measured, "labelOverlap": True}
     edges = np.concatenate([curve.points[["mean", "low", "high"]].to_numpy(float).ravel() for curve in curves])
     y = axis(metric, edges[np.isfinite(edges)])
+    mean = {"field": field, **y}
+    looked = looks("curve", groups, groups, dash=True, shape=True, legend=any(curve.group for curve in curves))
+    told_apart = {channel: looked.pop(channel) for channel in ("strokeDash", "shape")}
     marks: list[Spec] = [
         {
-            "mark": {"type": "area", "opacity": 0.18},
+            "mark": {"type": "area", "opacity": 0.18, "point": False, "line": False},
             "encoding": {"y": {"field": "low", **y}, "y2": {"field": "high"}},
         },
-        {"mark": {"type": "line"}, "encoding": {"y": {"field": metric, **y}}},
+        {
+            "mark": {"type": "line", "point": False},
+            "encoding": {"y": mean, "strokeDash": told_apart["strokeDash"]},
+        },
         {
             "mark": {"type": "point", "filled": True, "opacity": 1},
             "encoding": {
-                "y": {"field": metric, **y},
-                "tooltip": tooltip("curve", along, metric, "low", "high", "may be best"),
+                "y": mean,
+                "shape": told_apart["shape"],
+                "tooltip": tooltip("curve", along, field, "low", "high", "may be best"),
             },
         },
         {
             "transform": [{"filter": "datum['may be best']"}],
             "mark": {"type": "point", "size": 180, "shape": "circle"},
-            "encoding": {"y": {"field": metric, **y}},
+            "encoding": {"y": mean},
         },
     ]
     specification = {
@@ -264,7 +292,7 @@ def over_axis(curves: Sequence[Curve], metric: str) -> Markup:
         "height": 220,
         "encoding": {
             "x": {"field": escaped(along), **x},
-            **looks("curve", groups, groups, dash=True, shape=True, legend=any(curve.group for curve in curves)),
+            **looked,
         },
         "layer": marks,
     }

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from targetwise.report.vega import Spec, data, finite, inline, tooltip
+from targetwise.report.vega import Spec, data, finite, inline, plain, tooltip
 from targetwise.report.words import number
 
 OUTPUT, OBJECTIVE, PATH = "target", ["loss_space", "weighting"], "diffusion.schedule"
@@ -47,6 +47,7 @@ def _objective(row: dict[Any, Any], own: bool) -> str:
 
 
 def _map(here: pd.DataFrame, metric: str, where: str) -> Markup:
+    field = plain(metric)
     means = here.groupby([OUTPUT, "objective"], sort=False)["value"].agg(["mean", "count"]).reset_index()
     low, high = means["mean"].min(), means["mean"].max()
     log = bool(low > 0 and high > 5 * low)
@@ -54,7 +55,7 @@ def _map(here: pd.DataFrame, metric: str, where: str) -> Markup:
         {
             "output": row[OUTPUT],
             "objective": row["objective"],
-            metric: finite(row["mean"]),
+            field: finite(row["mean"]),
             "values": int(row["count"]),
             "text": number(row["mean"]),
         }
@@ -66,12 +67,12 @@ def _map(here: pd.DataFrame, metric: str, where: str) -> Markup:
         "y": {"field": "objective", "type": "nominal", "sort": None, "title": None},
     }
     fill = {
-        "field": metric,
+        "field": field,
         "type": "quantitative",
         "scale": {"type": "log" if log else "linear", "scheme": "blues", "domain": [finite(low), finite(high)]},
         "legend": None,
     }
-    dark = {"test": f"datum[{metric!r}] > {middle}", "value": "white"}
+    dark = {"test": f"datum[{field!r}] > {middle}", "value": "white"}
     specification = {
         "data": data(rows),
         "height": 34 * len(set(means["objective"])),
@@ -79,7 +80,7 @@ def _map(here: pd.DataFrame, metric: str, where: str) -> Markup:
         "layer": [
             {
                 "mark": "rect",
-                "encoding": {"color": fill, "tooltip": tooltip("output", "objective", metric, "values")},
+                "encoding": {"color": fill, "tooltip": tooltip("output", "objective", field, "values")},
             },
             {"mark": "text", "encoding": {"text": {"field": "text"}, "color": {"condition": dark, "value": "black"}}},
         ],

@@ -106,7 +106,7 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     compared, spread = statistics.compared(frame, statistics.declared(config)), statistics.spread(frame)
     metric = metric_of(frame)
     study = cells.RESULTS / config["study"]
-    limits, agreement = bounds(config, study), Agreement(config)
+    limits, agreement, real = bounds(config, study), Agreement(config), samples.real_images(config)
     return {
         "config": config,
         "metric": metric,
@@ -133,6 +133,7 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             }
             for setting, comparison in compared.items()
         ],
+        "trainings": [panels.of_training(config, scale) for scale in config["grid"]["scales"]],
         "claims": claims.table(config, frame).to_dict("records"),
         "factors": effects.of_factors(frame, config),
         "listed_at_most": panels.LISTED,
@@ -140,9 +141,9 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "curves": _curves(effects.of_axes(frame, config), metric),
         "published": published.beside(config, summary.drop_duplicates(["scale", "parameterization"])),
         "papers": papers.beside(config, summary),
-        "samples": samples.columns(agreement, frame),
+        "samples": samples.columns(agreement, frame, real),
         "latents": samples.latents(frame),
-        "real": samples.real_column(config, samples.latents(frame)),
+        "real": None if real is None else samples.real_column(real, samples.latents(frame)),
         "checks": _checks(config, frame, study),
         "origins": origins(config),
         "explorer": vega.as_json(explorer.content(config, frame, folder)),

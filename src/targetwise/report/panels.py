@@ -57,13 +57,6 @@ def of_setting(
         for name in ("floor", "exact")
     )
     exact = exact if "exact" in limits and limits["exact"]["sampler"] in samplers else None
-    logs = {name: {cell.seed: read_curve(path) for cell, path in _logs(config, name, scale)} for name in order}
-    losses = {
-        name: {seed: [(line["step"], line["loss"]) for line in lines] for seed, lines in by_seed.items() if lines}
-        for name, by_seed in logs.items()
-    }
-    shares = {name: _mean_clipped(list(by_seed.values())) for name, by_seed in logs.items()}
-    clipped = {name: curve for name, curve in shares.items() if any(curve)}
     return {
         "name": setting,
         "summary": [
@@ -78,6 +71,21 @@ def of_setting(
         "pairs": charts.worth_drawing(by_themselves, here_summary, LISTED).to_dict("records"),
         "dots": charts.values(rows, order, metric, setting) if len(rows) else None,
         "limits": charts.limits(rows, order, metric, setting, floor, exact, ceilings) if len(rows) else None,
+    }
+
+
+def of_training(config: Mapping[str, Any], scale: str) -> dict[str, Any]:
+    """Return what the template needs of the trainings at one scale, however they are sampled."""
+    order = config["grid"]["parameterizations"]
+    logs = {name: {cell.seed: read_curve(path) for cell, path in _logs(config, name, scale)} for name in order}
+    losses = {
+        name: {seed: [(line["step"], line["loss"]) for line in lines] for seed, lines in by_seed.items() if lines}
+        for name, by_seed in logs.items()
+    }
+    shares = {name: _mean_clipped(list(by_seed.values())) for name, by_seed in logs.items()}
+    clipped = {name: curve for name, curve in shares.items() if any(curve)}
+    return {
+        "name": scale,
         "losses": [
             {"name": name, "figure": training_charts.loss_curves(by_seed, order.index(name), name, scale)}
             for name, by_seed in losses.items()

@@ -27,7 +27,7 @@ def of_scale(config: Mapping[str, Any], scale: str) -> list[Markup]:
 def _of_probe(name: str, found: Mapping[Cell, Mapping[str, float]], order: list[str], scale: str) -> Iterator[Markup]:
     gives = kinds.constant("probes", name, "GIVES", None)
     places = levels(gives) if isinstance(gives, dict) else {}
-    along = "share of T" if any(isinstance(gives[each], tuple) for each in places) else "log-SNR λ"
+    along = "t / T" if any(isinstance(gives[each], tuple) for each in places) else "log-SNR λ"
     rows: list[dict[str, Any]] = []
     for variant in order:
         mine = [values for cell, values in found.items() if cell.parameterization == variant and values]

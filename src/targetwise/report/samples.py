@@ -23,8 +23,11 @@ MOST, LEAST, WHOLE = 16, 4, 2400
 
 PROJECTION_SIDE = 256
 
+#: Training images that are looked through at a time: of CIFAR-10, 60 MB.
+BLOCK = 5000
 
-def columns(agreement: Agreement, frame: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+
+def columns(agreement: Agreement, frame: pd.DataFrame, real: np.ndarray | None) -> dict[str, list[dict[str, Any]]]:
     """Return by setting a column for each variant: the first samples of its first draw.
 
     The seed is one that all variants have, if there is one. Beside each sample stands the training image that is
@@ -33,8 +36,8 @@ def columns(agreement: Agreement, frame: pd.DataFrame) -> dict[str, list[dict[st
     Args:
         agreement: of the study.
         frame: of :func:`targetwise.report.table.table`.
+        real: the training set, of :func:`real_images`.
     """
-    real = real_images(agreement.config)
     count = latents(frame)
     found: dict[str, list[dict[str, Any]]] = {}
     for setting, here in frame.groupby("setting", sort=False):
@@ -61,10 +64,9 @@ def real_images(config: Mapping[str, Any]) -> np.ndarray | None:
     return store.load(folder, "train").images if (folder / "dataset.npz").exists() else None
 
 
-def real_column(config: Mapping[str, Any], count: int) -> Markup | None:
-    """Return the first images of the training set as one column; None until they are there."""
-    real = real_images(config)
-    return None if real is None else _strip(real[:count]) if is_picture(real) else _points(real, real)
+def real_column(real: np.ndarray, count: int) -> Markup:
+    """Return the first images of the training set as one column."""
+    return _strip(real[:count]) if is_picture(real) else _points(real, real)
 
 
 def _archives(agreement: Agreement, frame: pd.DataFrame) -> dict[str, dict[int, Path]]:
@@ -100,13 +102,21 @@ def _add_nearest(found: list[dict[str, Any]], real: np.ndarray | None) -> None:
     pictures = [images for images in shown if images is not None]
     if real is None or not pictures:
         return
-    flat, others = (each.reshape(len(each), -1).astype(np.float32) for each in (np.concatenate(pictures), real))
-    _, places = kth_neighbours(flat, 1, others)
+    flat = _flat(np.concatenate(pictures))
+    least, places = np.full(len(flat), np.inf), np.zeros(len(flat), dtype=np.int64)
+    for start in range(0, len(real), BLOCK):
+        squared, nearest = kth_neighbours(flat, 1, _flat(real[start : start + BLOCK]))
+        nearer = squared < least
+        least[nearer], places[nearer] = squared[nearer], start + nearest[nearer]
     first = 0
     for column, images in zip(found, shown, strict=True):
         if images is not None:
             column["nearest"] = _strip(real[places[first : first + len(images)]])
             first += len(images)
+
+
+def _flat(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1).astype(np.float32)
 
 
 def _strip(images: np.ndarray) -> Markup:

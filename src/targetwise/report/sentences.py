@@ -220,10 +220,16 @@ def _against(
     kinds = {"below": "lower", "equivalent": "", "not resolved": "not resolved", "above": "higher"}
     if declared["smallest_difference"] is not None:
         kinds["equivalent"] = f"equivalent within {percent(declared['smallest_difference'])}"
-    kinds["too few seeds"] = "with too few seeds to say"
+    kinds["too few seeds"] = "not known, for want of seeds,"
     parts = []
     for kind, words in kinds.items():
         those = [ranked[name] for name in names if name != baseline and relations(name, baseline) == kind]
         if those:
-            parts.append(f"{words}: {some(those)}")
-    return f"{metric} against the baseline {ranked[baseline]}: {'; '.join(parts)}."
+            parts.append(f"{words} with {some(those)}")
+    told = f"{metric} compared with that of the baseline {ranked[baseline]} is {'; '.join(parts)}."
+    others = [name for name in names if name != baseline]
+    if len(others) < 2:
+        return told
+    return (
+        f"{told} The others were not compared with each other, so the lowest mean, {ranked[names[0]]}, is no verdict."
+    )

@@ -5,6 +5,7 @@ script replaces, so that a figure follows the page into dark mode.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -41,7 +42,6 @@ CONFIG: Spec = {
         "labelFontSize": 12,
         "labelLimit": 240,
         "tickColor": MUTED,
-        "tickCount": 5,
         "titleColor": INK,
         "titleFontSize": 12,
         "titleFontWeight": "normal",
@@ -55,6 +55,7 @@ CONFIG: Spec = {
         "symbolStrokeWidth": 2,
         "titleColor": INK,
     },
+    "header": {"labelColor": INK, "labelFontSize": 12, "titleColor": INK},
     "text": {"color": INK, "fontSize": 12},
     "rule": {"color": INK},
 }
@@ -106,6 +107,11 @@ def tooltip(*fields: str) -> list[Spec]:
     return [{"field": escaped(field), "title": field} for field in fields]
 
 
+def plain(title: str) -> str:
+    """Return a title as the name of a field: without what Vega-Lite reads as a way into an object, or as a quote."""
+    return re.sub(r"[.\[\]'\"\\]", " ", title)
+
+
 def escaped(field: str) -> str:
     """Return a field's name where Vega-Lite would take a dot for a way into an object."""
     return field.replace(".", "\\.").replace("[", "\\[").replace("]", "\\]")
@@ -134,7 +140,11 @@ def looks(
 ) -> Spec:
     """Return colours, dashes and shapes of names; by its place in the whole order each keeps them in every figure."""
     places = [order.index(name) for name in names]
-    shown = {"title": None, "columns": max(1, int(380 // (40 + 6.5 * max(map(len, names)))))} if legend else None
+    shown = (
+        {"title": None, "symbolOpacity": 1, "columns": max(1, int(380 // (40 + 6.5 * max(map(len, names)))))}
+        if legend
+        else None
+    )
     ranges = {
         "color": [SERIES[place % len(SERIES)] for place in places],
         **({"strokeDash": [DASHES[place % len(DASHES)] for place in places]} if dash else {}),
@@ -162,13 +172,15 @@ def axis(title: str, shown: Sequence[float] | pd.Series | np.ndarray, *, log: bo
     else:
         margin = 0.06 * ((high - low) or abs(high) or 1.0)
         low, high = low - margin, high + margin
+    marked = ticks(low, high, log=log)
     return {
         "type": "quantitative",
         "title": title,
         "scale": {"type": "log" if log else "linear", "nice": False, "domain": [finite(low), finite(high)]},
         # Vega rounds the labels of an axis to what its own ticks would need; ours are others.
         "axis": {
-            "values": ticks(low, high, log=log),
+            "values": marked,
+            "tickCount": len(marked),  # or Vega leaves out every second of many
             "labelExpr": f"format(datum.value, '{'~s' if high >= 100_000 else ',~r'}')",
         },
     }
@@ -179,11 +191,11 @@ def ticks(low: float, high: float, *, log: bool) -> list[float]:
     if log and high > 4 * low:
         digits = (1, 2, 5) if high < 30 * low else (1, 3) if high < 1000 * low else (1,)
         powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-        every = 1 if digits != (1,) else -(-len(powers) // 6)
-        found = [digit * 10.0**power for power in powers[::every] for digit in digits]
+        found = [each for power in powers for digit in digits if low <= (each := digit * 10.0**power) <= high]
+        found = found if digits != (1,) else found[:: -(-len(found) // 6)]
     else:
         power = 10.0 ** np.floor(np.log10((high - low) / 4))
-        step = next(each * power for each in (1, 2, 2.5, 5, 10) if (high - low) / (each * power) <= 5.5)
+        step = next(each * power for each in (1, 2, 2.5, 5, 10) if (high - low) / (each * power) <= 5.7)
         found = [step * place for place in range(int(np.ceil(low / step)), int(np.floor(high / step)) + 1)]
     return [float(f"{each:.10g}") for each in found if low <= each <= high]
 
