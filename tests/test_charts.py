@@ -12,7 +12,7 @@ import pytest
 import vl_convert
 from test_report import APART, Page, config, drawn, make_cell, make_grid, render  # noqa: F401 (config is a fixture)
 
-from targetwise.report import charts, explorer, heat_maps, probe_charts, training_charts
+from targetwise.report import charts, explorer, heat_maps, panels, probe_charts, training_charts
 from targetwise.report.table import table
 from targetwise.report.vega import PAPER, POINTS, as_json, axis, looks, thinned, ticks
 
@@ -310,7 +310,7 @@ def test_the_rows_to_explore_are_those_of_the_table(config, project):  # noqa: F
     (folder / "slow/tiny/seed0/train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     frame = table(config)
     frame.loc[0, "error"] = 0.75
-    found = explorer.content(config, frame, Path("results/digits"))
+    found = explorer.content(config, frame, Path("results/digits"), panels.training_logs(config))
     assert [found["rows"][0][name] for name in explorer.COSTS] == [0.5, 200, 5]
     assert (found["rows"][0]["error"], found["rows"][0]["clipped steps, %"]) == (0.75, 12.5)
     assert found["rows"][0]["manifest"] == "slow/tiny/seed0/manifest.json" and found["rows"][2]["manifest"] is None

@@ -11,6 +11,8 @@ from mlflow_tools import PATIENCE, configured, serving, targetwise
 from playwright.sync_api import expect, sync_playwright
 from synthetic import Files
 
+from targetwise.report import page as reporting
+
 STEPS = list(range(20, 620, 20))
 
 expect.set_options(timeout=PATIENCE * 1000)
@@ -20,6 +22,27 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("browser")
+
+
+def report_of(folder, grid, variants=None, *, diverged=False):
+    """Write a study's page in a folder of its own; its last cell is missing, or all have diverged."""
+    for name in ("workflow", "config", "config.yaml"):
+        (folder / name).symlink_to(ROOT / name)
+    study = copy.deepcopy(EXAMPLE)
+    study["parameterizations"].update(variants or {})
+    study["grid"].update(grid)
+    with contextlib.chdir(folder):
+        files = Files(study)
+        for cell in files.cells:
+            if diverged:
+                files.publish(cell, [200, 400, 600], diverged="the loss was not finite at step 600")
+                files.measure(cell, reason="there is no model")
+            else:
+                files.finish(cell, [200, 400, 600])
+        shutil.rmtree(files.cells[-1].folder / "fid")
+        path = folder / "results/digits/report.html"
+        path.write_text(reporting.render(files.config, path.parent))
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -1,48 +1,23 @@
 """The report in a real browser, asked by a reader: filter, sort, search, compare, copy, save."""
 
-import contextlib
-import copy
 import csv
 import io
-import shutil
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from helpers import EXAMPLE, ROOT
+from conftest import report_of
+from helpers import ROOT
 from PIL import Image
 from playwright.sync_api import expect
-from synthetic import Files
 
 from targetwise.files import read_json
-from targetwise.report import page as reporting
-
-STEPS = [200, 400, 600]
-
-
-def made(folder, grid, variants=None, *, diverged=False):
-    """Write a study's page in a folder of its own; its last cell is missing, or all have diverged."""
-    for name in ("workflow", "config", "config.yaml"):
-        (folder / name).symlink_to(ROOT / name)
-    study = copy.deepcopy(EXAMPLE)
-    study["parameterizations"].update(variants or {})
-    study["grid"].update(grid)
-    with contextlib.chdir(folder):
-        files = Files(study)
-        for cell in files.cells:
-            if diverged:
-                files.publish(cell, STEPS, diverged="the loss was not finite at step 600")
-                files.measure(cell, reason="there is no model")
-            else:
-                files.finish(cell, STEPS)
-        shutil.rmtree(files.cells[-1].folder / "fid")
-        path = folder / "results/digits/report.html"
-        path.write_text(reporting.render(files.config, path.parent))
-    return path
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    return made(tmp_path_factory.mktemp("small"), {"parameterizations": ["epsilon", "v", "x0"], "seeds": [0, 1, 2]})
+    return report_of(
+        tmp_path_factory.mktemp("small"), {"parameterizations": ["epsilon", "v", "x0"], "seeds": [0, 1, 2]}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +29,7 @@ def large(tmp_path_factory):
         for place in range(10)
     }
     grid = {"parameterizations": list(variants), "scales": ["tiny", "small", "medium"], "seeds": [0, 1, 2, 3, 4]}
-    return made(tmp_path_factory.mktemp("large"), grid, variants)
+    return report_of(tmp_path_factory.mktemp("large"), grid, variants)
 
 
 @pytest.fixture
@@ -307,7 +282,7 @@ def test_a_heading_is_seen_where_its_link_leads(opened, small):
 def test_a_figure_that_vega_refuses_takes_no_other_along(opened, tmp_path):
     """It knows no scale of which a name is one that every JavaScript object has."""
     variants = {"constructor": {"target": "v"}}
-    page = opened(made(tmp_path, {"parameterizations": ["constructor", "x0"], "seeds": [0, 1]}, variants))
+    page = opened(report_of(tmp_path, {"parameterizations": ["constructor", "x0"], "seeds": [0, 1]}, variants))
     expect(page.get_by_text("This figure could not be drawn").first).to_be_attached()
     page.wait_for_function("document.querySelector('[data-name=clipped-tiny] svg, [data-name=loss-tiny-x0] svg')")
     page.get_by_label("Search").fill("x0")
@@ -315,7 +290,7 @@ def test_a_figure_that_vega_refuses_takes_no_other_along(opened, tmp_path):
 
 
 def test_cells_that_all_diverged_leave_a_page_that_works(opened, tmp_path):
-    page = opened(made(tmp_path, {"parameterizations": ["epsilon", "v"], "seeds": [0, 1]}, diverged=True))
+    page = opened(report_of(tmp_path, {"parameterizations": ["epsilon", "v"], "seeds": [0, 1]}, diverged=True))
     page.get_by_label("Search").fill("v-tiny")
     expect(page.locator("#found")).to_have_text("2 of 4 rows")
 

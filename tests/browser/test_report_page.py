@@ -1,17 +1,12 @@
 """The report in a real browser, on a telephone: what is wider than the screen can be reached, and says so."""
 
-import contextlib
-import copy
 import io
-import shutil
 
 import numpy as np
 import pytest
-from helpers import EXAMPLE, ROOT
+from conftest import report_of
+from helpers import ROOT
 from PIL import Image
-from synthetic import Files
-
-from targetwise.report import page as reporting
 
 WIDTH, HEIGHT = 390, 800
 
@@ -19,17 +14,7 @@ WIDTH, HEIGHT = 390, 800
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     """The page of a study whose files are made up; one cell is missing and so has a long reason."""
-    folder = tmp_path_factory.mktemp("project")
-    for name in ("workflow", "config", "config.yaml"):
-        (folder / name).symlink_to(ROOT / name)
-    with contextlib.chdir(folder):
-        files = Files(copy.deepcopy(EXAMPLE))
-        for cell in files.cells:
-            files.finish(cell, [200, 400, 600])
-        shutil.rmtree(files.cells[-1].folder / "fid")
-        path = folder / "results/digits/report.html"
-        path.write_text(reporting.render(files.config, path.parent))
-    return path
+    return report_of(tmp_path_factory.mktemp("project"), {})
 
 
 @pytest.fixture(params=["light", "dark"])
@@ -38,7 +23,7 @@ def telephone(chromium, report, request):
     page = context.new_page()
     page.goto(report.as_uri())
     page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
-    page.screenshot(path=ROOT / f"results/screenshots/report-{WIDTH}-{request.param}.png", full_page=True)
+    page.screenshot(path=ROOT / f"results/screenshots/report-unfolded-{WIDTH}-{request.param}.png", full_page=True)
     yield page
     context.close()
 

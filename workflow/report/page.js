@@ -257,8 +257,8 @@ function samples() {
 // Copying a command or a digest.
 
 function copies(code) {
-  const button = element("button", { type: "button", class: "copy", "aria-label": `Copy ${code.textContent}` }, "copy");
   if (!navigator.clipboard) return; // a page over plain http from another machine may not copy
+  const button = element("button", { type: "button", class: "copy", "aria-label": `Copy ${code.textContent}` }, "copy");
   button.addEventListener("click", async () => {
     await navigator.clipboard.writeText(code.textContent);
     button.textContent = "copied";

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,10 @@ import pandas as pd
 
 from targetwise import cells
 from targetwise.cells import Cell
-from targetwise.cells.outcome import read_curve
 from targetwise.files import read_whole
 from targetwise.metric.measures import title
 from targetwise.report.answer import metric_of
+from targetwise.report.panels import Logs
 from targetwise.report.table import column_of
 from targetwise.report.vega import finite
 
@@ -21,13 +21,14 @@ from targetwise.report.vega import finite
 COSTS = ("training, minutes", "images per second", "peak memory, GB")
 
 
-def content(config: Mapping[str, Any], frame: pd.DataFrame, folder: Path) -> dict[str, Any]:
+def content(config: Mapping[str, Any], frame: pd.DataFrame, folder: Path, logs: Logs) -> dict[str, Any]:
     """Return what the page's script needs to draw any quantity over any other, by any axis.
 
     Args:
         config: the whole configuration.
         frame: of :func:`targetwise.report.table.table`.
         folder: where the page will be; links are relative to it.
+        logs: of :func:`targetwise.report.panels.training_logs`.
 
     Returns:
         ``rows`` in the order of ``frame``, an object each; ``quantities``, what was measured, the metric first; and
@@ -35,7 +36,7 @@ def content(config: Mapping[str, Any], frame: pd.DataFrame, folder: Path) -> dic
     """
     metric, extractor = metric_of(frame), config["metric"]["extractor"]
     numbers = {"value": metric} | {column_of(name): title(name, extractor) for name in config["metric"]["names"][1:]}
-    trained = {cell: _cost(cell) for cell in cells.grid(config)}
+    trained = {cell: _cost(cell, logs.get(cell, [])) for cell in cells.grid(config)}
     axes = ["parameterization", "scale", "sampling", "seed", *frame.attrs["fields"]]
     rows = []
     for row in frame.to_dict("records"):
@@ -58,18 +59,15 @@ def content(config: Mapping[str, Any], frame: pd.DataFrame, folder: Path) -> dic
         )
     measured = [*numbers.values(), "final loss", "clipped steps, %", *COSTS]
     return {
-        "metric": metric,
         "quantities": [name for name in measured if any(row.get(name) is not None for row in rows)],
         "axes": [axis for axis in axes if axis == axes[0] or len({str(row[axis]) for row in rows}) > 1],
         "rows": rows,
     }
 
 
-def _cost(cell: Cell) -> dict[str, float | None]:
+def _cost(cell: Cell, lines: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     """Return what a training took, as far as it is known."""
     training = read_whole(cell.folder / "training.json") or {}
-    log = cell.folder / "train.jsonl"
-    lines = read_curve(log) if log.exists() else []
     speeds = sorted(line["images_per_second"] for line in lines if line.get("images_per_second"))
     memory = [line["memory_peak_bytes"] for line in lines if line.get("memory_peak_bytes")]
     seconds = training.get("seconds")

@@ -106,6 +106,7 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     compared, spread = statistics.compared(frame, statistics.declared(config)), statistics.spread(frame)
     metric = metric_of(frame)
     study = cells.RESULTS / config["study"]
+    logs = panels.training_logs(config)
     limits, agreement, real = bounds(config, study), Agreement(config), samples.real_images(config)
     return {
         "config": config,
@@ -133,7 +134,7 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             }
             for setting, comparison in compared.items()
         ],
-        "trainings": [panels.of_training(config, scale) for scale in config["grid"]["scales"]],
+        "trainings": [panels.of_training(config, scale, logs) for scale in config["grid"]["scales"]],
         "claims": claims.table(config, frame).to_dict("records"),
         "factors": effects.of_factors(frame, config),
         "listed_at_most": panels.LISTED,
@@ -146,7 +147,7 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "real": None if real is None else samples.real_column(real, samples.latents(frame)),
         "checks": _checks(config, frame, study),
         "origins": origins(config),
-        "explorer": vega.as_json(explorer.content(config, frame, folder)),
+        "explorer": vega.as_json(explorer.content(config, frame, folder, logs)),
         "vega_config": vega.as_json(vega.COMMON),
         "drawing": vega.bundle(),
         "script": Markup(SCRIPT.read_text()),  # noqa: S704 (our own)

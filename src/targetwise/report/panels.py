@@ -1,7 +1,6 @@
 """What the page shows of one setting: tables and figures."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,9 @@ from targetwise.cells.outcome import read_curve
 from targetwise.inference.compare import Comparison
 from targetwise.report import charts, probe_charts, training_charts
 from targetwise.report.answer import metric_of
+
+#: The lines of each training's log.
+Logs = dict[Cell, list[dict[str, Any]]]
 
 #: Comparisons of a setting that the page lists; of 200 variants there are 19,900, which are in comparisons.csv.
 LISTED = 300
@@ -74,10 +76,27 @@ def of_setting(
     }
 
 
-def of_training(config: Mapping[str, Any], scale: str) -> dict[str, Any]:
-    """Return what the template needs of the trainings at one scale, however they are sampled."""
+def training_logs(config: Mapping[str, Any]) -> Logs:
+    """Return the lines of each training's log, as far as there is one."""
+    paths = {cell: cell.folder / "train.jsonl" for cell in cells.grid(config)}
+    return {cell: read_curve(path) for cell, path in paths.items() if path.exists()}
+
+
+def of_training(
+    config: Mapping[str, Any], scale: str, of_cells: Mapping[Cell, list[dict[str, Any]]]
+) -> dict[str, Any]:
+    """Return what the template needs of the trainings at one scale, however they are sampled.
+
+    Args:
+        config: the whole configuration.
+        scale: whose cells are shown.
+        of_cells: what :func:`training_logs` returns.
+    """
     order = config["grid"]["parameterizations"]
-    logs = {name: {cell.seed: read_curve(path) for cell, path in _logs(config, name, scale)} for name in order}
+    logs: dict[str, dict[int, list[dict[str, Any]]]] = {name: {} for name in order}
+    for cell, lines in of_cells.items():
+        if cell.scale == scale:
+            logs[cell.parameterization][cell.seed] = lines
     losses = {
         name: {seed: [(line["step"], line["loss"]) for line in lines] for seed, lines in by_seed.items() if lines}
         for name, by_seed in logs.items()
@@ -98,11 +117,6 @@ def of_training(config: Mapping[str, Any], scale: str) -> dict[str, Any]:
 
 def _marks(rows: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(mark for text in rows["marks"].dropna() for mark in text.split("; ") if mark))
-
-
-def _logs(config: Mapping[str, Any], name: str, scale: str) -> list[tuple[Cell, Path]]:
-    found = [cell for cell in cells.grid(config) if (cell.parameterization, cell.scale) == (name, scale)]
-    return [(cell, path) for cell in found if (path := cell.folder / "train.jsonl").exists()]
 
 
 def _mean_clipped(runs: list[list[dict[str, Any]]]) -> tuple[list[int], list[float]]:

@@ -1,7 +1,7 @@
 """The grammar of the report's figures: Vega-Lite, drawn by the page's script.
 
-Each figure is one view as wide as the page gives it. Colours are the page's CSS variables (``var(--ink)``), which the
-script replaces, so that a figure follows the page into dark mode.
+Each figure is one view as wide as the page gives it. Colours are the page's CSS variables (``var(--ink)``), so that a
+figure follows the page into dark mode; who saves one puts the light colours in their place.
 """
 
 import json
