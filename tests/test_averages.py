@@ -19,9 +19,10 @@ from targetwise.files import read_json
 from targetwise.operations.disk import disk
 from targetwise.recipe import config as configuration
 from targetwise.sampling.stage import sample
-from targetwise.training.averages import PREFIX, PowerAverages, read_weights
+from targetwise.training.averages import PREFIX, PowerAverages
 from targetwise.training.power import coefficients, exponent, overlap, snapshot_steps
 from targetwise.training.trainer import Trainer
+from targetwise.training.weights import read_weights
 
 STORED = [0.05, 0.1]
 STEPS = 400
@@ -113,7 +114,7 @@ def stored(tmp_path_factory):
 )
 def test_an_average_that_was_not_tracked_is_rebuilt(stored, length, share):
     """Off by a share of what the two stored ones differ by."""
-    found, expected = read_weights(stored, length)["weight"].numpy(), directly(length)
+    found, expected = read_weights(stored, length=length)["weight"].numpy(), directly(length)
     between = np.abs(directly(0.05) - directly(0.1)).max()
     np.testing.assert_allclose(found, expected, atol=share * between)
 
@@ -133,7 +134,7 @@ def test_a_length_far_from_the_stored_ones_is_refused(stored, length):
     with pytest.raises(
         UserError, match=f"^an average of length {length} cannot be rebuilt from 8 each of length 0.05, "
     ):
-        read_weights(stored, length)
+        read_weights(stored, length=length)
 
 
 def test_a_model_without_stored_averages_is_refused(tmp_path):
@@ -141,7 +142,7 @@ def test_a_model_without_stored_averages_is_refused(tmp_path):
     with pytest.raises(
         UserError, match=r"m\.safetensors holds no stored averages to rebuild one of length 0\.1 from$"
     ):
-        read_weights(tmp_path / "m.safetensors", 0.1)
+        read_weights(tmp_path / "m.safetensors", length=0.1)
 
 
 # --- the configuration ---------------------------------------------------------------------------------------------

@@ -58,12 +58,14 @@ def disk(config: Mapping[str, Any], shapes: Mapping[str, list[int]], training_at
     for name, scale in product(axes["parameterizations"], axes["scales"]):
         found = cost(variants.network(config, name, scale), channels, height, labels.classes(config, name))
         weights[name, scale] = FP32_BYTES * found.parameters
-    stored = {name: len(variants.settings(config, name)["training"].get("ema_power", ())) for name, _ in weights}
+    training = {name: variants.settings(config, name)["training"] for name in axes["parameterizations"]}
+    averages = {name: len(each.get("ema_power", ())) for name, each in training.items()}
+    kept = {name: averages[name] * SNAPSHOTS + len(each.get("snapshots", ())) for name, each in training.items()}
     images_of = {
         name: sum(options["draws"] * options["images"] for options in variants.samplings(config, name).values())
         for name in axes["parameterizations"]
     }
-    in_state = [(WEIGHTS_IN_STATE + stored[name] * (1 + SNAPSHOTS)) * each for (name, _), each in weights.items()]
+    in_state = [(WEIGHTS_IN_STATE + averages[name] + kept[name]) * each for (name, _), each in weights.items()]
     in_training = sorted([each for each in in_state for _ in axes["seeds"]], reverse=True)
     features = FEATURES.get(config["metric"]["extractor"], height * width * channels)
     reference = reference_images(config, shapes) * features * FP32_BYTES + features**2 * FP64_BYTES
@@ -72,7 +74,7 @@ def disk(config: Mapping[str, Any], shapes: Mapping[str, list[int]], training_at
         cells={
             scale: len(axes["seeds"])
             * sum(
-                weights[name, scale] * (1 + stored[name] * SNAPSHOTS) + images_of[name] * height * width * channels
+                weights[name, scale] * (1 + kept[name]) + images_of[name] * height * width * channels
                 for name in images_of
             )
             for scale in axes["scales"]

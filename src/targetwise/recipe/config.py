@@ -12,7 +12,7 @@ from typing import Any
 from targetwise.data.digests import pixel_deviation
 from targetwise.errors import UserError, nearest
 from targetwise.recipe import claims, comparisons, images, kinds, labels, metrics, probes, quantities, variants
-from targetwise.recipe.samplings import check_sampling
+from targetwise.recipe.samplings import check_sampling, check_snapshot, check_snapshots
 from targetwise.recipe.schema import check_schema, read_yaml
 from targetwise.recipe.variants import merge, network_name
 
@@ -138,8 +138,10 @@ def _check_names(config: Config) -> None:
                 f"configuration: parameterizations.{name}.data.dataset is '{own['data']['dataset']}'; a study has "
                 f"one data set, '{config['data']['dataset']}', because distances to two are not comparable"
             )
+        check_snapshots(own["training"], f"parameterizations.{name}: ")
         for each in variants.samplings(config, name).values():
             _check_diffusion(own["diffusion"], each, f"parameterizations.{name}: ")
+            check_snapshot(own["training"], each, f"parameterizations.{name}: ")
             if "ema_length" in each:
                 from targetwise.training.power import require_stored  # NumPy, which few configurations need
 

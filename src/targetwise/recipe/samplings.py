@@ -6,6 +6,7 @@ from typing import Any
 
 from targetwise.errors import UserError, nearest
 from targetwise.recipe import kinds
+from targetwise.text import listed
 
 #: The arguments of every ``step``, by position: x_t, x_0, now, then, memory.
 ALWAYS = 5
@@ -76,4 +77,32 @@ def check_steps(sampling: Mapping[str, Any], timesteps: int, where: str = "") ->
         raise UserError(
             f"configuration: {where}sampling.steps is 1; with spacing linspace it would begin at t = 0 of "
             f"{timesteps - 1}; take at least 2, or spacing trailing"
+        )
+
+
+def check_snapshots(training: Mapping[str, Any], where: str = "") -> None:
+    """Refuse snapshots that a training, the section ``training`` of a variant, never comes to."""
+    steps = training["steps"]
+    for each in training.get("snapshots", ()):
+        if each >= steps:
+            raise UserError(
+                f"configuration: {where}training.snapshots holds {each}; each must be below training.steps, {steps}, "
+                "after which the weights are kept anyway"
+            )
+
+
+def check_snapshot(training: Mapping[str, Any], sampling: Mapping[str, Any], where: str = "") -> None:
+    """Refuse to sample from weights that a training, the section ``training`` of a variant, does not keep."""
+    if "snapshot" not in sampling:
+        return
+    snapshot, kept = sampling["snapshot"], [*training.get("snapshots", ()), training["steps"]]
+    if snapshot not in kept:
+        raise UserError(
+            f"configuration: {where}sampling.snapshot is {snapshot}; weights are kept after step "
+            f"{listed([str(each) for each in sorted(kept)])} (training.snapshots and training.steps)"
+        )
+    if "ema_length" in sampling:
+        raise UserError(
+            f"configuration: {where}sampling.snapshot and sampling.ema_length are both set; an average of another "
+            "length is known for the end of the training only, so leave one out"
         )

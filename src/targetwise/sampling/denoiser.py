@@ -34,7 +34,7 @@ from targetwise.progress import Progress
 from targetwise.recipe import kinds
 from targetwise.recipe.samplings import further_arguments
 from targetwise.sampling.guidance import guided, labels_of
-from targetwise.training.averages import read_weights
+from targetwise.training.weights import read_weights
 
 #: Images at a time where no number is given.
 BATCH = 500
@@ -90,14 +90,19 @@ class Denoiser(Source):
         self.model.eval()
         compile_network(self.model, device, self.options, graphs=True)
 
-    def load(self, path: Path, ema_length: float | None = None) -> None:
-        """Load trained weights: those the training ended with, or its average of the length ``ema_length``.
+    def load(self, path: Path, *, ema_length: float | None = None, snapshot: int | None = None) -> None:
+        """Load trained weights: those the training ended with, its average of a length, or those of before its end.
+
+        Args:
+            path: of ``model.safetensors``.
+            ema_length: σ_rel of an average to rebuild.
+            snapshot: the step after which weights were kept.
 
         Raises:
-            UserError: if the file is missing, damaged, of another network, or lacks the averages to rebuild one from.
+            UserError: if the file is missing, damaged, of another network, or lacks what is asked for.
         """
         try:
-            weights = read_weights(path, ema_length)
+            weights = read_weights(path, length=ema_length, snapshot=snapshot)
         except UserError:
             raise
         except Exception as error:

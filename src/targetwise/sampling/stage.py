@@ -71,7 +71,9 @@ def sample(
             device = choose(specification["training"]["threads"], world)
             own = settled(specification, images, device, training=training, world=world)
             denoiser = Denoiser(own, images, target, device)
-            denoiser.load(model, options.get("ema_length"))
+            snapshot = options.get("snapshot")
+            ends = snapshot == specification["training"]["steps"]
+            denoiser.load(model, ema_length=options.get("ema_length"), snapshot=None if ends else snapshot)
             cell = specification["cell"]
             what = f"sample {cell['parameterization']}-{cell['scale']}-{cell['seed']} draw {draw}"
             array = draw_images(denoiser, {**options, "batch": batch}, draw, what, world, parts)

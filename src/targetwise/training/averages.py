@@ -1,14 +1,12 @@
-"""Stored averages of a training's weights: tracked, kept at some steps, and one of any length rebuilt from them."""
+"""Stored averages of a training's weights: tracked beside the usual one, and kept at some steps."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
-from targetwise.errors import UserError
-from targetwise.training.power import coefficients, exponent, snapshot_steps
+from targetwise.training.power import exponent, snapshot_steps
 
 #: Begins the name of a tensor of a stored average in model.safetensors: ``average/<length>/<step>/<parameter>``.
 PREFIX = "average/"
@@ -72,32 +70,3 @@ class PowerAverages:
             for length, values in zip(self.lengths, averages, strict=True)
             for name, value in zip(names, values, strict=True)
         }
-
-
-def read_weights(path: Any, length: float | None = None) -> dict[str, Tensor]:
-    """Read model.safetensors: the averaged weights that a training ended with, or an average of another length.
-
-    Args:
-        path: of the file.
-        length: σ_rel of an average to be rebuilt from the stored ones; None for the weights as they are.
-
-    Raises:
-        UserError: if there are no stored averages, or not those that it takes.
-        OSError: if the file cannot be read; safetensors has an error of its own for one that is damaged.
-    """
-    with safe_open(path, framework="pt") as file:
-        stored = [name for name in file.keys() if name.startswith(PREFIX)]  # noqa: SIM118
-        names = [name for name in file.keys() if not name.startswith(PREFIX)]  # noqa: SIM118
-        if length is None:
-            return {name: file.get_tensor(name) for name in names}
-        if not stored:
-            raise UserError(f"{path} holds no stored averages to rebuild one of length {length:g} from")
-        found = sorted({tuple(name.removeprefix(PREFIX).split("/")[:2]) for name in stored})
-        factors = coefficients([(float(each), int(step)) for each, step in found], length)
-        rebuilt: dict[str, Tensor] = {}
-        for name in names:
-            total = torch.zeros_like(file.get_tensor(name), dtype=torch.float64)
-            for factor, (each, step) in zip(factors.tolist(), found, strict=True):
-                total += factor * file.get_tensor(f"{PREFIX}{each}/{step}/{name}")
-            rebuilt[name] = total.float()
-        return rebuilt

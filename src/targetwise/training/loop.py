@@ -70,8 +70,9 @@ def train(
     Args:
         specification: the content of ``cell.json``.
         images: the training split.
-        folder: the cell's; receives ``model.safetensors`` (the EMA weights and stored averages), ``train.jsonl`` and,
-            last, ``training.json``. ``state/train`` is in it until then, and ``kept/train`` from then on (kept.py).
+        folder: the cell's; receives ``model.safetensors`` (the EMA weights, with stored averages and snapshots),
+            ``train.jsonl`` and, last, ``training.json``. ``state/train`` is in it until then, and ``kept/train`` from
+            then on (kept.py).
         save_every_seconds: between two saved states.
         stop: says when to stop early.
         world: the processes that train the cell together.
@@ -246,7 +247,7 @@ def _publish(
     model, curve, facts = map(kept.path, kept.outputs)
     # One metadata entry only: safetensors does not fix the order of several, and the digest must not vary.
     cell = {"cell": canonical_json(specification["cell"])}
-    write_bytes(model, save(trainer.ema_weights() | trainer.stored_averages(), metadata=cell))
+    write_bytes(model, save(trainer.ema_weights() | trainer.stored_weights(), metadata=cell))
     write_bytes(curve, log.path.read_bytes())
     lines = log.lines()
     outcome = {

@@ -26,6 +26,7 @@ from targetwise.errors import UserError
 from targetwise.text import counted
 from targetwise.training.averages import PowerAverages
 from targetwise.training.replay import replayed
+from targetwise.training.snapshots import Snapshots
 from targetwise.training.uncertainty import Uncertainty
 
 #: The time axis is logged in this many equal parts.
@@ -89,6 +90,7 @@ class Trainer:
         self.ema = [parameter.detach().clone() for parameter in self.parameters]
         self.update_ema = get_ema_multi_avg_fn(options["ema_decay"])
         self.averages = PowerAverages(self.parameters, options.get("ema_power", ()), options["steps"])
+        self.snapshots = Snapshots(options.get("snapshots", ()))
         self.uncertainty = Uncertainty(self.schedule) if variant.get("uncertainty") else None
         groups: list[dict[str, Any]] = [{"params": self.parameters}]
         if self.uncertainty:
@@ -138,6 +140,7 @@ class Trainer:
         self.step += 1
         if self.world.is_main:
             self.averages.keep(self.step)
+            self.snapshots.keep(self.step, self.ema)
 
     def _take(self, indices: Tensor, flips: Tensor, timesteps: Tensor, noise: Tensor, *unlabelled: Tensor) -> Tensor:
         """Take one optimizer step and return its row of the window."""
@@ -209,6 +212,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "ema": self.ema,
             "averages": self.averages.state(),
+            "snapshots": self.snapshots.kept,
             "uncertainty": self.uncertainty and self.uncertainty.weight,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -233,6 +237,8 @@ class Trainer:
             mine.copy_(saved)
         if self.averages.lengths:
             self.averages.restore(state["averages"], state["step"])
+        if self.snapshots.steps:
+            self.snapshots.kept = dict(state["snapshots"])
         if self.uncertainty:
             self.uncertainty.weight.data.copy_(state["uncertainty"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -246,9 +252,10 @@ class Trainer:
         names = [name for name, _ in self.model.named_parameters()]
         return {name: value.cpu().contiguous() for name, value in zip(names, self.ema, strict=True)}
 
-    def stored_averages(self) -> dict[str, Tensor]:
-        """Return the stored averages as model.safetensors holds them, on the CPU; none unless they are asked for."""
-        return self.averages.tensors([name for name, _ in self.model.named_parameters()])
+    def stored_weights(self) -> dict[str, Tensor]:
+        """Return averages and snapshots as model.safetensors holds them, on the CPU; none unless asked for."""
+        names = [name for name, _ in self.model.named_parameters()]
+        return self.averages.tensors(names) | self.snapshots.tensors(names)
 
     def _to_device(self, array: Any) -> Tensor:
         tensor = torch.from_numpy(array)
