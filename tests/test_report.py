@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from helpers import as_measured, sampled_facts
 from PIL import Image
+from synthetic import Files
 
 from targetwise import cells
 from targetwise.data import store
@@ -525,6 +526,42 @@ def test_many_variants_have_fewer_images_each(config):
     frame = pd.DataFrame([{"setting": "tiny", "parameterization": f"v{place}"} for place in range(300)])
     assert samples.latents(frame) == 8
     assert samples.latents(pd.concat([frame.assign(setting=f"scale {place}") for place in range(10)])) == 4
+
+
+def test_settings_that_differ_in_how_far_training_was_are_one_course(config):
+    """Each stop shows its own samples; those of another sampler are another course."""
+    last = config["training"]["steps"]
+    config["training"]["snapshots"] = [1000, 200]
+    config["samplings"] = {
+        "last": {"snapshot": last},
+        "few": {"steps": 10},
+        "later": {"snapshot": 1000},
+        "early": {"snapshot": 200},
+    }
+    config["grid"] |= {"parameterizations": ["v"], "scales": ["tiny", "small"], "seeds": [0, 1]}
+    config["grid"]["samplings"] = list(config["samplings"])
+    files = Files(config)
+    for cell in files.cells:
+        files.finish(cell, [200, 400])
+    found = {each["name"]: each for each in samples.courses(config, table_of(config))}
+    stops = {name: each["stops"] for name, each in found.items()}
+    assert stops["tiny, last"] == [("tiny, early", 200), ("tiny, later", 1000), ("tiny, last", None)]
+    assert stops["tiny, few"] == [("tiny, few", None)]
+    assert list(stops) == ["tiny, last", "tiny, few", "small, last", "small, few"]
+    a_draw = 1.0 + 1.0  # sampled and measured, as Files writes it
+    assert found["tiny, last"]["seconds"] == 2 * 2 * a_draw and found["tiny, few"]["seconds"] == 0
+    html = render(config)
+    shown = re.findall(r'data-setting="(.+?)" data-course="(.+?)" data-stop="(.+?)"', html)
+    assert shown[:4] == [
+        ("tiny, early", "tiny, last", "step 200"),
+        ("tiny, later", "tiny, last", "step 1,000"),
+        ("tiny, last", "tiny, last", "the end"),
+        ("tiny, few", "tiny, few", "the end"),
+    ]
+    assert "All stops but the last cost 16 s of sampling and measuring" in " ".join(Page(html).text.split())
+    del config["samplings"]["few"]
+    config["grid"]["samplings"] = list(config["samplings"])
+    assert [each["name"] for each in samples.courses(config, table_of(config))] == ["tiny", "small"]
 
 
 def test_the_check_is_reported(config):

@@ -11,6 +11,7 @@ from mlflow_tools import PATIENCE, configured, serving, targetwise
 from playwright.sync_api import expect, sync_playwright
 from synthetic import Files
 
+from targetwise.recipe.variants import merge
 from targetwise.report import page as reporting
 
 STEPS = list(range(20, 620, 20))
@@ -24,13 +25,14 @@ def pytest_collection_modifyitems(items):
             item.add_marker("browser")
 
 
-def report_of(folder, grid, variants=None, *, diverged=False):
+def report_of(folder, grid, variants=None, *, diverged=False, sections=None):
     """Write a study's page in a folder of its own; its last cell is missing, or all have diverged."""
     for name in ("workflow", "config", "config.yaml"):
         (folder / name).symlink_to(ROOT / name)
     study = copy.deepcopy(EXAMPLE)
     study["parameterizations"].update(variants or {})
     study["grid"].update(grid)
+    study = merge(study, sections or {})
     with contextlib.chdir(folder):
         files = Files(study)
         for cell in files.cells:

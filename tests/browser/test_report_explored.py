@@ -32,6 +32,15 @@ def large(tmp_path_factory):
     return report_of(tmp_path_factory.mktemp("large"), grid, variants)
 
 
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory):
+    """Three outputs, sampled after two steps of each training and at its end, and with another sampler."""
+    samplings = {"early": {"snapshot": 200}, "later": {"snapshot": 1000}, "last": {}, "few": {"steps": 10}}
+    sections = {"training": {"snapshots": [200, 1000]}, "samplings": samplings}
+    grid = {"parameterizations": ["epsilon", "v", "x0"], "seeds": [0, 1], "samplings": list(samplings)}
+    return report_of(tmp_path_factory.mktemp("followed"), grid, sections=sections)
+
+
 @pytest.fixture
 def opened(chromium, request):
     """A function that opens a page and watches it: at the end nothing was complained about, and nothing asked for."""
@@ -240,6 +249,31 @@ def test_samples_are_chosen_and_their_nearest_training_images_shown(opened, larg
     assert "epsilon_0" not in " ".join(shown.all_inner_texts())
     choose(page, "#sampled", "Setting", "medium")
     assert page.locator(".columns:visible").get_attribute("data-setting") == "medium"
+
+
+def test_a_slider_goes_through_one_training(opened, followed):
+    page = opened(followed)
+    slider, shown = page.get_by_role("slider", name="Trained until"), page.locator(".columns:visible")
+
+    def stands_at(setting, words):
+        assert shown.evaluate_all("shown => shown.map(each => each.dataset.setting)") == [setting]
+        expect(page.locator("#sampled output")).to_have_text(words)
+        expect(slider).to_have_attribute("aria-valuetext", words)
+
+    stands_at("tiny, last", "the end")
+    slider.focus()
+    for setting, words in (("tiny, later", "step 1,000"), ("tiny, early", "step 200"), ("tiny, early", "step 200")):
+        page.keyboard.press("ArrowLeft")
+        stands_at(setting, words)
+    page.keyboard.press("ArrowRight")
+    stands_at("tiny, later", "step 1,000")
+    page.locator("#sampled").get_by_label("v", exact=True).uncheck()
+    assert len(shown.locator(".column:visible").all()) == 2
+    choose(page, "#sampled", "Setting", "tiny, few")
+    assert shown.evaluate_all("shown => shown.map(each => each.dataset.setting)") == ["tiny, few"]
+    expect(slider).to_be_hidden()
+    choose(page, "#sampled", "Setting", "tiny, last")
+    stands_at("tiny, last", "the end")
 
 
 def test_the_colours_follow_the_reader_and_paper_is_light(opened, small):

@@ -230,22 +230,40 @@ function samples() {
   const settings = all(".columns");
   const controls = document.getElementById("sampled");
   if (!controls || !settings.length) return;
-  if (settings.length > 1) {
-    const show = (name) => settings.forEach((each) => (each.hidden = each.dataset.setting !== name));
-    controls.append(choice("Setting", settings.map((each) => [each.dataset.setting, each.dataset.setting]), settings[0].dataset.setting, show));
-    show(settings[0].dataset.setting);
-  }
+  const courses = Map.groupBy(settings, (each) => each.dataset.course);
+  const slider = element("input", { type: "range", min: 0, step: 1, "aria-label": "Trained until" });
+  const where = element("output");
+  const until = element("label", {}, "Trained until ", slider, " ", where);
+  let stops; // of the course that is shown
+  const stop = () => {
+    const shown = stops[slider.value];
+    settings.forEach((each) => (each.hidden = each !== shown));
+    where.textContent = shown.dataset.stop;
+    slider.setAttribute("aria-valuetext", shown.dataset.stop);
+  };
+  const follow = (name) => {
+    stops = courses.get(name);
+    slider.max = stops.length - 1;
+    slider.value = slider.max; // only now, or it would be cut to the course before
+    until.hidden = stops.length < 2;
+    stop();
+  };
+  slider.addEventListener("input", stop);
+  const names = [...courses.keys()];
+  if (names.length > 1) controls.append(choice("Setting", names.map((name) => [name, name]), names[0], follow));
+  controls.append(until);
+  follow(names[0]);
   const tick = (text, checked, changed) => {
     const box = element("input", { type: "checkbox", "aria-label": text });
     box.checked = checked;
     box.addEventListener("change", () => changed(box.checked));
     return element("label", {}, box, ` ${text}`);
   };
-  const names = [...new Set(all(".column[data-name]").map((each) => each.dataset.name))];
-  const some = names.length > 8;
-  for (const name of names) {
+  const variants = [...new Set(all(".column[data-name]").map((each) => each.dataset.name))];
+  const some = variants.length > 8;
+  for (const name of variants) {
     const show = (shown) => all(".column").filter((each) => each.dataset.name === name).forEach((each) => (each.hidden = !shown));
-    const first = !some || names.indexOf(name) < 6;
+    const first = !some || variants.indexOf(name) < 6;
     controls.append(tick(name, first, show));
     show(first);
   }

@@ -143,6 +143,7 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "published": published.beside(config, summary.drop_duplicates(["scale", "parameterization"])),
         "papers": papers.beside(config, summary),
         "samples": samples.columns(agreement, frame, real),
+        "courses": samples.courses(config, frame),
         "latents": samples.latents(frame),
         "real": None if real is None else samples.real_column(real, samples.latents(frame)),
         "checks": _checks(config, frame, study),

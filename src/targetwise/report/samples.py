@@ -1,6 +1,7 @@
 """What the page shows of samples: a column per variant, and in each row what became of one latent."""
 
 import base64
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,11 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from targetwise.cells import Cell, Draw
+from targetwise.cells import Cell, Draw, draws, grid
 from targetwise.cells.agreement import Agreement
 from targetwise.data import store
 from targetwise.data.samples import load_samples
-from targetwise.files import read_whole
+from targetwise.files import canonical_json, read_whole
 from targetwise.metric.neighbours import kth_neighbours
 from targetwise.report.pictures import is_picture, png, projection, tile
 from targetwise.report.words import records
@@ -50,6 +51,51 @@ def columns(agreement: Agreement, frame: pd.DataFrame, real: np.ndarray | None) 
         ]
     _add_nearest([column for each in found.values() for column in each], real)
     return found
+
+
+def courses(config: Mapping[str, Any], frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the settings in which samples are shown, those together that differ only in how far training was.
+
+    Args:
+        config: the whole configuration.
+        frame: of :func:`targetwise.report.table.table`.
+
+    Returns:
+        Of each course its ``name``; its ``stops``, pairs of a setting and the step after which its weights were kept,
+        in the order of training, where the end is None; and ``seconds``, what sampling and measuring at all stops but
+        the last took.
+    """
+    defined = config["samplings"] if config["grid"].get("samplings") else {}
+    found: dict[Any, list[Any]] = {}
+    for each in records(frame[["scale", "sampling", "setting"]].drop_duplicates()):
+        options = dict(defined.get(each.sampling) or {})
+        snapshot = options.pop("snapshot", None)
+        last = snapshot is None or snapshot == config["training"]["steps"]
+        found.setdefault((each.scale, canonical_json(options)), []).append((None if last else snapshot, each))
+    scales = [scale for scale, _ in found]
+    listing = []
+    for (scale, _), stops in found.items():
+        stops.sort(key=lambda stop: stop[0] or math.inf)
+        alone = len(stops) > 1 and scales.count(scale) == 1
+        listing.append(
+            {
+                "name": scale if alone else stops[-1][1].setting,
+                "stops": [(each.setting, step) for step, each in stops],
+                "seconds": sum(_seconds(config, each) for step, each in stops if step),
+            }
+        )
+    return listing
+
+
+def _seconds(config: Mapping[str, Any], setting: Any) -> float:
+    """Return what sampling and measuring in a setting took, over all cells."""
+    seconds = 0.0
+    for cell in grid(config):
+        for draw in draws(config, cell.parameterization):
+            if (cell.scale, draw.sampler) == (setting.scale, setting.sampling):
+                files = (cell.folder / folder / f"{draw.name}.json" for folder in ("samples", "fid"))
+                seconds += sum((read_whole(path) or {}).get("seconds", 0.0) for path in files)
+    return seconds
 
 
 def latents(frame: pd.DataFrame) -> int:
