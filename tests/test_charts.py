@@ -12,6 +12,8 @@ import pytest
 import vl_convert
 from test_report import APART, Page, config, drawn, make_cell, make_grid, render  # noqa: F401 (config is a fixture)
 
+from targetwise import cells
+from targetwise.files import read_json, write_json
 from targetwise.report import charts, explorer, heat_maps, panels, probe_charts, training_charts
 from targetwise.report.table import table
 from targetwise.report.vega import PAPER, POINTS, as_json, axis, looks, thinned, ticks
@@ -291,6 +293,37 @@ def test_what_a_probe_found_is_a_line_per_variant(config, monkeypatch):  # noqa:
     assert [row["log-SNR λ"] for row in found[:6]] == [6, 4, 2, 0, -2, -4]
     assert specification(figure)["encoding"]["x"]["scale"]["reverse"] is True
     assert [row["excess"] for row in found if row["parameterization"] == "x0"] == [4.5, 9, 13.5, 18, 22.5, 27]
+
+
+def test_what_a_probe_found_over_the_training_is_a_line_per_variant(config, project, monkeypatch):  # noqa: F811
+    config["probes"] = ["excess", "gradient"]
+    config["parameterizations"]["short"] = {"target": "v", "training": {"steps": 900}}
+    config["grid"] |= {"parameterizations": ["v", "short", "x0"], "seeds": [0, 1], "scales": ["tiny", "large"]}
+    names = ["excess_6", "excess_4", "excess_2", "excess_0", "excess_m2", "excess_m4"]
+
+    def numbers(size):
+        return {"excess": 1e6, **{name: size * (place + 1.0) for place, name in enumerate(names)}}
+
+    for cell in cells.grid(config):
+        size = {"v": 1, "short": 10, "x0": 3}[cell.parameterization] * (1 + cell.seed)
+        record = {"values": numbers(size), "snapshots": {"1000": numbers(4 * size), "200": numbers(9 * size)}}
+        if cell.parameterization == "x0" and cell.seed == 1:
+            record = {"values": None}  # diverged
+        if cell.scale == "tiny":
+            write_json(cell.folder / "probe.json", record)
+    monkeypatch.setattr(probe_charts.probes, "read_record", read_json)
+    (figure,) = probe_charts.of_course(config, "tiny")
+    found = [(row["parameterization"], row["step"], row["excess"]) for row in specification(figure)["data"]["values"]]
+    mean = 3.5  # of 1 … 6
+    assert found == [
+        *(("v", step, 1.5 * times * mean) for step, times in ((200, 9), (1000, 4), (2500, 1))),
+        *(("short", step, 15 * times * mean) for step, times in ((200, 9), (900, 1), (1000, 4))),
+        *(("x0", step, 3 * times * mean) for step, times in ((200, 9), (1000, 4), (2500, 1))),
+    ]
+    assert probe_charts.of_course(config, "large") == []
+    for path in project.glob("results/digits/*/tiny/*/probe.json"):
+        write_json(path, {"values": read_json(path)["values"]})
+    assert probe_charts.of_course(config, "tiny") == [], "one step is no course"
 
 
 def test_the_rows_to_explore_are_those_of_the_table(config, project):  # noqa: F811

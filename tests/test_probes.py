@@ -470,7 +470,45 @@ def test_other_weights_or_another_file_than_trained_with_are_refused(trained):
     assert not (cell.folder / "probe.json").exists()
 
 
-@pytest.mark.parametrize("change", [{"values": None}, {"values": {}}, {"reason": "none"}, {"key": None}, {"more": 1}])
+def test_snapshots_are_probed_with_their_own_weights(own):
+    study = configuration.load([Path("config/digits.yaml")])
+    study = configuration.merge(study, {"training": {"snapshots": [100, 7]}, "probes": ["x0_error"]})
+    study = configuration.validate(study)
+    cells.write_specifications(study)
+    store.prepare("digits", study["datasets"]["digits"], Path("data/digits"))
+    images = [store.load(Path("data/digits"), split) for split in store.SPLITS]
+    expected, tensors = {}, {}
+    for place, seed in (("", 0), ("snapshot/7/", 1), ("snapshot/100/", 2)):
+        other = read_json(cells.find(study, f"v-tiny-{seed}").folder / "cell.json")  # another seed's first weights
+        for name, value in Model(other, *images, CPU).denoiser.model.state_dict().items():
+            tensors[place + name] = value.contiguous()
+    cell = cells.find(study, "v-tiny-0")
+    for place in ("", "snapshot/7/", "snapshot/100/"):
+        model = Model(read_json(cell.folder / "cell.json"), *images, CPU)
+        names = model.denoiser.model.state_dict()
+        model.denoiser.model.load_state_dict({name: tensors[place + name] for name in names})
+        expected[place] = values(model, ["x0_error"])
+    save_file(tensors, cell.folder / "model.safetensors")
+    digest = sha256_of_file(cell.folder / "model.safetensors")
+    write_json(cell.folder / "training.json", whole_outcome(model_sha256=digest))
+    record = probed(study, cell)
+    assert record["values"] == expected[""]
+    assert record["snapshots"] == {"7": expected["snapshot/7/"], "100": expected["snapshot/100/"]}
+    assert len({each["x0_error_5"] for each in expected.values()}) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"values": None},
+        {"values": {}},
+        {"snapshots": {"0": {"a": 1.0}}},
+        {"snapshots": {"7": {}}},
+        {"reason": "none"},
+        {"key": None},
+        {"more": 1},
+    ],
+)
 def test_a_damaged_record_is_refused_in_one_line(trained, change):
     study, cell, _ = trained
     path = cell.folder / "probe.json"

@@ -56,7 +56,7 @@ def probe(specification: Mapping[str, Any], options: Mapping[str, Any], folder: 
         specification: the content of ``cell.json``.
         options: the content of ``probes.json``.
         folder: the cell's, with ``model.safetensors`` and ``training.json``.
-        output: the file to write. A diverged cell has no values.
+        output: the file to write. A diverged cell has no values. The snapshots of a training are measured as well.
 
     Raises:
         UserError: if the weights or a file of the variant are not those of the training, or a probe is wrong.
@@ -68,17 +68,21 @@ def probe(specification: Mapping[str, Any], options: Mapping[str, Any], folder: 
     images = store.training_images(specification)
     held_out = store.load(store.ROOT / specification["data"]["dataset"], "test")
     digests = {"train": images.digest, "test": held_out.digest}
-    found = None
+    found, of_snapshots = None, {}
     if training["status"] == "finished":
         require_recorded(weights, training)
         model = Model(specification, images, held_out, choose(specification["training"]["threads"]))
         model.denoiser.load(weights)
         found = values(model, options["names"])
+        for step in specification["training"].get("snapshots", ()):
+            model.denoiser.load(weights, snapshot=step)
+            of_snapshots[str(step)] = values(model, options["names"])
     record = {
         "key": probe_key(specification, sources, training["model_sha256"], options, digests),
         "cell": specification["cell"],
         "model_sha256": training["model_sha256"],
         "values": found,
+        **({"snapshots": of_snapshots} if of_snapshots else {}),
         "reason": training["reason"],
         "probes": options["names"],
         "sources": sources,

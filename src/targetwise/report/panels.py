@@ -111,6 +111,7 @@ def of_training(
             if by_seed
         ],
         "probes": probe_charts.of_scale(config, scale),
+        "course": probe_charts.of_course(config, scale),
         "clipped": training_charts.clipped_curves(clipped, order, scale) if clipped else None,
     }
 

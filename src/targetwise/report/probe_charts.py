@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from targetwise import cells
 from targetwise.cells import Cell, probes
-from targetwise.recipe import kinds
+from targetwise.recipe import kinds, variants
 from targetwise.report.vega import axis, finite, inline, lines
 
 
@@ -24,9 +24,49 @@ def of_scale(config: Mapping[str, Any], scale: str) -> list[Markup]:
     return [chart for name in config["probes"] for chart in _of_probe(name, found, order, scale)]
 
 
-def _of_probe(name: str, found: Mapping[Cell, Mapping[str, float]], order: list[str], scale: str) -> Iterator[Markup]:
+def of_course(config: Mapping[str, Any], scale: str) -> list[Markup]:
+    """Return a figure of each such probe over the steps of the training, if it was probed at snapshots.
+
+    Args:
+        config: the whole configuration.
+        scale: whose cells are shown; each line is the mean over noise levels and seeds.
+    """
+    records = {cell: cell.folder / probes.NAME for cell in cells.grid(config) if cell.scale == scale}
+    found = {cell: probes.read_record(path) for cell, path in records.items() if path.exists()}
+    order = config["grid"]["parameterizations"]
+    return [chart for name in config["probes"] for chart in _over_steps(config, name, found, order, scale)]
+
+
+def _over_steps(
+    config: Mapping[str, Any], name: str, found: Mapping[Cell, Mapping[str, Any]], order: list[str], scale: str
+) -> Iterator[Markup]:
+    places = _places(name)
+    means: dict[tuple[str, int], list[float]] = {}
+    for cell, record in found.items() if places else ():
+        last = variants.settings(config, cell.parameterization)["training"]["steps"]
+        at_steps = {**record.get("snapshots", {}), **({last: record["values"]} if record["values"] else {})}
+        for step, values in at_steps.items():
+            if number := [values[each] for each in places if each in values]:
+                means.setdefault((cell.parameterization, int(step)), []).append(float(np.mean(number)))
+    rows: list[dict[str, Any]] = [
+        {"parameterization": variant, "step": step, name: finite(float(np.mean(means[variant, step])))}
+        for variant, step in sorted(means, key=lambda each: (order.index(each[0]), each[1]))
+    ]
+    if rows and any("snapshots" in record for record in found.values()):
+        x = axis("step", [row["step"] for row in rows])
+        y = axis(f"{name}, mean over noise levels", [row[name] for row in rows])
+        specification = lines(rows, "step", name, order, x, y)
+        yield inline(specification, f"{name} over the training at scale {scale}.", f"{name}-steps-{scale}")
+
+
+def _places(name: str) -> dict[str, float]:
     gives = kinds.constant("probes", name, "GIVES", None)
-    places = levels(gives) if isinstance(gives, dict) else {}
+    return levels(gives) if isinstance(gives, dict) else {}
+
+
+def _of_probe(name: str, found: Mapping[Cell, Mapping[str, float]], order: list[str], scale: str) -> Iterator[Markup]:
+    places = _places(name)
+    gives = kinds.constant("probes", name, "GIVES", {})
     along = "t / T" if any(isinstance(gives[each], tuple) for each in places) else "log-SNR λ"
     rows: list[dict[str, Any]] = []
     for variant in order:
