@@ -559,8 +559,15 @@ def test_settings_that_differ_in_how_far_training_was_are_one_course(config):
         ("tiny, few", "tiny, few", "the end"),
     ]
     assert "All stops but the last cost 16 s of sampling and measuring" in " ".join(Page(html).text.split())
+    ceiling = row(files.cells[0], 1853.1, what="ceiling") | {"sampler": "early"}
+    write_json(Path("results/digits/v/tiny/ceiling.json"), ceiling)
+    figures = drawn(render(config))
+    bounded = [name for name, figure in figures.items() if "untrained" in json.dumps(figure)]
+    assert bounded == ["limits-tiny, last", "limits-tiny, later", "limits-tiny, early"], "an untrained network is one"
     del config["samplings"]["few"]
     config["grid"]["samplings"] = list(config["samplings"])
+    write_json(Path("results/digits/v/tiny/ceiling.json"), ceiling | {"sampler": "few"})
+    assert "untrained" not in json.dumps(drawn(render(config))), "nobody knows any more how it was sampled"
     assert [each["name"] for each in samples.courses(config, table_of(config))] == ["tiny", "small"]
 
 

@@ -106,3 +106,10 @@ def check_snapshot(training: Mapping[str, Any], sampling: Mapping[str, Any], whe
             f"configuration: {where}sampling.snapshot and sampling.ema_length are both set; an average of another "
             "length is known for the end of the training only, so leave one out"
         )
+
+
+def way(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return in what a sampling of the grid differs from others but for how far the training was: its snapshot."""
+    if name not in config["grid"].get("samplings", []):
+        return {"name": name}
+    return {field: value for field, value in config["samplings"][name].items() if field != "snapshot"}

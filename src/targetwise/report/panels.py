@@ -11,6 +11,7 @@ from targetwise.cells import Cell
 from targetwise.cells.agreement import Agreement
 from targetwise.cells.outcome import read_curve
 from targetwise.inference.compare import Comparison
+from targetwise.recipe.samplings import way
 from targetwise.report import charts, probe_charts, training_charts
 from targetwise.report.answer import metric_of
 
@@ -48,17 +49,21 @@ def of_setting(
     shown = charts.worth_drawing(of_seeds, here_summary)
     by_themselves = pairs[(pairs["setting"] == setting) & (pairs["seeds"] > 0)]
     # Only what was measured with as many images, and of networks that were sampled in the same way.
-    samplers = set(here["sampling"])
+    ways = [way(config, sampling) for sampling in here["sampling"].unique()]
+
+    def alike(bound: Mapping[str, Any]) -> bool:
+        return way(config, bound["sampler"]) in ways
+
     ceilings = {
         key[0]: row["value"]
         for key, row in limits.items()
-        if isinstance(key, tuple) and key[1] == scale and row["sampler"] in samplers
+        if isinstance(key, tuple) and key[1] == scale and alike(row)
     }
     floor, exact = (
         limits[name]["value"] if name in limits and set(rows["n"]) <= {limits[name]["n"]} else None
         for name in ("floor", "exact")
     )
-    exact = exact if "exact" in limits and limits["exact"]["sampler"] in samplers else None
+    exact = exact if "exact" in limits and alike(limits["exact"]) else None
     return {
         "name": setting,
         "summary": [

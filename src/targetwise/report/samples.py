@@ -16,6 +16,7 @@ from targetwise.data import store
 from targetwise.data.samples import load_samples
 from targetwise.files import canonical_json, read_whole
 from targetwise.metric.neighbours import kth_neighbours
+from targetwise.recipe.samplings import way
 from targetwise.report.pictures import is_picture, png, projection, tile
 from targetwise.report.words import records
 
@@ -65,13 +66,12 @@ def courses(config: Mapping[str, Any], frame: pd.DataFrame) -> list[dict[str, An
         in the order of training, where the end is None; and ``seconds``, what sampling and measuring at all stops but
         the last took.
     """
-    defined = config["samplings"] if config["grid"].get("samplings") else {}
     found: dict[Any, list[Any]] = {}
     for each in records(frame[["scale", "sampling", "setting"]].drop_duplicates()):
-        options = dict(defined.get(each.sampling) or {})
-        snapshot = options.pop("snapshot", None)
-        last = snapshot is None or snapshot == config["training"]["steps"]
-        found.setdefault((each.scale, canonical_json(options)), []).append((None if last else snapshot, each))
+        snapshot = config.get("samplings", {}).get(each.sampling, {}).get("snapshot")
+        step = None if snapshot == config["training"]["steps"] else snapshot
+        course = each.scale, canonical_json(way(config, each.sampling))
+        found.setdefault(course, []).append((step, each))
     scales = [scale for scale, _ in found]
     listing = []
     for (scale, _), stops in found.items():
