@@ -241,7 +241,7 @@ def test_a_figure_is_saved_as_picture_in_light_colours_and_as_numbers(opened, sm
 
 def test_samples_are_chosen_and_their_nearest_training_images_shown(opened, large):
     page = opened(large)
-    shown = page.locator(".columns:visible .column:visible h4")
+    shown = page.locator(".columns:visible .scroll:first-child .column:visible h4")
     assert [text.split()[0] for text in shown.all_inner_texts()] == [f"epsilon_{place}" for place in range(6)]
     page.locator("#sampled").get_by_label("v_9", exact=True).check()
     page.locator("#sampled").get_by_label("epsilon_0", exact=True).uncheck()
@@ -268,7 +268,7 @@ def test_a_slider_goes_through_one_training(opened, followed):
     page.keyboard.press("ArrowRight")
     stands_at("tiny, later", "step 1,000")
     page.locator("#sampled").get_by_label("v", exact=True).uncheck()
-    assert len(shown.locator(".column:visible").all()) == 2
+    assert len(shown.locator(".scroll:first-child .column:visible").all()) == 2
     choose(page, "#sampled", "Setting", "tiny, few")
     assert shown.evaluate_all("shown => shown.map(each => each.dataset.setting)") == ["tiny, few"]
     expect(slider).to_be_hidden()

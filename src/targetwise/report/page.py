@@ -145,7 +145,7 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "samples": samples.columns(agreement, frame, real),
         "courses": samples.courses(config, frame),
         "latents": samples.latents(frame),
-        "real": None if real is None else samples.real_column(real, samples.latents(frame)),
+        "real": [] if real is None else samples.real_column(real, samples.latents(frame)),
         "checks": _checks(config, frame, study),
         "origins": origins(config),
         "explorer": vega.as_json(explorer.content(config, frame, folder, logs)),

@@ -23,14 +23,17 @@ from targetwise.report.words import records
 #: Latents of a column: so many, or as few as keep the page's images below the whole, but never less than the least.
 MOST, LEAST, WHOLE = 16, 4, 2400
 
+#: Latents that stand below each other; the next ones begin a block beside, where there is room.
+BLOCK = 8
+
 PROJECTION_SIDE = 256
 
 #: Training images that are looked through at a time: of CIFAR-10, 60 MB.
-BLOCK = 5000
+REAL_AT_ONCE = 5000
 
 
 def columns(agreement: Agreement, frame: pd.DataFrame, real: np.ndarray | None) -> dict[str, list[dict[str, Any]]]:
-    """Return by setting a column for each variant: the first samples of its first draw.
+    """Return by setting a column for each variant: the first samples of its first draw, a picture for each block.
 
     The seed is one that all variants have, if there is one. Beside each sample stands the training image that is
     nearest to it, pixel by pixel.
@@ -110,9 +113,9 @@ def real_images(config: Mapping[str, Any]) -> np.ndarray | None:
     return store.load(folder, "train").images if (folder / "dataset.npz").exists() else None
 
 
-def real_column(real: np.ndarray, count: int) -> Markup:
-    """Return the first images of the training set as one column."""
-    return _strip(real[:count]) if is_picture(real) else _points(real, real)
+def real_column(real: np.ndarray, count: int) -> list[Markup]:
+    """Return the first images of the training set as a column."""
+    return _strips(real[:count]) if is_picture(real) else [_points(real, real)]
 
 
 def _archives(agreement: Agreement, frame: pd.DataFrame) -> dict[str, dict[int, Path]]:
@@ -133,13 +136,13 @@ def _archives(agreement: Agreement, frame: pd.DataFrame) -> dict[str, dict[int, 
 def _column(
     name: str, archives: Mapping[int, Path], seed: int | None, real: np.ndarray | None, count: int
 ) -> dict[str, Any]:
-    column: dict[str, Any] = {"name": name, "seed": seed, "image": None, "nearest": None, "projected": False}
+    column: dict[str, Any] = {"name": name, "seed": seed, "images": [], "nearest": [], "projected": False}
     if seed is None:
         return column
     images = load_samples(archives[seed])
     if is_picture(images):
-        return {**column, "shown": images[:count], "image": _strip(images[:count])}
-    return {**column, "image": _points(images, images if real is None else real), "projected": True}
+        return {**column, "shown": images[:count], "images": _strips(images[:count])}
+    return {**column, "images": [_points(images, images if real is None else real)], "projected": True}
 
 
 def _add_nearest(found: list[dict[str, Any]], real: np.ndarray | None) -> None:
@@ -150,14 +153,14 @@ def _add_nearest(found: list[dict[str, Any]], real: np.ndarray | None) -> None:
         return
     flat = _flat(np.concatenate(pictures))
     least, places = np.full(len(flat), np.inf), np.zeros(len(flat), dtype=np.int64)
-    for start in range(0, len(real), BLOCK):
-        squared, nearest = kth_neighbours(flat, 1, _flat(real[start : start + BLOCK]))
+    for start in range(0, len(real), REAL_AT_ONCE):
+        squared, nearest = kth_neighbours(flat, 1, _flat(real[start : start + REAL_AT_ONCE]))
         nearer = squared < least
         least[nearer], places[nearer] = squared[nearer], start + nearest[nearer]
     first = 0
     for column, images in zip(found, shown, strict=True):
         if images is not None:
-            column["nearest"] = _strip(real[places[first : first + len(images)]])
+            column["nearest"] = _strips(real[places[first : first + len(images)]])
             first += len(images)
 
 
@@ -165,9 +168,9 @@ def _flat(images: np.ndarray) -> np.ndarray:
     return images.reshape(len(images), -1).astype(np.float32)
 
 
-def _strip(images: np.ndarray) -> Markup:
-    """Return images below each other as one picture, each pixel once: the page enlarges without smoothing."""
-    return _uri(tile(images, columns=1))
+def _strips(images: np.ndarray) -> list[Markup]:
+    """Return images below each other, a picture for each block; each pixel once: the page enlarges them sharply."""
+    return [_uri(tile(images[first : first + BLOCK], columns=1)) for first in range(0, len(images), BLOCK)]
 
 
 def _points(images: np.ndarray, real: np.ndarray) -> Markup:
