@@ -1,5 +1,6 @@
 """The report's figures: they are valid Vega-Lite, and what is drawn is what was given."""
 
+import itertools
 import json
 import re
 from html import unescape
@@ -14,7 +15,7 @@ from test_report import APART, Page, config, drawn, make_cell, make_grid, render
 
 from targetwise import cells
 from targetwise.files import read_json, write_json
-from targetwise.report import charts, explorer, heat_maps, panels, probe_charts, training_charts
+from targetwise.report import charts, explorer, heat_maps, interval_charts, panels, probe_charts, training_charts
 from targetwise.report.table import table
 from targetwise.report.vega import PAPER, POINTS, as_json, axis, looks, thinned, ticks
 
@@ -67,6 +68,47 @@ def test_an_interval_that_nobody_knows_leaves_its_dot():
     unknown = pair("v", "epsilon", 0.5, np.nan, np.nan, False)
     svg = picture(charts.intervals(pd.DataFrame([unknown]), "ratio", None, "FD", "tiny"))
     assert "v / epsilon: not resolved" in words(svg) and "NaN" not in svg
+
+
+def factors(levels, scale="ratio"):
+    """What one factor's levels do: of every two, the first is 10 % above the second, and each 20 % below the mean."""
+    of = {"ratio": 1.1, "low": 0.9, "high": 1.3, "combinations": 2}
+    pairs = [{"factor": "rate", "a": a, "b": b, **of} for a, b in itertools.combinations(levels, 2)]
+    means = [{"factor": "rate", "level": level, **of, "ratio": 0.8, "high": 0.95} for level in levels]
+    return SimpleNamespace(effects=pd.DataFrame(pairs), levels=pd.DataFrame(means), scale=scale)
+
+
+def test_the_effects_of_a_factor_are_its_pairs_and_of_many_levels_each_against_the_mean():
+    figure = interval_charts.effects(factors(["0.3", "0.1", "0.2"]), None, "FD", "tiny")
+    svg = picture(figure)
+    assert {word for word in words(svg) if word.startswith("rate:")} == {
+        f"rate: {pair}" for pair in ("0.3 / 0.1", "0.3 / 0.2", "0.1 / 0.2")
+    }
+    assert "rate: 0.3 / 0.1 1.10; rate: 0.3 / 0.2 1.10" in str(figure) and 'data-name="effects-tiny"' in str(figure)
+    many = interval_charts.effects(factors(["0.3", "0.1", "10", "9", "0.2", "0.4"]), 0.1, "FD", "")
+    shown = specification(many)["data"]["values"]
+    assert [row["comparison"] for row in shown] == [
+        f"rate: {level} / mean of all" for level in ("0.1", "0.2", "0.3", "0.4", "9", "10")
+    ]
+    assert {(row["ratio"], row["low"], row["high"], row["resolved"]) for row in shown} == {(0.8, 0.9, 0.95, True)}
+    assert "rate: 10 / mean of all 0.80, resolved" in str(many) and 'data-name="effects"' in str(many)
+
+
+def test_what_no_combination_tells_of_a_factor_is_not_drawn():
+    found = factors(list("abcdef"))
+    found.levels.loc[0, "ratio"] = np.nan
+    found.effects.loc[1:, "ratio"] = np.nan
+    found.effects.loc[0, ["low", "high"]] = np.nan
+    (row,) = specification(interval_charts.effects(found, None, "FD", ""))["data"]["values"]
+    assert (row["comparison"], row["ratio"], row["low"], row["resolved"]) == ("rate: a / b", 1.1, None, False)
+    found.effects["ratio"] = np.nan
+    assert interval_charts.effects(found, None, "FD", "") is None
+
+
+def test_the_effect_of_a_difference_is_resolved_if_its_interval_leaves_out_0():
+    found = factors(["a", "b"], scale="difference")
+    (row,) = specification(interval_charts.effects(found, None, "FD", ""))["data"]["values"]
+    assert (row["comparison"], row["difference"], row["resolved"]) == ("rate: a − b", 1.1, True)
 
 
 def rows(values):

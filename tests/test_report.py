@@ -302,10 +302,14 @@ def test_the_effects_of_factors_are_told(config):
         name: [(40 if "epsilon" in name else 20) * noise[seed] * next(jitter) for seed in noise] for name in variants
     }
     make_grid(config, values)
-    text = Page(render(config)).text
+    html = render(config)
+    text = Page(html).text
     effects = text.split("Effects of factors")[1]
     assert re.search(r"target epsilon / v 2\.00 \S+ to \S+ 2 yes", effects)
     assert re.search(r"weighting constant / snr 1\.00 \S+ to \S+ 2 no", effects)
+    shown = drawn(html)["effects"]["data"]["values"]
+    assert [row["comparison"] for row in shown] == ["target: epsilon / v", "weighting: constant / snr"]
+    assert [round(row["ratio"], 2) for row in shown] == [2, 1] and [row["resolved"] for row in shown] == [True, False]
     assert "effects.csv" in text
     table = tables(table_of(config), config)
     assert list(table) == ["effects"]

@@ -22,6 +22,7 @@ from targetwise.report import (
     claims,
     effects,
     explorer,
+    interval_charts,
     looks,
     panels,
     papers,
@@ -107,6 +108,7 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     metric = metric_of(frame)
     study = cells.RESULTS / config["study"]
     logs = panels.training_logs(config)
+    factors, smallest = effects.of_factors(frame, config), config["comparison"]["smallest_difference"]
     limits, agreement, real = bounds(config, study), Agreement(config), samples.real_images(config)
     return {
         "config": config,
@@ -136,7 +138,10 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         ],
         "trainings": [panels.of_training(config, scale, logs) for scale in config["grid"]["scales"]],
         "claims": claims.table(config, frame).to_dict("records"),
-        "factors": effects.of_factors(frame, config),
+        "factors": factors,
+        "effects": {
+            where: interval_charts.effects(found, smallest, metric, where) for where, found in factors.items()
+        },
         "listed_at_most": panels.LISTED,
         "maps": heat_maps(frame, metric),
         "curves": _curves(effects.of_axes(frame, config), metric),
