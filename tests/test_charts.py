@@ -14,6 +14,7 @@ import vl_convert
 from test_report import APART, Page, config, drawn, make_cell, make_grid, render  # noqa: F401 (config is a fixture)
 
 from targetwise import cells
+from targetwise.cells import Cell
 from targetwise.files import read_json, write_json
 from targetwise.report import charts, explorer, heat_maps, interval_charts, panels, probe_charts, training_charts
 from targetwise.report.table import table
@@ -190,8 +191,9 @@ def test_a_loss_that_was_not_finite_is_marked_at_its_step():
     [
         training_charts.loss_curves({0: [(10, 0.5)], 1: [(10, None)]}, 0, "v", "tiny"),
         training_charts.clipped_curves({"v": ([10, 20], [0.5, 0.25])}, ["v"], "tiny"),
-        training_charts.of_check({"v": ([9, 0, -9], [0.1, 0, None])}, ["v"], "effective weight", "log-SNR λ"),
-        training_charts.of_check({"v": ([0, 500], [None, None])}, ["v"], "gain", "time step t"),
+        training_charts.gradient_curves({"v": ([10, 20], [None, 0.0])}, ["v"], "tiny", [1.0]),
+        training_charts.of_check({"v": ([9, 0, -9], [0.1, 0, None])}, [["v"]], "effective weight", "log-SNR λ"),
+        training_charts.of_check({"v": ([0, 500], [None, None])}, [["v"]], "gain", "time step t"),
     ],
 )
 def test_figures_of_odd_curves_are_drawn_too(figure):
@@ -199,10 +201,49 @@ def test_figures_of_odd_curves_are_drawn_too(figure):
     assert svg.startswith("<svg") and "NaN" not in svg and "undefined" not in svg
 
 
+def test_the_gradient_is_averaged_over_the_seeds_that_have_a_number_and_stands_beside_what_it_is_clipped_to(
+    config,  # noqa: F811
+):
+    config["parameterizations"] |= {"long": {"target": "v", "training": {"gradient_clip": 5.0}}}
+    config["grid"] |= {"parameterizations": ["v", "long", "x0"], "seeds": [0, 1]}
+    norms = {("v", 0): [4.0, 100.0, None], ("v", 1): [2.0, None, None], ("long", 0): [0.5, 0.25, 8.0]}
+    logs = {
+        Cell("digits", name, "tiny", seed): [
+            {"step": 10 * place, "loss": 1.0, "gradient_norm": norm} for place, norm in enumerate(each, 1)
+        ]
+        for (name, seed), each in norms.items()
+    }
+    found = panels.of_training(config, "tiny", logs)
+    shown = specification(found["gradient"])
+    assert [tuple(row.values()) for row in shown["data"]["values"]] == [
+        *(("v", 10, 3.0), ("v", 20, 100.0), ("v", 30, None)),
+        *(("long", 10, 0.5), ("long", 20, 0.25), ("long", 30, 8.0)),
+    ]
+    clipped, line = shown["layer"]
+    assert clipped["data"]["values"] == [{"clipped to": 1.0}, {"clipped to": 5.0}]
+    assert clipped["mark"]["type"] == "rule" and line["encoding"]["y"]["scale"]["type"] == "log"
+    svg = picture(found["gradient"])
+    assert svg.count('aria-roledescription="rule mark"') == 2 and {"v", "long"} <= set(words(svg))
+    assert found["clipped"] is None  # these logs do not tell
+
+
+def test_curves_that_coincide_are_one_line_and_its_label_names_all():
+    names = ["epsilon", *(f"epsilon_in_space_{place}" for place in range(8)), "v"]
+    curves = {name: ([0, 9], [0.1, 2.0 if name == "v" else 1.0]) for name in names}
+    figure = training_charts.of_check(curves, [names[:-1], ["v"]], "gain", "time step t")
+    assert {row["parameterization"] for row in specification(figure)["data"]["values"]} == {
+        "epsilon, epsilon_in_space_0, epsilon_in_space_1 and 6 others",
+        "v",
+    }
+    shown = re.findall(r"<tspan[^>]*>([^<]*)<", picture(figure))
+    assert {"epsilon, epsilon_in_space_0,", "epsilon_in_space_1 and 6 others"} <= set(shown)
+    assert ", ".join(names[:-1]) in str(figure)  # who cannot see it is told all
+
+
 def test_a_log_snr_falls_from_the_image_to_the_noise():
-    drawn = specification(training_charts.of_check({"v": ([9, -9], [0.1, 0.2])}, ["v"], "weight", "log-SNR λ"))
+    drawn = specification(training_charts.of_check({"v": ([9, -9], [0.1, 0.2])}, [["v"]], "weight", "log-SNR λ"))
     assert drawn["encoding"]["x"]["scale"]["reverse"] is True
-    drawn = specification(training_charts.of_check({"v": ([0, 9], [0.1, 0.2])}, ["v"], "gain", "time step t"))
+    drawn = specification(training_charts.of_check({"v": ([0, 9], [0.1, 0.2])}, [["v"]], "gain", "time step t"))
     assert drawn["encoding"]["x"]["scale"]["reverse"] is False
 
 
