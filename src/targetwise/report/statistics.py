@@ -57,10 +57,10 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     seed), ``error`` the standard error of one value from its finite samples (NaN where unknown); ``seeds`` counts
     the finished ones, ``diverged`` and ``missing`` the others.
     """
-    by_seed = cell_means(frame)[[*KEYS, "value"]]
+    of_seeds = dict(tuple(cell_means(frame).groupby(["setting", "parameterization"])["value"]))
     rows = []
     for (setting, scale, name), group in frame.groupby(["setting", "scale", "parameterization"], sort=False):
-        values = by_seed[(by_seed["setting"] == setting) & (by_seed["parameterization"] == name)]["value"]
+        values = of_seeds.get((setting, name), frame["value"].iloc[:0])
         rows.append(
             {
                 "setting": setting,
