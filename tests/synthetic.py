@@ -37,7 +37,7 @@ class Files:
     """The files of a study's cells, in the current folder."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        """Write the specifications and the data set's manifest."""
+        """Write the specifications and, unless the data set is prepared, its manifest."""
         self.config = config
         self.cells = cells.grid(config)
         self.batch = config["training"]["global_batch"]
@@ -46,7 +46,9 @@ class Files:
         self.images = np.clip(digits * 16, 0, 255).astype(np.uint8)[..., None]
         cells.write_specifications(config)
         train = {"sha256": DIGEST, "shape": list(self.images.shape)}
-        write_json(Path("data") / config["data"]["dataset"] / "manifest.json", {"splits": {"train": train}})
+        manifest = Path("data") / config["data"]["dataset"] / "manifest.json"
+        if not manifest.exists():
+            write_json(manifest, {"splits": {"train": train}})
         self.keys = {each.cell: each.key for each in status.standings(config)}
 
     def line(self, cell: Cell, step: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The report's figures: they are valid Vega-Lite, and what is drawn is what was given."""
 
+import itertools
 import json
 import re
 from html import unescape
@@ -13,8 +14,9 @@ import vl_convert
 from test_report import APART, Page, config, drawn, make_cell, make_grid, render  # noqa: F401 (config is a fixture)
 
 from targetwise import cells
+from targetwise.cells import Cell
 from targetwise.files import read_json, write_json
-from targetwise.report import charts, explorer, heat_maps, panels, probe_charts, training_charts
+from targetwise.report import charts, explorer, heat_maps, interval_charts, panels, probe_charts, training_charts
 from targetwise.report.table import table
 from targetwise.report.vega import PAPER, POINTS, as_json, axis, looks, thinned, ticks
 
@@ -67,6 +69,47 @@ def test_an_interval_that_nobody_knows_leaves_its_dot():
     unknown = pair("v", "epsilon", 0.5, np.nan, np.nan, False)
     svg = picture(charts.intervals(pd.DataFrame([unknown]), "ratio", None, "FD", "tiny"))
     assert "v / epsilon: not resolved" in words(svg) and "NaN" not in svg
+
+
+def factors(levels, scale="ratio"):
+    """What one factor's levels do: of every two, the first is 10 % above the second, and each 20 % below the mean."""
+    of = {"ratio": 1.1, "low": 0.9, "high": 1.3, "combinations": 2}
+    pairs = [{"factor": "rate", "a": a, "b": b, **of} for a, b in itertools.combinations(levels, 2)]
+    means = [{"factor": "rate", "level": level, **of, "ratio": 0.8, "high": 0.95} for level in levels]
+    return SimpleNamespace(effects=pd.DataFrame(pairs), levels=pd.DataFrame(means), scale=scale)
+
+
+def test_the_effects_of_a_factor_are_its_pairs_and_of_many_levels_each_against_the_mean():
+    figure = interval_charts.effects(factors(["0.3", "0.1", "0.2"]), None, "FD", "tiny")
+    svg = picture(figure)
+    assert {word for word in words(svg) if word.startswith("rate:")} == {
+        f"rate: {pair}" for pair in ("0.3 / 0.1", "0.3 / 0.2", "0.1 / 0.2")
+    }
+    assert "rate: 0.3 / 0.1 1.10; rate: 0.3 / 0.2 1.10" in str(figure) and 'data-name="effects-tiny"' in str(figure)
+    many = interval_charts.effects(factors(["0.3", "0.1", "10", "9", "0.2", "0.4"]), 0.1, "FD", "")
+    shown = specification(many)["data"]["values"]
+    assert [row["comparison"] for row in shown] == [
+        f"rate: {level} / mean of all" for level in ("0.1", "0.2", "0.3", "0.4", "9", "10")
+    ]
+    assert {(row["ratio"], row["low"], row["high"], row["resolved"]) for row in shown} == {(0.8, 0.9, 0.95, True)}
+    assert "rate: 10 / mean of all 0.80, resolved" in str(many) and 'data-name="effects"' in str(many)
+
+
+def test_what_no_combination_tells_of_a_factor_is_not_drawn():
+    found = factors(list("abcdef"))
+    found.levels.loc[0, "ratio"] = np.nan
+    found.effects.loc[1:, "ratio"] = np.nan
+    found.effects.loc[0, ["low", "high"]] = np.nan
+    (row,) = specification(interval_charts.effects(found, None, "FD", ""))["data"]["values"]
+    assert (row["comparison"], row["ratio"], row["low"], row["resolved"]) == ("rate: a / b", 1.1, None, False)
+    found.effects["ratio"] = np.nan
+    assert interval_charts.effects(found, None, "FD", "") is None
+
+
+def test_the_effect_of_a_difference_is_resolved_if_its_interval_leaves_out_0():
+    found = factors(["a", "b"], scale="difference")
+    (row,) = specification(interval_charts.effects(found, None, "FD", ""))["data"]["values"]
+    assert (row["comparison"], row["difference"], row["resolved"]) == ("rate: a − b", 1.1, True)
 
 
 def rows(values):
@@ -148,8 +191,9 @@ def test_a_loss_that_was_not_finite_is_marked_at_its_step():
     [
         training_charts.loss_curves({0: [(10, 0.5)], 1: [(10, None)]}, 0, "v", "tiny"),
         training_charts.clipped_curves({"v": ([10, 20], [0.5, 0.25])}, ["v"], "tiny"),
-        training_charts.of_check({"v": ([9, 0, -9], [0.1, 0, None])}, ["v"], "effective weight", "log-SNR λ"),
-        training_charts.of_check({"v": ([0, 500], [None, None])}, ["v"], "gain", "time step t"),
+        training_charts.gradient_curves({"v": ([10, 20], [None, 0.0])}, ["v"], "tiny", [1.0]),
+        training_charts.of_check({"v": ([9, 0, -9], [0.1, 0, None])}, [["v"]], "effective weight", "log-SNR λ"),
+        training_charts.of_check({"v": ([0, 500], [None, None])}, [["v"]], "gain", "time step t"),
     ],
 )
 def test_figures_of_odd_curves_are_drawn_too(figure):
@@ -157,10 +201,49 @@ def test_figures_of_odd_curves_are_drawn_too(figure):
     assert svg.startswith("<svg") and "NaN" not in svg and "undefined" not in svg
 
 
+def test_the_gradient_is_averaged_over_the_seeds_that_have_a_number_and_stands_beside_what_it_is_clipped_to(
+    config,  # noqa: F811
+):
+    config["parameterizations"] |= {"long": {"target": "v", "training": {"gradient_clip": 5.0}}}
+    config["grid"] |= {"parameterizations": ["v", "long", "x0"], "seeds": [0, 1]}
+    norms = {("v", 0): [4.0, 100.0, None], ("v", 1): [2.0, None, None], ("long", 0): [0.5, 0.25, 8.0]}
+    logs = {
+        Cell("digits", name, "tiny", seed): [
+            {"step": 10 * place, "loss": 1.0, "gradient_norm": norm} for place, norm in enumerate(each, 1)
+        ]
+        for (name, seed), each in norms.items()
+    }
+    found = panels.of_training(config, "tiny", logs)
+    shown = specification(found["gradient"])
+    assert [tuple(row.values()) for row in shown["data"]["values"]] == [
+        *(("v", 10, 3.0), ("v", 20, 100.0), ("v", 30, None)),
+        *(("long", 10, 0.5), ("long", 20, 0.25), ("long", 30, 8.0)),
+    ]
+    clipped, line = shown["layer"]
+    assert clipped["data"]["values"] == [{"clipped to": 1.0}, {"clipped to": 5.0}]
+    assert clipped["mark"]["type"] == "rule" and line["encoding"]["y"]["scale"]["type"] == "log"
+    svg = picture(found["gradient"])
+    assert svg.count('aria-roledescription="rule mark"') == 2 and {"v", "long"} <= set(words(svg))
+    assert found["clipped"] is None  # these logs do not tell
+
+
+def test_curves_that_coincide_are_one_line_and_its_label_names_all():
+    names = ["epsilon", *(f"epsilon_in_space_{place}" for place in range(8)), "v"]
+    curves = {name: ([0, 9], [0.1, 2.0 if name == "v" else 1.0]) for name in names}
+    figure = training_charts.of_check(curves, [names[:-1], ["v"]], "gain", "time step t")
+    assert {row["parameterization"] for row in specification(figure)["data"]["values"]} == {
+        "epsilon, epsilon_in_space_0, epsilon_in_space_1 and 6 others",
+        "v",
+    }
+    shown = re.findall(r"<tspan[^>]*>([^<]*)<", picture(figure))
+    assert {"epsilon, epsilon_in_space_0,", "epsilon_in_space_1 and 6 others"} <= set(shown)
+    assert ", ".join(names[:-1]) in str(figure)  # who cannot see it is told all
+
+
 def test_a_log_snr_falls_from_the_image_to_the_noise():
-    drawn = specification(training_charts.of_check({"v": ([9, -9], [0.1, 0.2])}, ["v"], "weight", "log-SNR λ"))
+    drawn = specification(training_charts.of_check({"v": ([9, -9], [0.1, 0.2])}, [["v"]], "weight", "log-SNR λ"))
     assert drawn["encoding"]["x"]["scale"]["reverse"] is True
-    drawn = specification(training_charts.of_check({"v": ([0, 9], [0.1, 0.2])}, ["v"], "gain", "time step t"))
+    drawn = specification(training_charts.of_check({"v": ([0, 9], [0.1, 0.2])}, [["v"]], "gain", "time step t"))
     assert drawn["encoding"]["x"]["scale"]["reverse"] is False
 
 

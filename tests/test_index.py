@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from helpers import EXAMPLE
-from synthetic import Files
+from synthetic import Files, write_json
 
 from targetwise import cells, cli
 from targetwise.files import one_at_a_time, sha256_of_json
@@ -281,3 +281,66 @@ def test_a_report_is_made_even_if_the_page_of_all_cannot_be(project):
     subprocess.run(command, check=True)
     assert "one" in Rows(index.PAGE.read_text()).rows
     assert not list(Path("results").glob(".*.part"))
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """The studies whose tables were made, in order."""
+    found = []
+    monkeypatch.setattr(index, "table", lambda config: found.append(config["study"]) or table(config))
+    return found
+
+
+def test_what_was_said_of_a_study_is_said_again_until_a_file_of_it_changes(project, read):
+    first, other = seen(make("first")), seen(make("other"))
+    before = written().rows
+    assert read == ["first", "other"]
+    for look in (False, True):
+        assert written(look=look).rows == before and read == ["first", "other"]
+    other.measure(other.cells[0], reason="the samples were not finite")
+    seen(other)
+    changed = written().rows
+    assert changed["other"]["diverged"] == "1" and changed["first"] == before["first"] and read[2:] == ["other"]
+    (folder("first") / looks.NAME).unlink()
+    for _ in range(2):  # nobody has asked for its values yet, so far as is known
+        assert not re.search(r"\d\d\.\d", written().rows["first"]["answer"])
+    assert written(look=True).rows["first"] == before["first"] and read[3:] == ["first"] * 3
+    first.publish(first.cells[0], [400])
+    assert written(look=True).rows["first"]["last trained, UTC"] == before["first"]["last trained, UTC"]
+    assert read[6:] == ["first"]
+
+
+@pytest.mark.parametrize("kept", ["", "[]", '{"one": 3}', '{"one": {}}', '{"one": {"sha256": "0", "facts": null}}'])
+def test_what_was_kept_is_not_believed_if_it_is_damaged_or_of_other_code(project, read, monkeypatch, kept):
+    seen(make("one"))
+    before = written().rows
+    index.KEPT.write_text(kept)
+    assert written().rows == before and read == ["one", "one"]
+    monkeypatch.setattr(index.provenance, "code_sha256", lambda: "0" * 64)
+    assert written().rows == before and read == ["one", "one", "one"]
+
+
+OPENED = """
+import os, sys
+opened = set()
+sys.addaudithook(lambda event, of: opened.add(str(of[0])) if event == "open" else None)
+from targetwise.report import index
+index.write(look=False)
+print(*sorted(os.path.relpath(path) for path in opened if "__pycache__" not in path), sep="\\n")
+"""
+
+
+def test_all_that_a_row_is_read_from_decides_whether_it_is_read_anew(project):
+    """The second time nothing is opened but to take its digest, and what is said of a report."""
+    files = seen(make("one", claims=["v_quality"]))
+    (folder("one") / "claims.csv").write_text("verdict\nopen\n")
+    write_json(Path("data/digits/reference/digits-fast-train.json"), {"images_sha256": "0", "extractor_sha256": "1"})
+    first, second = (
+        set(subprocess.run([sys.executable, "-c", OPENED], capture_output=True, text=True, check=True).stdout.split())
+        for _ in range(2)
+    )
+    own = {path for path in first if path.split("/")[0] in ("results", "data", "workflow", "config", "config.yaml")}
+    made = {path for path in own if re.match(r"results/\.+index", path)}
+    row = str(files.cells[0].folder / "fid/ddim-50/draw0.json")
+    assert {row, "results/one/claims.csv", "data/digits/manifest.json", "workflow/parameterizations/v.py"} <= own
+    assert own - made <= second

@@ -302,10 +302,14 @@ def test_the_effects_of_factors_are_told(config):
         name: [(40 if "epsilon" in name else 20) * noise[seed] * next(jitter) for seed in noise] for name in variants
     }
     make_grid(config, values)
-    text = Page(render(config)).text
+    html = render(config)
+    text = Page(html).text
     effects = text.split("Effects of factors")[1]
     assert re.search(r"target epsilon / v 2\.00 \S+ to \S+ 2 yes", effects)
     assert re.search(r"weighting constant / snr 1\.00 \S+ to \S+ 2 no", effects)
+    shown = drawn(html)["effects"]["data"]["values"]
+    assert [row["comparison"] for row in shown] == ["target: epsilon / v", "weighting: constant / snr"]
+    assert [round(row["ratio"], 2) for row in shown] == [2, 1] and [row["resolved"] for row in shown] == [True, False]
     assert "effects.csv" in text
     table = tables(table_of(config), config)
     assert list(table) == ["effects"]
@@ -579,14 +583,24 @@ def test_the_check_is_reported(config):
     assert "one objective" not in text
 
 
+def test_gains_that_are_the_same_share_a_line(config):
+    make_grid(config, {"epsilon": [60, 61], "v": [40, 41], "x0": [50, 51]})
+    for name, gain in {"epsilon": 1.0, "v": 1.005, "x0": 1.02}.items():
+        make_check(config, name, curve={"t": [0, 500], "gain_to_x0": [0.1, gain]})
+    rows = drawn(render(config))["check-gain from output to x0"]["data"]["values"]
+    assert [row["parameterization"] for row in rows] == [*["epsilon and v"] * 2, *["x0"] * 2]
+
+
 def test_variants_of_one_objective_are_told(config):
     make_grid(config, {"epsilon": [60, 61], "v": [40, 41], "x0": [50, 51]})
     same = {"log_snr": [9.0, 0.0, -9.0], "effective_weight": [0.1, 0.05, 0.003]}
     make_check(config, "epsilon", objective=same)
-    make_check(config, "v")
+    make_check(config, "v", objective={**same, "effective_weight": [0.003, 0.05, 0.1]})
     make_check(config, "x0", objective=same)
-    text = Page(render(config)).text
-    assert "epsilon, x0: one objective, errors count alike at every noise level" in text
+    html = render(config)
+    assert "epsilon, x0: one objective, errors count alike at every noise level" in Page(html).text
+    weights = drawn(html)["check-effective weight"]["data"]["values"]
+    assert [row["parameterization"] for row in weights] == [*["epsilon and x0"] * 3, *["v"] * 3]
 
 
 def test_a_check_of_before_the_effective_weight_leaves_its_figure_out(config):

@@ -560,7 +560,7 @@ def test_what_was_left_of_something_else_is_not_gone_on_with(project, monkeypatc
     if what == "record":
         edit(cell_folder(), lambda content: content["seconds"].update(train=1.0))
     else:
-        monkeypatch.setattr(reproduce, "_code", lambda: "0" * 64)
+        monkeypatch.setattr(reproduce.provenance, "code_sha256", lambda: "0" * 64)
     (scratch / "results/leftover").touch()
     with pytest.raises(StoppedEarlyError):
         again(stop=stopped())

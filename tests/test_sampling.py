@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,13 +24,13 @@ from helpers import (
 from safetensors.torch import save_file
 
 from targetwise import cells
-from targetwise.data.samples import load_samples
+from targetwise.data.samples import first_samples, load_samples
 from targetwise.diffusion import network as building
 from targetwise.diffusion.parameterization import load
 from targetwise.diffusion.randomness import sampling_noise
 from targetwise.diffusion.schedule import at, make_schedule
 from targetwise.errors import UserError
-from targetwise.files import read_json, sha256_of_file, write_json
+from targetwise.files import read_json, sha256_of_array, sha256_of_file, write_json
 from targetwise.jobs.parts import Parts
 from targetwise.metric import bounds
 from targetwise.recipe import kinds
@@ -666,14 +667,44 @@ def test_samples_that_are_damaged_are_named(specification, images, trained, dama
         np.savez(path, other=np.zeros(1))
     with pytest.raises(UserError, match=r"draw0\.npz is (missing or damaged|not what .*draw0\.json records)"):
         load_samples(path)
+    if damage != "changed":
+        with pytest.raises(UserError, match=r"draw0\.npz is missing or damaged"):
+            first_samples(path, 4)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_the_first_samples_are_those_of_the_whole(tmp_path, save, order):
+    array = np.random.default_rng(0).integers(0, 256, (50, 4, 3, 3), dtype=np.uint8)
+    save(tmp_path / "draw0.npz", np.asarray(array, order=order))
+    write_json(tmp_path / "draw0.json", {"images": 50, "samples_sha256": sha256_of_array(array)})
+    for count in (1, 7, 50, 51):
+        assert np.array_equal(first_samples(tmp_path / "draw0.npz", count), array[:count])
+
+
+def test_for_the_first_samples_the_others_are_not_read(tmp_path):
+    array = np.random.default_rng(0).integers(0, 256, (5000, 4, 4, 1), dtype=np.uint8)
+    path = tmp_path / "draw0.npz"
+    np.savez(path, array)
+    write_json(path.with_suffix(".json"), {"images": 5000, "samples_sha256": sha256_of_array(array)})
+    content = path.read_bytes()
+    last = content.index(array[-1].tobytes())
+    path.write_bytes(content[:last] + bytes(16) + content[last + 16 :])
+    assert np.array_equal(first_samples(path, 16), array[:16])
+    with pytest.raises(UserError, match="damaged"):
+        load_samples(path)
+    write_json(path.with_suffix(".json"), {"images": 4999})
+    with pytest.raises(UserError, match=r"draw0\.npz is not what .*draw0\.json records"):
+        first_samples(path, 16)
 
 
 def test_objects_are_never_unpickled(specification, images, trained):
     path = trained / "draw0.npz"
     sample(specification, options(steps=2), images, trained, 0, path)
     np.savez(path, np.array([SimpleNamespace()], dtype=object))
-    with pytest.raises(UserError, match="damaged"):
-        load_samples(path)
+    for read in (load_samples, partial(first_samples, count=1)):
+        with pytest.raises(UserError, match="damaged"):
+            read(path)
 
 
 def test_a_sampler_that_is_edited_meanwhile_is_that_of_the_beginning_for_all_batches(

@@ -7,6 +7,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from targetwise.files import sha256_of_file, sha256_of_json
+from targetwise.recipe.kinds import WORKFLOW
+
 PACKAGES = (
     "targetwise",
     "torch",
@@ -92,3 +95,14 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
+
+
+def code_sha256() -> str:
+    """Return the digest of everything that runs: this package, and ``workflow/``."""
+    files = {
+        str(path.relative_to(root)): sha256_of_file(path)
+        for root in (Path(__file__).parent, WORKFLOW)
+        for path in root.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    return sha256_of_json(files)

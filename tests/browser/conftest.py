@@ -11,6 +11,7 @@ from mlflow_tools import PATIENCE, configured, serving, targetwise
 from playwright.sync_api import expect, sync_playwright
 from synthetic import Files
 
+from targetwise.data import store
 from targetwise.recipe.variants import merge
 from targetwise.report import page as reporting
 
@@ -25,8 +26,11 @@ def pytest_collection_modifyitems(items):
             item.add_marker("browser")
 
 
-def report_of(folder, grid, variants=None, *, diverged=False, sections=None):
-    """Write a study's page in a folder of its own; its last cell is missing, or all have diverged."""
+def report_of(folder, grid, variants=None, *, diverged=False, prepared=False, sections=None):
+    """Write a study's page in a folder of its own; its last cell is missing, or all have diverged.
+
+    If its data set is ``prepared``, training images stand beside the samples.
+    """
     for name in ("workflow", "config", "config.yaml"):
         (folder / name).symlink_to(ROOT / name)
     study = copy.deepcopy(EXAMPLE)
@@ -34,6 +38,8 @@ def report_of(folder, grid, variants=None, *, diverged=False, sections=None):
     study["grid"].update(grid)
     study = merge(study, sections or {})
     with contextlib.chdir(folder):
+        if prepared:
+            store.prepare("digits", study["datasets"]["digits"], Path("data/digits"))
         files = Files(study)
         for cell in files.cells:
             if diverged:

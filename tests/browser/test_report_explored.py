@@ -20,16 +20,28 @@ def small(tmp_path_factory):
     )
 
 
-@pytest.fixture(scope="module")
-def large(tmp_path_factory):
-    """300 cells: 20 variants of two outputs and ten learning rates, three scales, five seeds."""
+def crossed(folder, rates):
+    """Variants of two outputs and so many learning rates, at three scales with five seeds."""
     variants = {
-        f"{target}_{place}": {"target": target, "training": {"learning_rate": 1e-4 * 1.5**place}}
+        f"{target}_{place}": {"target": target, "training": {"learning_rate": 1e-4 * 1.5 ** (10 * place / rates)}}
         for target in ("epsilon", "v")
-        for place in range(10)
+        for place in range(rates)
     }
     grid = {"parameterizations": list(variants), "scales": ["tiny", "small", "medium"], "seeds": [0, 1, 2, 3, 4]}
-    return report_of(tmp_path_factory.mktemp("large"), grid, variants)
+    return report_of(folder, grid, variants)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """300 cells."""
+    return crossed(tmp_path_factory.mktemp("large"), 10)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """Two cells whose data set is here."""
+    grid = {"parameterizations": ["epsilon", "v"], "seeds": [0]}
+    return report_of(tmp_path_factory.mktemp("prepared"), grid, prepared=True)
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +251,7 @@ def test_a_figure_is_saved_as_picture_in_light_colours_and_as_numbers(opened, sm
     assert len(rows) == 8
 
 
-def test_samples_are_chosen_and_their_nearest_training_images_shown(opened, large):
+def test_samples_are_chosen_by_variant_and_setting(opened, large):
     page = opened(large)
     shown = page.locator(".columns:visible .scroll:first-child .column:visible h4")
     assert [text.split()[0] for text in shown.all_inner_texts()] == [f"epsilon_{place}" for place in range(6)]
@@ -249,6 +261,24 @@ def test_samples_are_chosen_and_their_nearest_training_images_shown(opened, larg
     assert "epsilon_0" not in " ".join(shown.all_inner_texts())
     choose(page, "#sampled", "Setting", "medium")
     assert page.locator(".columns:visible").get_attribute("data-setting") == "medium"
+
+
+def test_the_nearest_training_images_are_shown_on_demand_each_beside_its_sample(opened, prepared):
+    page = opened(prepared)
+    tick, nearest = page.get_by_label("nearest training image beside each"), page.locator(".nearest")
+    assert nearest.count() >= 2 and page.locator(".nearest:visible").count() == 0
+    tick.check()
+    places = nearest.evaluate_all(
+        """shown => shown.map(each => [each.previousElementSibling, each].map(image => {
+            const { left, top, height } = image.getBoundingClientRect();
+            return { left, top, height, pixels: image.naturalHeight };
+        }))"""
+    )
+    for sample, near in places:
+        assert near["left"] > sample["left"] and near["pixels"] > 8
+        assert all(near[side] == pytest.approx(sample[side], abs=1) for side in ("top", "height", "pixels"))
+    tick.uncheck()
+    expect(nearest.first).to_be_hidden()
 
 
 def test_a_slider_goes_through_one_training(opened, followed):
@@ -335,6 +365,19 @@ def test_every_figure_is_drawn_before_one_prints(opened, large):
         "[...document.querySelectorAll('.chart')].every(each => !each.clientWidth || each.querySelector('svg'))"
     )
     assert page.locator(".chart svg").count() > 10
+
+
+def test_a_page_of_3000_cells_opens_is_filtered_and_searched(opened, tmp_path):
+    page = opened(crossed(tmp_path, 100))
+    assert len(explored(page)) == 2999  # one is missing
+    choose(page, "#filters", "parameterization", "v_7")
+    expect(page.locator("#left")).to_have_text("15 of 2999 finished draws")
+    page.wait_for_function("document.getElementById('explorer').view.data('table').length == 15")
+    page.locator("details", has=page.locator("#cells")).evaluate("each => each.open = true")
+    page.get_by_label("Search").fill("medium")
+    expect(page.locator("#found")).to_have_text("5 of 3000 rows")
+    assert visible(page) == [f"v_7-medium-{seed}" for seed in range(5)]
+    assert (tmp_path / "results/digits/report.html").stat().st_size < 20e6
 
 
 def test_300_cells_stay_small(large):

@@ -5,7 +5,7 @@ integral with the weight w·p·|dt/dλ| (Kingma & Gao 2023, arXiv:2303.00848, se
 where these are the same, whatever path, density of time steps, loss space or weighting they are written with.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -51,19 +51,24 @@ def described(lam: np.ndarray, weight: np.ndarray) -> Profile:
 
 def same_objectives(objectives: Mapping[str, Profile]) -> list[str]:
     """Return a sentence for each group of variants whose objectives are one, by what each one's check tells."""
+    return [
+        f"{', '.join(group)}: one objective, errors count alike at every noise level; only what the network outputs "
+        "or sees differs"
+        for group in alike(objectives, is_same)
+        if len(group) > 1
+    ]
+
+
+def alike(of: Mapping[str, Profile], are_same: Callable[[Profile, Profile], bool]) -> list[list[str]]:
+    """Return the names in groups, each of those whose profile is the same as that of the group's first."""
     groups: list[list[str]] = []
-    for name, objective in objectives.items():
-        group = next((group for group in groups if is_same(objectives[group[0]], objective)), None)
+    for name, profile in of.items():
+        group = next((group for group in groups if are_same(of[group[0]], profile)), None)
         if group is None:
             groups.append([name])
         else:
             group.append(name)
-    return [
-        f"{', '.join(group)}: one objective, errors count alike at every noise level; only what the network outputs "
-        "or sees differs"
-        for group in groups
-        if len(group) > 1
-    ]
+    return groups
 
 
 def is_same(one: Profile, other: Profile) -> bool:

@@ -94,7 +94,8 @@ def cell_means(frame: pd.DataFrame) -> pd.DataFrame:
     Args:
         frame: of :func:`targetwise.report.table.table`.
     """
-    whole = frame.groupby(KEYS, sort=False).filter(lambda group: bool((group["status"] == "finished").all()))
+    finished = (frame["status"] == "finished").groupby([frame[key] for key in KEYS], sort=False)
+    whole = frame[finished.transform("all").astype(bool)]
     if whole.empty:
         return frame.iloc[:0]
     values = whole.groupby(KEYS, sort=False)["value"].mean().reset_index()

@@ -85,7 +85,8 @@ def _analysis_of_variance(y: Array, variant: Array, seed: Array) -> tuple[tuple[
     """Return σ²_seed, σ²_residual and σ²_draw by Henderson's third method, and whether they are REML's."""
     cell = pd.factorize(variant * (seed.max(initial=0) + 1) + seed)[0]
     variants, seeds, cells = (_indicators(of) for of in (variant, seed, cell))
-    without = [_residual_maker(x) for x in (variants, np.hstack([variants, seeds]), cells)]
+    both = np.hstack([variants, seeds])
+    without = [np.eye(len(y)) - fitted for fitted in (_means(variant), both @ np.linalg.pinv(both), _means(cell))]
     squares = [float(y @ maker @ y) for maker in without]
     rounding = 1e-12 * float(y @ y)
     squares = [each if each > rounding else 0.0 for each in squares]
@@ -124,5 +125,6 @@ def _indicators(of: Array) -> Array:
     return (of[:, None] == np.unique(of)).astype(float)
 
 
-def _residual_maker(x: Array) -> Array:
-    return np.eye(len(x)) - x @ np.linalg.pinv(x)
+def _means(of: Array) -> Array:
+    """Return the matrix that puts the mean of its group in the place of each value."""
+    return (of[:, None] == of) / np.bincount(of)[of]

@@ -20,11 +20,10 @@ from targetwise.data import store
 from targetwise.errors import UserError
 from targetwise.files import read_json, sha256_of_file, sha256_of_json, sha256_of_text, write_json
 from targetwise.recipe.config import Config
+from targetwise.recipe.kinds import WORKFLOW
 from targetwise.records import comparison, manifest
 from targetwise.training import formats
 from targetwise.training.stopping import Stop
-
-WORKFLOW = Path("workflow")
 
 #: In a scratch folder: what is made there, so that a run of the same can go on in it.
 PURPOSE = "reproduce.json"
@@ -165,7 +164,7 @@ def _scratch(cell: Cell, record: Mapping[str, Any], keep: Path | None) -> Iterat
         purpose = {
             "cell": str(cell.folder.resolve()),
             "record": sha256_of_json(record),
-            "code": _code(),
+            "code": provenance.code_sha256(),
         }
         marker = folder / PURPOSE
         if marker.exists() and read_json(marker) == purpose:
@@ -212,15 +211,3 @@ def _empty(folder: Path, *, is_ours: bool) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-
-
-def _code() -> str:
-    """Return the digest of everything that runs: this package, and what of ``workflow/`` is copied."""
-    package = Path(__file__).parents[1]
-    files = {
-        str(path.relative_to(root)): sha256_of_file(path)
-        for root in (package, WORKFLOW)
-        for path in root.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    }
-    return sha256_of_json(files)

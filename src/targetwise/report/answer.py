@@ -91,20 +91,17 @@ def cell_states(frame: pd.DataFrame) -> pd.DataFrame:
 
     A cell is finished if all its draws are; one draw that diverged makes it diverged, one that is missing, missing.
     """
+    names = ["parameterization", "scale", "seed"]
+    found: dict[Any, list[Any]] = {}
+    for row in records(frame[[*names, "status", "reason"]]):
+        found.setdefault(row[:3], []).append(row)
     rows = []
-    for (parameterization, scale, seed), draws in frame.groupby(["parameterization", "scale", "seed"], sort=False):
-        status = next(state for state in ("diverged", "missing", "finished") if state in set(draws["status"]))
-        reasons = [str(reason) for reason in draws[draws["status"] == status]["reason"] if isinstance(reason, str)]
-        rows.append(
-            {
-                "parameterization": parameterization,
-                "scale": scale,
-                "seed": seed,
-                "status": status,
-                "reason": reasons[0] if reasons else None,
-            }
-        )
-    return pd.DataFrame(rows)
+    for key, draws in found.items():
+        states = {draw.status for draw in draws}
+        status = next(state for state in ("diverged", "missing", "finished") if state in states)
+        reasons = [draw.reason for draw in draws if draw.status == status and isinstance(draw.reason, str)]
+        rows.append([*key, status, next(iter(reasons), None)])
+    return pd.DataFrame(rows, columns=[*names, "status", "reason"])
 
 
 def _of_scale(

@@ -1,19 +1,16 @@
 """The report's figures of an answer: comparisons, values, what bounds them, and curves over an axis."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
 from targetwise.inference.curves import Curve
+from targetwise.report import interval_charts
 from targetwise.report.effects import named
 from targetwise.report.vega import (
     INK,
-    MUTED,
-    PAPER,
-    RULE,
     Spec,
     axis,
     data,
@@ -54,8 +51,7 @@ def intervals(pairs: pd.DataFrame, scale: str, smallest: float | None, metric: s
         metric: what the rows measure.
         setting: for the alternative text.
     """
-    is_ratio = scale == "ratio"
-    none, between = (1.0, "/") if is_ratio else (0.0, "−")
+    between = "/" if scale == "ratio" else "−"
     rows = [
         {
             "comparison": f"{pair.a} {between} {pair.b}",
@@ -69,54 +65,9 @@ def intervals(pairs: pd.DataFrame, scale: str, smallest: float | None, metric: s
         }
         for pair in records(pairs)
     ]
-    edges = [row[key] for row in rows for key in (scale, "low", "high") if row[key] is not None]
-    across = axis(f"{scale} of {metric}", [*edges, none], log=is_ratio)
-
-    def label(weight: str, which: str, **halo: Any) -> Spec:
-        return {
-            "transform": [{"filter": which}, {"calculate": "datum.comparison + ': ' + datum.verdict", "as": "label"}],
-            "mark": {"type": "text", "align": "left", "yOffset": -11, "limit": 350, "fontWeight": weight, **halo},
-            "encoding": {"x": {"value": 0}, "text": {"field": "label"}},
-        }
-
-    halo = {"stroke": PAPER, "strokeWidth": 4}
-    layers: list[Spec] = [
-        {"mark": {"type": "rule", "color": MUTED}, "encoding": {"x": {"datum": none, **across}, "y": None}},
-        {
-            "mark": {"type": "rule", "strokeWidth": 2, "yOffset": 6},
-            "encoding": {"x": {"field": "low", **across}, "x2": {"field": "high"}},
-        },
-        {
-            "mark": {"type": "point", "size": 80, "fillOpacity": 1, "opacity": 1, "stroke": INK, "yOffset": 6},
-            "encoding": {
-                "x": {"field": scale, **across},
-                "fill": {"condition": {"test": "datum.resolved", "value": INK}, "value": PAPER},
-                "tooltip": tooltip("comparison", scale, "low", "high", "p", "seeds", "verdict"),
-            },
-        },
-        label("bold", "datum.resolved", **halo),
-        label("normal", "!datum.resolved", **halo),
-        label("bold", "datum.resolved"),
-        label("normal", "!datum.resolved"),
-    ]
-    if is_ratio and smallest is not None:
-        band = {"from": 1 / (1 + smallest), "to": 1 + smallest}
-        layers.insert(
-            0,
-            {
-                "data": {"values": [band]},
-                "mark": {"type": "rect", "color": RULE, "clip": True},
-                "encoding": {"x": {"field": "from", **across}, "x2": {"field": "to"}, "y": None},
-            },
-        )
     told = "; ".join(f"{each.a} {between} {each.b} {number(each.ratio)}, {each.verdict}" for each in records(pairs))
-    specification = {
-        "data": data(rows),
-        "encoding": {"y": {"field": "comparison", "type": "nominal", "sort": None, "axis": None}},
-        "height": 40 * len(rows),
-        "layer": layers,
-    }
-    return inline(specification, f"Comparisons of {metric} at {setting}: {told}.", f"intervals-{setting}")
+    alternative = f"Comparisons of {metric} at {setting}: {told}."
+    return interval_charts.drawn(rows, scale, smallest, metric, alternative, f"intervals-{setting}")
 
 
 def values(rows: pd.DataFrame, order: Sequence[str], metric: str, setting: str) -> Markup:

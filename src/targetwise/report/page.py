@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
 from targetwise import cells
 from targetwise.cells import Cell
 from targetwise.cells.agreement import Agreement
-from targetwise.diffusion.effective import same_objectives
+from targetwise.diffusion.effective import SAME, Profile, alike, is_same, same_objectives
 from targetwise.files import read_json
 from targetwise.inference.curves import Curve
 from targetwise.inference.quantiles import CONFIDENCE
@@ -22,6 +23,7 @@ from targetwise.report import (
     claims,
     effects,
     explorer,
+    interval_charts,
     looks,
     panels,
     papers,
@@ -107,6 +109,7 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     metric = metric_of(frame)
     study = cells.RESULTS / config["study"]
     logs = panels.training_logs(config)
+    factors, smallest = effects.of_factors(frame, config), config["comparison"]["smallest_difference"]
     limits, agreement, real = bounds(config, study), Agreement(config), samples.real_images(config)
     return {
         "config": config,
@@ -136,7 +139,10 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         ],
         "trainings": [panels.of_training(config, scale, logs) for scale in config["grid"]["scales"]],
         "claims": claims.table(config, frame).to_dict("records"),
-        "factors": effects.of_factors(frame, config),
+        "factors": factors,
+        "effects": {
+            where: interval_charts.effects(found, smallest, metric, where) for where, found in factors.items()
+        },
         "listed_at_most": panels.LISTED,
         "maps": heat_maps(frame, metric),
         "curves": _curves(effects.of_axes(frame, config), metric),
@@ -213,9 +219,12 @@ def _checks(config: Mapping[str, Any], frame: pd.DataFrame, study: Path) -> dict
     }
     precisions = list(dict.fromkeys(precision for check in found.values() for precision in check["round_trip"]))
 
-    def drawn(of: Mapping[str, Any], place: str, along: str, quantity: str, label: str) -> Any:
+    def drawn(of: Mapping[str, Any], is_same: Any, place: str, along: str, quantity: str, label: str) -> Any:
         known = {name: (each[place], each[quantity]) for name, each in of.items()}
-        return training_charts.of_check(known, order, label, along) if known else None
+        return training_charts.of_check(known, alike(of, is_same), label, along) if known else None
+
+    def is_same_gain(one: Profile, other: Profile) -> bool:
+        return one["t"] == other["t"] and np.allclose(one["gain_to_x0"], other["gain_to_x0"], rtol=SAME, atol=0)
 
     own = _own_settings(frame)
     return {
@@ -223,8 +232,8 @@ def _checks(config: Mapping[str, Any], frame: pd.DataFrame, study: Path) -> dict
         "fields": list(next(iter(own.values()))),
         "precisions": [name for name in ("fp64", "fp32", "bf16", "fp16") if name in precisions],
         "missing": [name for name in order if name not in found],
-        "gain": drawn(curves, "t", "time step t", "gain_to_x0", "gain from output to x0"),
-        "weight": drawn(objectives, "log_snr", "log-SNR λ", "effective_weight", "effective weight"),
+        "gain": drawn(curves, is_same_gain, "t", "time step t", "gain_to_x0", "gain from output to x0"),
+        "weight": drawn(objectives, is_same, "log_snr", "log-SNR λ", "effective_weight", "effective weight"),
         "same": same_objectives(objectives),
     }
 

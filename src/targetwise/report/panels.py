@@ -11,6 +11,7 @@ from targetwise.cells import Cell
 from targetwise.cells.agreement import Agreement
 from targetwise.cells.outcome import read_curve
 from targetwise.inference.compare import Comparison
+from targetwise.recipe import variants
 from targetwise.recipe.samplings import way
 from targetwise.report import charts, probe_charts, training_charts
 from targetwise.report.answer import metric_of
@@ -106,8 +107,11 @@ def of_training(
         name: {seed: [(line["step"], line["loss"]) for line in lines] for seed, lines in by_seed.items() if lines}
         for name, by_seed in logs.items()
     }
-    shares = {name: _mean_clipped(list(by_seed.values())) for name, by_seed in logs.items()}
-    clipped = {name: curve for name, curve in shares.items() if any(curve)}
+    norms, clipped = (
+        {name: curve for name, by_seed in logs.items() if (curve := _mean(list(by_seed.values()), field))[0]}
+        for field in ("gradient_norm", "clipped_share")
+    )
+    lengths = {variants.settings(config, name)["training"]["gradient_clip"] for name in norms}
     return {
         "name": scale,
         "losses": [
@@ -117,6 +121,7 @@ def of_training(
         ],
         "probes": probe_charts.of_scale(config, scale),
         "course": probe_charts.of_course(config, scale),
+        "gradient": training_charts.gradient_curves(norms, order, scale, sorted(lengths)) if norms else None,
         "clipped": training_charts.clipped_curves(clipped, order, scale) if clipped else None,
     }
 
@@ -125,9 +130,11 @@ def _marks(rows: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(mark for text in rows["marks"].dropna() for mark in text.split("; ") if mark))
 
 
-def _mean_clipped(runs: list[list[dict[str, Any]]]) -> tuple[list[int], list[float]]:
-    """Average over seeds, at each step over the seeds that reached it and counted their clipped steps."""
+def _mean(runs: list[list[dict[str, Any]]], field: str) -> tuple[list[int], list[float | None]]:
+    """Average over seeds, at each step over the seeds that logged a number there; None where no seed's was finite."""
     by_step: dict[int, list[float]] = {}
-    for line in (line for run in runs for line in run if "clipped_share" in line):
-        by_step.setdefault(line["step"], []).append(line["clipped_share"])
-    return sorted(by_step), [float(np.mean(by_step[step])) for step in sorted(by_step)]
+    for line in (line for run in runs for line in run if field in line):
+        known = by_step.setdefault(line["step"], [])
+        known += [line[field]] if line[field] is not None else []
+    steps = sorted(by_step)
+    return steps, [float(np.mean(by_step[step])) if by_step[step] else None for step in steps]

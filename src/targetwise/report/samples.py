@@ -13,7 +13,7 @@ from markupsafe import Markup
 from targetwise.cells import Cell, Draw, draws, grid
 from targetwise.cells.agreement import Agreement
 from targetwise.data import store
-from targetwise.data.samples import load_samples
+from targetwise.data.samples import first_samples, load_samples
 from targetwise.files import canonical_json, read_whole
 from targetwise.metric.neighbours import kth_neighbours
 from targetwise.recipe.samplings import way
@@ -139,9 +139,10 @@ def _column(
     column: dict[str, Any] = {"name": name, "seed": seed, "images": [], "nearest": [], "projected": False}
     if seed is None:
         return column
-    images = load_samples(archives[seed])
+    images = first_samples(archives[seed], count)
     if is_picture(images):
-        return {**column, "shown": images[:count], "images": _strips(images[:count])}
+        return {**column, "shown": images, "images": _strips(images)}
+    images = load_samples(archives[seed])
     return {**column, "images": [_points(images, images if real is None else real)], "projected": True}
 
 

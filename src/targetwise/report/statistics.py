@@ -1,7 +1,6 @@
 """From the table of all cells to means, spreads, comparisons that hold together, and a plain check of each pair."""
 
 from collections.abc import Mapping
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -58,10 +57,10 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     seed), ``error`` the standard error of one value from its finite samples (NaN where unknown); ``seeds`` counts
     the finished ones, ``diverged`` and ``missing`` the others.
     """
-    by_seed = cell_means(frame)[[*KEYS, "value"]]
+    of_seeds = dict(tuple(cell_means(frame).groupby(["setting", "parameterization"])["value"]))
     rows = []
     for (setting, scale, name), group in frame.groupby(["setting", "scale", "parameterization"], sort=False):
-        values = by_seed[(by_seed["setting"] == setting) & (by_seed["parameterization"] == name)]["value"]
+        values = of_seeds.get((setting, name), frame["value"].iloc[:0])
         rows.append(
             {
                 "setting": setting,
@@ -88,34 +87,42 @@ def pairs(frame: pd.DataFrame) -> pd.DataFrame:
     ``not resolved`` (the interval holds 0) or ``too few seeds`` (under two in common).
     """
     by_seed = cell_means(frame)[[*KEYS, "value"]]
-    rows = []
+    names = frame["parameterization"].unique()
+    first, second = np.triu_indices(len(names), 1)
+    tables = []
     for setting, scale in frame[["setting", "scale"]].drop_duplicates().itertuples(index=False):
         here = by_seed[by_seed["setting"] == setting].pivot_table(
             index="seed", columns="parameterization", values="value", observed=True
         )
-        for a, b in combinations(frame["parameterization"].unique(), 2):
-            both = here.reindex(columns=[a, b]).dropna()
-            differences = (both[a] - both[b]).to_numpy(dtype=float)
-            rows.append({"setting": setting, "scale": scale, "a": a, "b": b, **_paired(differences, a, b)})
-    columns = ["setting", "scale", "a", "b", "seeds", "difference", "deviation", "low", "high", "p_value", "verdict"]
-    return pd.DataFrame(rows, columns=columns)
+        values = here.reindex(columns=names).to_numpy(dtype=float).T
+        found = _paired(values[first] - values[second], names[first], names[second])
+        tables.append(found.assign(setting=setting, scale=scale))
+    whole = pd.concat(tables, ignore_index=True)
+    return whole[["setting", "scale", *(name for name in whole if name not in ("setting", "scale"))]]
 
 
-def _paired(differences: np.ndarray, a: str, b: str) -> dict[str, Any]:
-    count = len(differences)
-    if count < 2:
-        mean = float(differences.mean()) if count else np.nan
-        unknown = dict.fromkeys(("deviation", "low", "high", "p_value"), np.nan)
-        return {"seeds": count, "difference": mean, **unknown, "verdict": "too few seeds"}
-    mean, deviation = float(differences.mean()), float(differences.std(ddof=1))
-    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, count - 1)) * deviation / np.sqrt(count)
-    resolved = abs(mean) > half
-    return {
-        "seeds": count,
-        "difference": mean,
-        "deviation": deviation,
-        "low": mean - half,
-        "high": mean + half,
-        "p_value": float(stats.ttest_1samp(differences, 0.0).pvalue) if deviation else (0.0 if mean else 1.0),
-        "verdict": (a if mean < 0 else b) if resolved else "not resolved",
-    }
+def _paired(differences: np.ndarray, a: np.ndarray, b: np.ndarray) -> pd.DataFrame:
+    """Return a row for each pair, (P,), from its differences seed by seed, (P, S); NaN where a seed lacks a value."""
+    count = np.isfinite(differences).sum(1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = np.nansum(differences, axis=1) / count
+        squares = np.nansum((differences - mean[:, None]) ** 2, axis=1)
+        deviation = np.sqrt(np.where(count > 1, squares / (count - 1), np.nan))
+        half = stats.t.ppf(0.5 + CONFIDENCE / 2, count - 1) * deviation / np.sqrt(count)
+        p_value = 2 * stats.t.sf(np.abs(mean) / (deviation / np.sqrt(count)), count - 1)
+    equal = np.where(mean == 0, 1.0, 0.0)
+    return pd.DataFrame(
+        {
+            "a": a,
+            "b": b,
+            "seeds": count,
+            "difference": mean,
+            "deviation": deviation,
+            "low": mean - half,
+            "high": mean + half,
+            "p_value": np.where(deviation == 0, equal, p_value),
+            "verdict": np.select(
+                [count < 2, np.abs(mean) <= half, mean < 0], ["too few seeds", "not resolved", a], default=b
+            ),
+        }
+    )
