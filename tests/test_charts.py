@@ -12,7 +12,7 @@ import pytest
 import vl_convert
 from test_report import APART, Page, config, drawn, make_cell, make_grid, render  # noqa: F401 (config is a fixture)
 
-from targetwise.report import charts, explorer, heat_maps, panels, probe_charts, training_charts
+from targetwise.report import charts, curve_charts, explorer, heat_maps, panels, probe_charts, training_charts
 from targetwise.report.table import table
 from targetwise.report.vega import PAPER, POINTS, as_json, axis, looks, thinned, ticks
 
@@ -120,7 +120,7 @@ def test_a_curve_has_its_band_and_a_ring_where_the_best_may_be(logarithmic):
     points = pd.DataFrame({"x": [1, 2, 8], "mean": [4.0, 2.0, 6.0], "low": [3.0, 1.0, 5.0], "high": [5.0, 3.5, 7.0]})
     points["may_be_best"] = [False, True, False]
     curve = SimpleNamespace(axis="training.steps", group={}, points=points, logarithmic=logarithmic)
-    found = specification(charts.over_axis([curve], "FD"))
+    found = specification(curve_charts.over_axis([curve], "FD"))
     assert [(row["FD"], row["low"], row["high"]) for row in found["data"]["values"]] == [
         (4, 3, 5),
         (2, 1, 3.5),
@@ -131,7 +131,7 @@ def test_a_curve_has_its_band_and_a_ring_where_the_best_may_be(logarithmic):
     band, _, _, ring = found["layer"]
     assert (band["encoding"]["y"]["field"], band["encoding"]["y2"]["field"]) == ("low", "high")
     assert ring["transform"] == [{"filter": "datum['may be best']"}]
-    assert picture(charts.over_axis([curve], "FD")).count('aria-roledescription="point"') == 3 + 1
+    assert picture(curve_charts.over_axis([curve], "FD")).count('aria-roledescription="point"') == 3 + 1
 
 
 def test_a_loss_that_was_not_finite_is_marked_at_its_step():
@@ -339,7 +339,7 @@ def test_of_very_many_comparisons_the_page_lists_those_with_the_lowest(config): 
     config["grid"]["seeds"] = [0, 1]
     make_grid(config, {name: [40 + place, 41.5 + place] for place, name in enumerate(names)})
     text = " ".join(Page(render(config)).text.split())
-    assert "25 of 325 comparisons, those with the lowest mean; comparisons.csv has all" in text
+    assert "25 of 325 comparisons: those of the lowest mean; comparisons.csv has all" in text
     listed = text.split("comparisons.csv has all")[1].split("A plain check")[0]
     assert listed.count("v_00") == 25 and "v_24 / v_25" not in listed
 

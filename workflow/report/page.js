@@ -31,19 +31,33 @@ async function draw(box, again = false) {
   if (!box.nextElementSibling?.matches(".save")) box.after(saver(box));
 }
 
-/** Return the buttons that save a figure: as a picture in light colours, or as its numbers. */
+/**
+ * Return the buttons that save a figure: as a picture in light colours, or as its numbers. The tab key stops at them once;
+ * arrows go from one to the next.
+ */
 function saver(box) {
-  const buttons = ["SVG", "PNG", "CSV"].map((kind) => {
-    const button = element("button", { type: "button", "aria-label": `Save ${box.dataset.name} as ${kind}` }, kind);
+  const buttons = ["SVG", "PNG", "CSV"].map((kind, place) => {
+    const label = `Save ${box.dataset.name} as ${kind}`;
+    const button = element("button", { type: "button", "aria-label": label, tabindex: place ? -1 : 0 }, kind);
     button.addEventListener("click", () => save(box, kind.toLowerCase()));
     return button;
   });
-  return element("p", { class: "save" }, "Save as ", ...buttons);
+  const bar = element("div", { class: "save", role: "toolbar", "aria-label": `Save ${box.dataset.name}` }, "Save as ", ...buttons);
+  bar.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    const next = (buttons.indexOf(event.target) + step + buttons.length) % buttons.length;
+    buttons.forEach((button, place) => (button.tabIndex = place === next ? 0 : -1));
+    buttons[next].focus();
+  });
+  return bar;
 }
 
 async function save(box, kind) {
   const href = kind === "csv" ? csv(box.view.data("table")) : await picture(box, kind);
   element("a", { href, download: `${study}-${box.dataset.name}.${kind}` }).click();
+  if (kind === "csv") setTimeout(() => URL.revokeObjectURL(href), 10_000); // a browser may ask where to before it reads
 }
 
 /** Return a text with the page's light colours in place of its variables. */
@@ -107,17 +121,29 @@ function choice(label, options, selected, changed) {
   return element("label", {}, `${label} `, select);
 }
 
-/** Return the channel of a quantity or an axis, with a margin around its values. */
-function channel(name, rows) {
+/** Return round numbers on a logarithmic axis; of Vega's own it leaves out 1 and 10 where labels are close. */
+function ticks(low, high) {
+  const digits = high < 30 * low ? [1, 2, 5] : high < 1000 * low ? [1, 3] : [1];
+  const powers = Array.from({ length: Math.ceil(Math.log10(high / low)) + 2 }, (_, place) => place + Math.floor(Math.log10(low)));
+  return powers.flatMap((power) => digits.map((digit) => Number(`${digit}e${power}`))).filter((each) => low <= each && each <= high);
+}
+
+/** Return the channel of a quantity or an axis, with a margin around its values; names that do not fit stand upright. */
+function channel(name, rows, width) {
   const title = { field: escaped(name), title: name };
-  if (!isNumber(name)) return { ...title, type: "nominal", sort: null, axis: { labelAngle: distinct(name).length > 6 ? -90 : 0 } };
+  if (!isNumber(name)) {
+    const names = distinct(name).map(String);
+    const fits = names.every((each) => 7 * each.length < width / names.length);
+    return { ...title, type: "nominal", sort: null, axis: { labelAngle: fits ? 0 : -90 } };
+  }
   const numbers = rows.map((row) => row[name]);
   let [low, high] = [Math.min(...numbers), Math.max(...numbers)];
   const log = low > 0 && high > 5 * low;
   const margin = log ? (high / low) ** 0.06 : 0.06 * (high - low || Math.abs(high) || 1);
   [low, high] = log ? [low / margin, high * margin] : [low - margin, high + margin];
   const scale = { type: log ? "log" : "linear", nice: false, domain: [low, high] };
-  return { ...title, type: "quantitative", scale, axis: { labelExpr: "format(datum.value, ',~r')" } };
+  const values = log ? { values: ticks(low, high) } : {};
+  return { ...title, type: "quantitative", scale, axis: { ...values, labelExpr: "format(datum.value, ',~r')" } };
 }
 
 const distinct = (name, rows = table.rows) => [...new Set(rows.map((row) => row[name]))];
@@ -134,7 +160,8 @@ function question(asked, width) {
   const tooltip = [...new Set(shown)].map((name) => ({ field: escaped(name), title: name }));
   const columns = Math.max(1, Math.floor(width / (60 + 8 * Math.max(...distinct(asked.colour, rows).map((name) => String(name).length)))));
   const told = { field: escaped(asked.colour), type: "nominal", title: asked.colour, sort: null, legend: { columns } };
-  const [x, y] = [channel(asked.x, rows), channel(asked.y, rows)];
+  const beside = asked.panels ? Math.max(1, Math.floor(width / 320)) : 1;
+  const [x, y] = [asked.x, asked.y].map((name) => channel(name, rows, width / beside - 75));
   const encoding = { x, y, color: { ...told, scale: { range: series } } };
   const mark = { type: "point", size: 60, filled: false, opacity: 1 };
   const layer = [{ mark, encoding: { shape: told, tooltip, href: { field: "manifest" } } }];
@@ -142,7 +169,6 @@ function question(asked, width) {
     layer.unshift({ mark: { type: "line", point: false }, encoding: { y: { ...y, aggregate: "mean" } } });
   }
   if (!asked.panels) return { data, width: "container", height: 320, encoding, layer };
-  const beside = Math.max(1, Math.floor(width / 320));
   const facet = { field: escaped(asked.panels), type: "nominal", title: asked.panels, sort: distinct(asked.panels, rows) };
   const spec = { width: Math.max(140, width / beside - 75), height: 220, encoding, layer };
   return { data, facet, columns: beside, autosize: "pad", spec };
@@ -267,11 +293,21 @@ function copies(code) {
   code.after(" ", button);
 }
 
+// The tab key stops at a table only where there is something to scroll to.
+
+const scrolled = new ResizeObserver((seen) => {
+  for (const region of new Set(seen.map(({ target }) => target.closest(".scroll")))) {
+    if (region.scrollWidth > region.clientWidth) region.tabIndex = 0;
+    else region.removeAttribute("tabindex");
+  }
+});
+
 explore();
 all("th", cells?.tHead ?? element("thead")).forEach(sortable);
 document.getElementById("search")?.addEventListener("input", filterRows);
 samples();
 all("code.copied").forEach(copies);
+all(".scroll, .scroll > *").forEach((each) => scrolled.observe(each));
 all(".chart").forEach((box) => near.observe(box));
 all("details").forEach((each) => each.addEventListener("toggle", () => all(".chart", each).forEach((box) => draw(box))));
 addEventListener("load", () => drawRest(all(".chart")));

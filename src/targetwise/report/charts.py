@@ -1,14 +1,11 @@
-"""The report's figures of an answer: comparisons, values, what bounds them, and curves over an axis."""
+"""The report's figures of an answer: comparisons, values and what bounds them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from targetwise.inference.curves import Curve
-from targetwise.report.effects import named
 from targetwise.report.vega import (
     INK,
     MUTED,
@@ -17,17 +14,23 @@ from targetwise.report.vega import (
     Spec,
     axis,
     data,
-    escaped,
     finite,
     inline,
     looks,
     plain,
     tooltip,
+    wrapped,
 )
-from targetwise.report.words import number, records
+from targetwise.report.words import number, probability, records
 
 #: At most so many comparisons are drawn, and so many variants in one plot of values.
 INTERVALS, VARIANTS = 24, 40
+
+#: The height of a variant's row in a plot of values; its dots are placed from the row's upper edge.
+ROW = 34
+
+#: So many stand above an interval on a telephone; the names of a longer comparison take two lines.
+LETTERS = 46
 
 
 def worth_drawing(pairs: pd.DataFrame, summary: pd.DataFrame, most: int = INTERVALS) -> pd.DataFrame:
@@ -63,7 +66,7 @@ def intervals(pairs: pd.DataFrame, scale: str, smallest: float | None, metric: s
             scale: finite(pair.ratio),
             "low": finite(pair.low),
             "high": finite(pair.high),
-            "p": finite(pair.p_value),
+            "p": probability(pair.p_value),
             "seeds": int(pair.seeds),
             "resolved": bool(pair.resolved),
         }
@@ -71,11 +74,22 @@ def intervals(pairs: pd.DataFrame, scale: str, smallest: float | None, metric: s
     ]
     edges = [row[key] for row in rows for key in (scale, "low", "high") if row[key] is not None]
     across = axis(f"{scale} of {metric}", [*edges, none], log=is_ratio)
+    is_long = any(len(f"{row['comparison']}: {row['verdict']}") > LETTERS for row in rows)
+    height, above, below = (54, -18, 13) if is_long else (40, -11, 6)
+    line = "\\n" if is_long else " "
+    words = f"replace(datum.comparison, ' {between} ', ' {between}{line}') + ': ' + datum.verdict"
 
     def label(weight: str, which: str, **halo: Any) -> Spec:
         return {
-            "transform": [{"filter": which}, {"calculate": "datum.comparison + ': ' + datum.verdict", "as": "label"}],
-            "mark": {"type": "text", "align": "left", "yOffset": -11, "limit": 350, "fontWeight": weight, **halo},
+            "transform": [{"filter": which}, {"calculate": words, "as": "label"}],
+            "mark": {
+                "type": "text",
+                "align": "left",
+                "yOffset": above,
+                "lineBreak": "\n",
+                "fontWeight": weight,
+                **halo,
+            },
             "encoding": {"x": {"value": 0}, "text": {"field": "label"}},
         }
 
@@ -83,11 +97,11 @@ def intervals(pairs: pd.DataFrame, scale: str, smallest: float | None, metric: s
     layers: list[Spec] = [
         {"mark": {"type": "rule", "color": MUTED}, "encoding": {"x": {"datum": none, **across}, "y": None}},
         {
-            "mark": {"type": "rule", "strokeWidth": 2, "yOffset": 6},
+            "mark": {"type": "rule", "strokeWidth": 2, "yOffset": below},
             "encoding": {"x": {"field": "low", **across}, "x2": {"field": "high"}},
         },
         {
-            "mark": {"type": "point", "size": 80, "fillOpacity": 1, "opacity": 1, "stroke": INK, "yOffset": 6},
+            "mark": {"type": "point", "size": 80, "fillOpacity": 1, "opacity": 1, "stroke": INK, "yOffset": below},
             "encoding": {
                 "x": {"field": scale, **across},
                 "fill": {"condition": {"test": "datum.resolved", "value": INK}, "value": PAPER},
@@ -113,7 +127,7 @@ def intervals(pairs: pd.DataFrame, scale: str, smallest: float | None, metric: s
     specification = {
         "data": data(rows),
         "encoding": {"y": {"field": "comparison", "type": "nominal", "sort": None, "axis": None}},
-        "height": 40 * len(rows),
+        "height": height * len(rows),
         "layer": layers,
     }
     return inline(specification, f"Comparisons of {metric} at {setting}: {told}.", f"intervals-{setting}")
@@ -139,21 +153,23 @@ def values(rows: pd.DataFrame, order: Sequence[str], metric: str, setting: str) 
             "draw": int(row.draw),
             field: finite(row.value),
             "error": finite(row.error),
-            "place": 20 * (seeds.index(int(row.seed)) - (len(seeds) - 1) / 2) / max(len(seeds) - 1, 1),
+            "place": ROW / 2 + 20 * (seeds.index(int(row.seed)) - (len(seeds) - 1) / 2) / max(len(seeds) - 1, 1),
         }
         for row in records(shown)
     ]
+    across = axis(f"{metric}, lower is better", shown["value"])
+    across["axis"] |= {"titleAnchor": "end"}  # where long names leave little room, it reaches below them
     specification = {
         "data": data(dots),
-        "height": 34 * len(names),
+        "height": ROW * len(names),
         "mark": {"type": "point", "size": 60, "filled": True, "opacity": 1},
         "encoding": {
-            "x": {"field": field, **axis(f"{metric}, lower is better", shown["value"])},
+            "x": {"field": field, **across},
             "y": {
                 "field": "parameterization",
                 "type": "nominal",
-                "scale": {"domain": names},
-                "axis": {"title": None, "ticks": False, "domain": False},
+                "scale": {"domain": names, "padding": 0},
+                "axis": {"title": None, "ticks": False, "domain": False, "labelExpr": wrapped("_", 22)},
             },
             "yOffset": {"field": "place", "type": "quantitative", "scale": None},
             **looks("parameterization", order, names, shape=True, legend=False),
@@ -233,68 +249,3 @@ def limits(
     }
     told = ", ".join(what for what, _ in marks)
     return inline(specification, f"{metric} at {setting} between {told}.", f"limits-{setting}")
-
-
-def over_axis(curves: Sequence[Curve], metric: str) -> Markup:
-    """Return curves over one axis: means, the simultaneous band of each, and open marks where the best may be.
-
-    Args:
-        curves: with the same axis.
-        metric: what the rows measure.
-    """
-    along, field = curves[0].axis, plain(metric)
-    groups = [named(curve.group) or along for curve in curves]
-    rows = [
-        {
-            "curve": group,
-            along: float(row.x),
-            field: finite(row.mean),
-            "low": finite(row.low),
-            "high": finite(row.high),
-            "may be best": bool(row.may_be_best),
-        }
-        for group, curve in zip(groups, curves, strict=True)
-        for row in records(curve.points)
-    ]
-    measured = sorted({float(x) for curve in curves for x in curve.points["x"]})
-    x = axis(along, measured, log=any(curve.logarithmic for curve in curves))
-    x["axis"] = {"values": measured, "labelOverlap": True}
-    edges = np.concatenate([curve.points[["mean", "low", "high"]].to_numpy(float).ravel() for curve in curves])
-    y = axis(metric, edges[np.isfinite(edges)])
-    mean = {"field": field, **y}
-    looked = looks("curve", groups, groups, dash=True, shape=True, legend=any(curve.group for curve in curves))
-    told_apart = {channel: looked.pop(channel) for channel in ("strokeDash", "shape")}
-    marks: list[Spec] = [
-        {
-            "mark": {"type": "area", "opacity": 0.18, "point": False, "line": False},
-            "encoding": {"y": {"field": "low", **y}, "y2": {"field": "high"}},
-        },
-        {
-            "mark": {"type": "line", "point": False},
-            "encoding": {"y": mean, "strokeDash": told_apart["strokeDash"]},
-        },
-        {
-            "mark": {"type": "point", "filled": True, "opacity": 1},
-            "encoding": {
-                "y": mean,
-                "shape": told_apart["shape"],
-                "tooltip": tooltip("curve", along, field, "low", "high", "may be best"),
-            },
-        },
-        {
-            "transform": [{"filter": "datum['may be best']"}],
-            "mark": {"type": "point", "size": 180, "shape": "circle"},
-            "encoding": {"y": mean},
-        },
-    ]
-    specification = {
-        "data": data(rows),
-        "height": 220,
-        "encoding": {
-            "x": {"field": escaped(along), **x},
-            **looked,
-        },
-        "layer": marks,
-    }
-    told = "; ".join(", ".join(f"{row.x:g}: {number(row.mean)}" for row in records(curve.points)) for curve in curves)
-    return inline(specification, f"{metric} over {along}: {told}.", f"curve-{along}")
