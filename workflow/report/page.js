@@ -311,4 +311,8 @@ all(".scroll, .scroll > *").forEach((each) => scrolled.observe(each));
 all(".chart").forEach((box) => near.observe(box));
 all("details").forEach((each) => each.addEventListener("toggle", () => all(".chart", each).forEach((box) => draw(box))));
 addEventListener("load", () => drawRest(all(".chart")));
-addEventListener("beforeprint", () => all("details").forEach((each) => (each.open = true)));
+// What is printed is unfolded, but for figures that nobody has unfolded yet: paper would not wait for them.
+const folded = () => all("details:not([open])").filter((each) => !each.querySelector(".chart:not([data-drawn])"));
+let unfolded = [];
+addEventListener("beforeprint", () => (unfolded = folded()).forEach((each) => (each.open = true)));
+addEventListener("afterprint", () => unfolded.forEach((each) => (each.open = false)));
