@@ -67,6 +67,37 @@ def test_an_interval_that_nobody_knows_leaves_its_dot():
     assert "v / epsilon: not resolved" in words(svg) and "NaN" not in svg
 
 
+def test_a_p_value_is_told_as_on_the_page():
+    found = charts.intervals(
+        pd.DataFrame([pair("v", "x0", 0.5, 0.4, 0.6, True) | {"p_value": 5.7e-38}]), "ratio", None, "FD", "s"
+    )
+    assert specification(found)["data"]["values"][0]["p"] == "< 0.0001"
+
+
+def test_long_names_take_two_lines_where_a_telephone_has_no_room_for_one():
+    names = ("v_scaled_linear_0p00085_0p012_true", "v_true")
+    svg = picture(charts.intervals(pd.DataFrame([pair(*names, 0.5, 0.4, 0.625, True)]), "ratio", None, "FD", "tiny"))
+    assert ">v_scaled_linear_0p00085_0p012_true /<" in svg and ">v_true: better<" in svg
+    svg = picture(charts.values(rows({name: [1.0, 2.0] for name in names}), names, "FD", "tiny"))
+    assert ">v_scaled_linear_<" in svg and ">0p00085_0p012_true<" in svg and "v_true" in words(svg)
+
+
+@pytest.mark.parametrize(("name", "columns"), [("epsilon_truncated_snr", 1), ("x0_in_v", 3)])
+def test_a_legend_has_as_many_columns_as_fit_a_telephone(name, columns):
+    legend = looks("parameterization", [name], [name], legend=True)["color"]["legend"]
+    assert legend["columns"] == columns
+
+
+def test_the_dots_of_a_variant_lie_around_its_name():
+    svg = picture(charts.values(rows({"v": [1.0, 2.0, 3.0], "x0": [2.0, 3.0, 4.0]}), ["v", "x0"], "FD", "tiny"))
+    for name in ("v", "x0"):
+        (label,) = (
+            float(y) for y in re.findall(rf"<text [^>]*translate\(-?[\d.]+,([\d.]+)\)[^>]*>{name}</text>", svg)
+        )
+        dots = [float(y) for y in re.findall(rf"parameterization: {name};[^>]*translate\([\d.]+,([\d.]+)\)", svg)]
+        assert len(dots) == 3 and np.mean(dots) == pytest.approx(label - 4, abs=1)  # a label is placed by its foot
+
+
 def rows(values):
     return pd.DataFrame(
         [

@@ -450,6 +450,73 @@ def test_scales_are_summed_up(config, large, expected):
     assert "256 (tiny) and 64 (large) images" in Page(render(config)).text
 
 
+def test_a_caution_of_every_scale_is_said_once(config):
+    config["grid"]["scales"] = ["tiny", "large"]
+    two = {name: APART[name] for name in ("epsilon", "v")}
+    make_grid(config, two)
+    make_grid(config, two, scale="large")
+    caution = "ach comparison is judged by the variance of its own paired differences"
+    text = Page(render(config)).text
+    assert text.count(caution) == 1 and f"At tiny: E{caution}" not in text
+    for seed in range(3):
+        Path(f"results/digits/v/large/seed{seed}/fid/ddim-50/draw0.json").unlink()
+    assert f"At tiny: E{caution}" in Page(render(config)).text
+
+
+def test_the_lowest_mean_comes_first_and_what_has_none_last(config):
+    make_grid(config, APART | {"epsilon": [], "x0_snr": [45, 46, 47]})
+    table = render(config).split('<h2 id="table">')[1].split("</table>")[0]
+    assert re.findall(r'<th scope="row" class="name">(\w+)</th>', table) == ["v", "x0_snr", "x0", "epsilon"]
+
+
+def commands(html: str) -> list[str]:
+    section = html.split('<h2 id="again">')[1].split("</section>")[0]
+    return [re.sub("<[^>]*>", "", each) for each in re.findall(r'<code class="copied">(.*?)</code>', section)]
+
+
+def test_how_to_run_it_again_is_said_with_what_ran(config):
+    installed = ["make setup", ". .venv/bin/activate"]
+    study = [
+        "snakemake --cores all all --configfile results/digits/study.json",
+        "snakemake --profile slurm all --configfile results/digits/study.json",
+    ]
+    assert commands(render(config)) == [*installed, *study]
+    make_grid(config, APART)
+    html = render(config)
+    cell = "targetwise reproduce cell@epsilon-tiny-0 --configfile results/digits/study.json"
+    assert commands(html) == [f"git checkout {'c' * 40}", *installed, *study, cell]
+    assert Page(html).links.count("#again") == 2, "from the answer, and from the list of parts"
+    text = Page(html).text
+    assert "there were uncommitted changes, which the commit does not hold" in text
+    assert "The recorded jobs took 9 min 18 s in all." in text  # nine times 30, 30 and 2 seconds
+    for seed, commit in enumerate((None, "d" * 40)):
+        path = Path(f"results/digits/v/tiny/seed{seed}/training.json")
+        environment = {**ENVIRONMENT, "code": {"commit": commit, "modified": False}}
+        write_json(path, {**read_json(path), "environment": environment})
+    html = render(config)
+    assert commands(html)[:2] == [f"git checkout {each * 40}" for each in "cd"]
+    assert "1 job ran without a known commit" in Page(html).text and "(25 jobs)" in Page(html).text
+
+
+def parts(html: str) -> tuple[list[str], list[str]]:
+    """Return where the list of parts leads, and the parts."""
+    return re.findall('href="#([^"]*)"', html.split("</nav>")[0]), re.findall('<h2 id="([^"]*)">', html)
+
+
+@pytest.mark.parametrize("scales", [["tiny"], ["tiny", "large"]])
+def test_every_part_is_listed_and_no_level_of_headings_is_left_out(config, scales):
+    config["grid"]["scales"] = scales
+    for scale in scales:
+        make_grid(config, APART, scale=scale)
+    make_check(config, "v")
+    html = render(config)
+    listed, there = parts(html)
+    assert listed == there and {"spread", "again"} <= set(there)
+    others = html.split('<section class="across" aria-labelledby="samples">')
+    levels = [int(level) for level in re.findall(r"<h(\d)", others[0] + others[1].split("</section>", 1)[1])]
+    assert levels[0] == 1 and all(after <= before + 1 for before, after in itertools.pairwise(levels))
+
+
 def test_every_number_that_needs_a_mark_shows_it(config):
     make_grid(config, APART, marks=["fewer than 2,048 samples"])
     text = Page(render(config)).text
@@ -643,7 +710,9 @@ def test_the_published_numbers_stand_beside_a_study_of_the_same_measure_only(con
     study = configuration.load([Path("config/reference.yaml")])
     study["grid"]["scales"] = ["small"]
     make_cell(study, "epsilon", 42, 18.75, scale="small")
-    text = Page(render(study)).text
+    html = render(study)
+    text, (listed, there) = Page(html).text, parts(html)
+    assert listed == there and {"published", "papers"} & set(there)
     assert "epsilon this study 18.75 1 seed" in text
     assert "epsilon published, baseline 18.58" in text
     assert "follows that task’s protocol in every option" in text

@@ -8,7 +8,7 @@ import pytest
 
 from targetwise.report.effects import named
 from targetwise.report.sentences import Relations, heading, in_words, of_setting
-from targetwise.report.words import percent, probability, some
+from targetwise.report.words import at, percent, probability, some, spoken
 
 NAN = float("nan")
 
@@ -179,3 +179,9 @@ def test_a_small_p_is_only_bounded(p, words):
 def test_a_curve_is_not_named_by_what_its_target_says_already():
     assert named({"loss_space": "v", "target": "v", "scale": "tiny"}) == "target v, scale tiny"
     assert named({"loss_space": "v", "target": "x0"}) == "loss_space v, target x0"
+
+
+def test_settings_are_listed_so_that_no_comma_has_two_meanings():
+    assert at(["tiny", "large"]) == "at tiny and large"
+    assert at(["tiny, few", "tiny, many", "large, few"]) == "at tiny with few and many, and at large with few"
+    assert (spoken("tiny, few"), spoken("tiny")) == ("tiny with few", "tiny")
