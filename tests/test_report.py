@@ -469,9 +469,12 @@ def test_the_lowest_mean_comes_first_and_what_has_none_last(config):
     assert re.findall(r'<th scope="row" class="name">(\w+)</th>', table) == ["v", "x0_snr", "x0", "epsilon"]
 
 
+def again(html: str) -> str:
+    return html.split('<h2 id="again">')[1].split("</section>")[0]
+
+
 def commands(html: str) -> list[str]:
-    section = html.split('<h2 id="again">')[1].split("</section>")[0]
-    return [re.sub("<[^>]*>", "", each) for each in re.findall(r'<code class="copied">(.*?)</code>', section)]
+    return [re.sub("<[^>]*>", "", each) for each in re.findall(r'<code class="copied">(.*?)</code>', again(html))]
 
 
 def test_how_to_run_it_again_is_said_with_what_ran(config):
@@ -486,7 +489,7 @@ def test_how_to_run_it_again_is_said_with_what_ran(config):
     cell = "targetwise reproduce cell@epsilon-tiny-0 --configfile results/digits/study.json"
     assert commands(html) == [f"git checkout {'c' * 40}", *installed, *study, cell]
     assert Page(html).links.count("#again") == 2, "from the answer, and from the list of parts"
-    text = Page(html).text
+    text = Page(again(html)).text
     assert "there were uncommitted changes, which the commit does not hold" in text
     assert "The recorded jobs took 9 min 18 s in all." in text  # nine times 30, 30 and 2 seconds
     for seed, commit in enumerate((None, "d" * 40)):
@@ -495,7 +498,8 @@ def test_how_to_run_it_again_is_said_with_what_ran(config):
         write_json(path, {**read_json(path), "environment": environment})
     html = render(config)
     assert commands(html)[:2] == [f"git checkout {each * 40}" for each in "cd"]
-    assert "1 job ran without a known commit" in Page(html).text and "(25 jobs)" in Page(html).text
+    text = Page(again(html)).text
+    assert "1 job ran without a known commit" in text and "(25 jobs)" in text
 
 
 def parts(html: str) -> tuple[list[str], list[str]]:

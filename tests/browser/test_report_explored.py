@@ -260,7 +260,7 @@ def test_numbers_are_saved_with_quotes_where_csv_needs_them(opened, small, tmp_p
     rows = list(csv.DictReader(io.StringIO(download.value.path().read_text())))
     assert sorted({row["parameterization"] for row in rows}) == [name, "v", "x0"]
     assert len({len(row) for row in rows}) == 1
-    page.wait_for_function(f"window.revoked == {download.value.url!r}", timeout=20_000)
+    page.wait_for_function(f"window.revoked == {download.value.url!r}")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -57,7 +57,7 @@ function saver(box) {
 async function save(box, kind) {
   const href = kind === "csv" ? csv(box.view.data("table")) : await picture(box, kind);
   element("a", { href, download: `${study}-${box.dataset.name}.${kind}` }).click();
-  if (kind === "csv") setTimeout(() => URL.revokeObjectURL(href), 10_000); // a browser may ask where to before it reads
+  if (kind === "csv") setTimeout(() => URL.revokeObjectURL(href), 1000); // not before it is read
 }
 
 /** Return a text with the page's light colours in place of its variables. */
