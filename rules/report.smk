@@ -39,7 +39,8 @@ rule report:
             if STUDY["bounds"]
             else []
         ),
-        template=multiext("workflow/report/", "report.html.j2", "base.css.j2", "report.css.j2", "page.js"),
+        template=multiext("workflow/report/", "report.html.j2", "base.css.j2", "report.css.j2"),
+        script=multiext("workflow/report/", "figures.js", "questions.js", "page.js"),
         published=[
             "workflow/resources/published.csv",
             "workflow/resources/papers.csv",

@@ -16,7 +16,16 @@ from test_report import APART, Page, config, drawn, make_cell, make_grid, render
 from targetwise import cells
 from targetwise.cells import Cell
 from targetwise.files import read_json, write_json
-from targetwise.report import charts, explorer, heat_maps, interval_charts, panels, probe_charts, training_charts
+from targetwise.report import (
+    charts,
+    curve_charts,
+    explorer,
+    heat_maps,
+    interval_charts,
+    panels,
+    probe_charts,
+    training_charts,
+)
 from targetwise.report.table import table
 from targetwise.report.vega import PAPER, POINTS, as_json, axis, looks, thinned, ticks
 
@@ -112,6 +121,37 @@ def test_the_effect_of_a_difference_is_resolved_if_its_interval_leaves_out_0():
     assert (row["comparison"], row["difference"], row["resolved"]) == ("rate: a − b", 1.1, True)
 
 
+def test_a_p_value_is_told_as_on_the_page():
+    found = charts.intervals(
+        pd.DataFrame([pair("v", "x0", 0.5, 0.4, 0.6, True) | {"p_value": 5.7e-38}]), "ratio", None, "FD", "s"
+    )
+    assert specification(found)["data"]["values"][0]["p"] == "< 0.0001"
+
+
+def test_long_names_take_two_lines_where_a_telephone_has_no_room_for_one():
+    names = ("v_scaled_linear_0p00085_0p012_true", "v_true")
+    svg = picture(charts.intervals(pd.DataFrame([pair(*names, 0.5, 0.4, 0.625, True)]), "ratio", None, "FD", "tiny"))
+    assert ">v_scaled_linear_0p00085_0p012_true /<" in svg and ">v_true: better<" in svg
+    svg = picture(charts.values(rows({name: [1.0, 2.0] for name in names}), names, "FD", "tiny"))
+    assert ">v_scaled_linear_<" in svg and ">0p00085_0p012_true<" in svg and "v_true" in words(svg)
+
+
+@pytest.mark.parametrize(("name", "columns"), [("epsilon_truncated_snr", 1), ("x0_in_v", 3)])
+def test_a_legend_has_as_many_columns_as_fit_a_telephone(name, columns):
+    legend = looks("parameterization", [name], [name], legend=True)["color"]["legend"]
+    assert legend["columns"] == columns
+
+
+def test_the_dots_of_a_variant_lie_around_its_name():
+    svg = picture(charts.values(rows({"v": [1.0, 2.0, 3.0], "x0": [2.0, 3.0, 4.0]}), ["v", "x0"], "FD", "tiny"))
+    for name in ("v", "x0"):
+        (label,) = (
+            float(y) for y in re.findall(rf"<text [^>]*translate\(-?[\d.]+,([\d.]+)\)[^>]*>{name}</text>", svg)
+        )
+        dots = [float(y) for y in re.findall(rf"parameterization: {name};[^>]*translate\([\d.]+,([\d.]+)\)", svg)]
+        assert len(dots) == 3 and np.mean(dots) == pytest.approx(label - 4, abs=1)  # a label is placed by its foot
+
+
 def rows(values):
     return pd.DataFrame(
         [
@@ -165,7 +205,7 @@ def test_a_curve_has_its_band_and_a_ring_where_the_best_may_be(logarithmic):
     points = pd.DataFrame({"x": [1, 2, 8], "mean": [4.0, 2.0, 6.0], "low": [3.0, 1.0, 5.0], "high": [5.0, 3.5, 7.0]})
     points["may_be_best"] = [False, True, False]
     curve = SimpleNamespace(axis="training.steps", group={}, points=points, logarithmic=logarithmic)
-    found = specification(charts.over_axis([curve], "FD"))
+    found = specification(curve_charts.over_axis([curve], "FD"))
     assert [(row["FD"], row["low"], row["high"]) for row in found["data"]["values"]] == [
         (4, 3, 5),
         (2, 1, 3.5),
@@ -176,7 +216,7 @@ def test_a_curve_has_its_band_and_a_ring_where_the_best_may_be(logarithmic):
     band, _, _, ring = found["layer"]
     assert (band["encoding"]["y"]["field"], band["encoding"]["y2"]["field"]) == ("low", "high")
     assert ring["transform"] == [{"filter": "datum['may be best']"}]
-    assert picture(charts.over_axis([curve], "FD")).count('aria-roledescription="point"') == 3 + 1
+    assert picture(curve_charts.over_axis([curve], "FD")).count('aria-roledescription="point"') == 3 + 1
 
 
 def test_a_loss_that_was_not_finite_is_marked_at_its_step():
@@ -455,7 +495,7 @@ def test_of_very_many_comparisons_the_page_lists_those_with_the_lowest(config): 
     config["grid"]["seeds"] = [0, 1]
     make_grid(config, {name: [40 + place, 41.5 + place] for place, name in enumerate(names)})
     text = " ".join(Page(render(config)).text.split())
-    assert "25 of 325 comparisons, those with the lowest mean; comparisons.csv has all" in text
+    assert "25 of 325 comparisons: those of the lowest mean; comparisons.csv has all" in text
     listed = text.split("comparisons.csv has all")[1].split("A plain check")[0]
     assert listed.count("v_00") == 25 and "v_24 / v_25" not in listed
 

@@ -151,7 +151,9 @@ def test_one_seed_gives_means_and_no_band():
     curve = only(curves(swept(1, noise=gaussian(7)), "rate", ["rate"]))
     assert curve.df == 0 and curve.points["mean"].notna().all() and curve.points["low"].isna().all()
     assert curve.candidates == RATES, "nothing is resolved"
-    assert math.isnan(curve.optimum.x) and curve.optimum.why == "No error is known to hold a parabola against."
+    assert (
+        math.isnan(curve.optimum.x) and curve.optimum.why == "There is no error estimate to test a parabola against."
+    )
 
 
 def test_values_without_a_common_seed_have_no_common_level():
@@ -176,7 +178,7 @@ def test_the_lowest_point_of_a_parabola_is_found():
     curve = only(curves(swept(truth=parabola, noise=gaussian(10, 0.02)), "rate", ["rate"]))
     assert curve.optimum.low < 5e-4 < curve.optimum.high
     assert curve.optimum.x == pytest.approx(5e-4, rel=0.1)
-    assert curve.optimum.why == "The lowest point of a parabola on logarithms."
+    assert curve.optimum.why == "The lowest point of a parabola on a logarithmic axis."
 
 
 def test_fiellers_interval_is_where_the_slope_is_not_resolved():
@@ -196,9 +198,9 @@ def test_fiellers_interval_is_where_the_slope_is_not_resolved():
 @pytest.mark.parametrize(
     ("truth", "why"),
     [
-        (lambda x: 0.5 * (x == RATES[2]), "The values do not lie on a parabola on logarithms (p = "),
-        (lambda _: 0.0, "That the curve has a lowest point within the values is not resolved."),
-        (lambda x: -parabola(x), "That the curve has a lowest point within the values is not resolved."),
+        (lambda x: 0.5 * (x == RATES[2]), "A parabola on a logarithmic axis does not fit the values (p < 0.0001)"),
+        (lambda _: 0.0, "That the curve has a lowest point among the measured values is not resolved."),
+        (lambda x: -parabola(x), "That the curve has a lowest point among the measured values is not resolved."),
         (lambda x: parabola(x, 1e-2), "The lowest point of a parabola lies outside the measured values."),
     ],
     ids=["kink", "flat", "upside down", "outside"],
@@ -214,9 +216,9 @@ def test_a_parabola_is_held_against_the_scatter_between_seeds():
     values["u"] = np.log(values["rate"])
     parabolic = smf.ols("y ~ C(seed) + u + I(u**2)", values).fit()
     _, expected, spare = smf.ols("y ~ C(seed) + C(rate)", values).fit().compare_f_test(parabolic)
-    assert spare == 2 and 1e-6 < expected < 0.05
+    assert spare == 2 and 1e-4 < expected < 0.05
     why = only(curves(values, "rate", ["rate"])).optimum.why
-    assert why == f"The values do not lie on a parabola on logarithms (p = {expected:.2g})."
+    assert why == f"A parabola on a logarithmic axis does not fit the values (p = {expected:.2g})."
 
 
 def test_three_values_are_too_few_for_a_parabola():

@@ -161,9 +161,9 @@ def test_a_pair_that_shares_no_combination_is_told_to_have_no_effect():
     assert lost.combinations == 0 and math.isnan(lost.ratio) and not lost.resolved
     assert row(found.effects, a="epsilon", b="v").combinations == 1
     assert found.interactions.empty
-    assert any("Not told from other effects" in note and "target × weighting" in note for note in found.notes) or (
-        "target × weighting" not in found.terms["term"].tolist()
-    )
+    assert any(
+        "cannot tell these apart from other effects" in note and "target × weighting" in note for note in found.notes
+    ) or ("target × weighting" not in found.terms["term"].tolist())
 
 
 def test_missing_cells_are_compared_with_the_seeds_that_others_have():
@@ -204,7 +204,7 @@ def test_one_seed_gives_effects_and_no_intervals():
     assert found.effects["ratio"].notna().all() and found.effects["low"].isna().all()
     assert not found.effects["resolved"].any() and found.terms["p_value"].isna().all()
     assert found.notes == [
-        "With one value of each combination there is no error to hold effects against: no intervals."
+        "With one value of each combination there is no error estimate, and so there are no intervals."
     ]
 
 

@@ -47,12 +47,12 @@ def test_a_look_is_recorded_when_rows_are_others_and_only_then(growing):
     assert not (STUDY / looks.NAME).exists() and growing.told() == []
     growing.add(0, 1, 2)
     assert growing.look() and not growing.look()
-    assert growing.told() == ["Looked at once: with 3 seeds."]
+    assert growing.told() == ["The results were looked at once, with 3 seeds."]
     growing.add(3, 4)
     assert growing.look() and not growing.look()
     growing.add(5, 6, 7, 8, 9)
     assert growing.look()
-    assert growing.told() == ["Looked at 3 times: with 3, 5 and 10 seeds."]
+    assert growing.told() == ["The results were looked at 3 times, with 3, 5 and 10 seeds."]
     assert [look["values"] for look in looks.read(STUDY)] == [9, 15, 30]
 
 
@@ -62,9 +62,9 @@ def test_a_look_says_what_was_there(growing):
     assert look["seeds"] == {"tiny": {"epsilon": 2, "v": 3, "x0": 2}}
     assert look["values"] == 7 and look["comparison"] == EXAMPLE["comparison"]
     assert look["date"].endswith("+00:00") and len(look["rows_sha256"]) == 64
-    assert growing.told() == ["Looked at once: with 2 to 3 seeds."]
+    assert growing.told() == ["The results were looked at once, with 2 to 3 seeds."]
     growing.add(0, 1, 2).look()
-    assert growing.told() == ["Looked at 2 times: with 2 to 3 and 3 seeds."]
+    assert growing.told() == ["The results were looked at 2 times, with 2 to 3 and 3 seeds."]
 
 
 def test_another_value_of_the_same_cell_is_another_look(growing):
@@ -73,23 +73,27 @@ def test_another_value_of_the_same_cell_is_another_look(growing):
     row = json.loads(path.read_text())
     path.write_text(json.dumps({**row, "value": row["value"] * (1 + 1e-9)}))
     assert growing.look()
-    assert growing.told() == ["Looked at 2 times: with 6 and 6 values."]
+    assert growing.told() == ["The results were looked at 2 times, with 6 and 6 values."]
 
 
 def test_many_looks_are_told_by_the_first_and_the_last(growing):
     for seed in range(7):
         assert growing.add(seed).look()
-    assert growing.told() == ["Looked at 7 times: first with 1 seed (3 values), last with 7 seeds (21 values)."]
+    assert growing.told() == [
+        "The results were looked at 7 times, first with 1 seed (3 values), last with 7 seeds (21 values)."
+    ]
 
 
 def test_what_was_declared_anew_after_values_were_there_is_told(growing):
     growing.config["comparison"]["smallest_difference"] = 0.05
     growing.add(0, 1, 2).look()
     growing.config["comparison"]["smallest_difference"] = 0.10
-    changed = "The smallest difference of interest was changed from 5 % to 10 % after 9 values were there."
-    assert growing.told() == ["Looked at once: with 3 seeds.", changed], "also before anybody looked again"
+    changed = "The smallest difference of interest was changed from 5 % to 10 % when 9 values were already known."
+    assert growing.told() == ["The results were looked at once, with 3 seeds.", changed], (
+        "also before anybody looked again"
+    )
     assert growing.look(), "the same values under another declaration"
-    assert growing.told() == ["Looked at once: with 3 seeds.", changed]
+    assert growing.told() == ["The results were looked at once, with 3 seeds.", changed]
 
 
 def test_what_was_changed_and_changed_back_stays_told(growing):
@@ -97,8 +101,8 @@ def test_what_was_changed_and_changed_back_stays_told(growing):
     growing.look(smallest_difference=0.2)
     growing.look(smallest_difference=0.05)
     assert growing.told()[1:] == [
-        "The smallest difference of interest was changed from 5 % to 20 % after 9 values were there.",
-        "The smallest difference of interest was changed from 20 % to 5 % after 9 values were there.",
+        "The smallest difference of interest was changed from 5 % to 20 % when 9 values were already known.",
+        "The smallest difference of interest was changed from 20 % to 5 % when 9 values were already known.",
     ]
 
 
@@ -107,16 +111,16 @@ def test_everything_that_is_declared_is_told_of(growing):
     growing.config["comparison"] |= {"smallest_difference": None, "baseline": "v", "families": {"a": ["v", "x0"]}}
     growing.config["comparison"]["curves"] = ["training.steps"]
     assert growing.told()[1:] == [
-        "The smallest difference of interest was changed from 10 % to none after 1 value was there.",
-        "The baseline was changed from none to v after 1 value was there.",
-        "The declared families and curves were changed after 1 value was there.",
+        "The smallest difference of interest was changed from 10 % to none when 1 value was already known.",
+        "The baseline was changed from none to v when 1 value was already known.",
+        "The declared families and curves were changed when 1 value was already known.",
     ]
 
 
 def test_what_was_declared_before_there_were_values_is_nobodys_business(growing):
     growing.look(smallest_difference=0.3)
     growing.add(0, 1).look(smallest_difference=0.05)
-    assert growing.told() == ["Looked at once: with 2 seeds."]
+    assert growing.told() == ["The results were looked at once, with 2 seeds."]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from targetwise.report.effects import named
 from targetwise.report.sentences import Relations, heading, in_words, of_setting
-from targetwise.report.words import percent, probability, some
+from targetwise.report.words import at, percent, probability, some, spoken
 
 NAN = float("nan")
 
@@ -53,14 +53,14 @@ def test_equivalence_is_told_with_the_interval_that_shows_it():
         "v and x0 are equivalent within 5 %: their ratio is 1.010 (90 % interval 0.980 to 1.040, 3 seeds)"
     )
     small = pair("equivalent", 1.02, 1.01, 1.03, equivalence_low=1.012, equivalence_high=1.028, resolved=True)
-    assert in_words(small, "ratio", 0.05).endswith("; that x0 is the lower one is resolved")
+    assert in_words(small, "ratio", 0.05).endswith("; that x0 is lower is resolved")
 
 
 def test_what_is_not_resolved_says_what_would_have_been():
     found = in_words(pair("not resolved", 0.9, 0.7, 1.2, resolvable=1.35, seeds_needed=14), "ratio", 0.05)
     assert found == (
-        "v / x0 = 0.90 (95 % interval 0.70 to 1.20, 3 seeds); differences of 35 % or more would mostly have been "
-        "resolved, one of this size with about 14 seeds"
+        "v / x0 = 0.90 (95 % interval 0.70 to 1.20, 3 seeds); differences of 35 % or more would usually have been "
+        "resolved; to resolve one of this size would take about 14 seeds"
     )
     # A study that has as many seeds already was unlucky, and needs none more.
     assert "about" not in in_words(pair("not resolved", 0.9, 0.7, 1.2, seeds_needed=3.0), "ratio", 0.05)
@@ -143,8 +143,9 @@ def test_against_a_baseline_each_side_is_listed():
         {**ABC, "d": 4.0}, {("a", "b"): "better", ("c", "b"): "worse", ("d", "b"): "not resolved"}, baseline="b"
     )
     assert found == (
-        "FID compared with that of the baseline b (2.00) is lower with a (1.00); not resolved with d (4.00); higher "
-        "with c (3.00). The others were not compared with each other, so the lowest mean, a (1.00), is no verdict."
+        "Compared with the baseline b (2.00), FID is lower with a (1.00); not shown to differ with d (4.00); higher "
+        "with c (3.00). The others were not compared with each other: that a (1.00) has the lowest mean "
+        "is not a verdict."
     )
 
 
@@ -178,3 +179,9 @@ def test_a_small_p_is_only_bounded(p, words):
 def test_a_curve_is_not_named_by_what_its_target_says_already():
     assert named({"loss_space": "v", "target": "v", "scale": "tiny"}) == "target v, scale tiny"
     assert named({"loss_space": "v", "target": "x0"}) == "loss_space v, target x0"
+
+
+def test_settings_are_listed_so_that_no_comma_has_two_meanings():
+    assert at(["tiny", "large"]) == "at tiny and large"
+    assert at(["tiny, few", "tiny, many", "large, few"]) == "at tiny with few and many, and at large with few"
+    assert (spoken("tiny, few"), spoken("tiny")) == ("tiny with few", "tiny")

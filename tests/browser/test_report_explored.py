@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -11,6 +12,8 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from targetwise.files import read_json
+
+KINDS = ("SVG", "PNG", "CSV")
 
 
 @pytest.fixture(scope="module")
@@ -230,11 +233,62 @@ def test_the_command_that_makes_a_cell_again_is_copied(opened, small):
     assert copied == "targetwise reproduce cell@v-tiny-1 --configfile results/digits/study.json"
 
 
+def test_a_row_of_text_is_sorted_by_its_letters(opened, small):
+    """By what stands there, where no number does: the one that is missing has a reason, and the others have none."""
+    page = opened(small)
+    heading = page.locator("#cells thead th", has_text="status").get_by_role("button")
+    heading.click()
+    assert visible(page)[-1] == "x0-tiny-2", "finished before missing"
+    heading.click()
+    assert visible(page)[0] == "x0-tiny-2"
+
+
+def test_a_copied_command_can_be_copied_again(opened, small):
+    page = opened(small)
+    section = page.get_by_role("region", name="Run it again")
+    button = section.get_by_role("button", name="Copy snakemake --cores all all")
+    button.click()
+    expect(button).to_have_text("copied")
+    whole = "snakemake --cores all all --configfile results/digits/study.json"
+    assert page.evaluate("navigator.clipboard.readText()") == whole
+    expect(button).to_have_text("copy")
+
+
+def test_the_tab_key_stops_once_at_what_saves_a_figure_and_arrows_go_on(opened, small):
+    page = opened(small)
+    svg, png, numbers = (page.get_by_role("button", name=f"Save values-tiny as {kind}") for kind in KINDS)
+    stops = [button.evaluate("each => each.tabIndex") for button in (svg, png, numbers)]
+    assert stops == [0, -1, -1]
+    svg.focus()
+    page.keyboard.press("ArrowRight")
+    expect(png).to_be_focused()
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
+    expect(numbers).to_be_focused()
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Tab")
+    expect(numbers).to_be_focused()
+
+
+def test_numbers_are_saved_with_quotes_where_csv_needs_them(opened, small, tmp_path):
+    name = 'a "b", c'
+    html = small.read_text().replace('"parameterization":"epsilon"', '"parameterization":"a \\"b\\", c"')
+    (tmp_path / "report.html").write_text(html)
+    page = opened(tmp_path / "report.html")
+    page.evaluate("URL.revokeObjectURL = address => (window.revoked = address)")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save values-tiny as CSV").click()
+    rows = list(csv.DictReader(io.StringIO(download.value.path().read_text())))
+    assert sorted({row["parameterization"] for row in rows}) == [name, "v", "x0"]
+    assert len({len(row) for row in rows}) == 1
+    page.wait_for_function(f"window.revoked == {download.value.url!r}")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_figure_is_saved_as_picture_in_light_colours_and_as_numbers(opened, small, scheme):
     page = opened(small, scheme=scheme)
     found = {}
-    for kind in ("SVG", "PNG", "CSV"):
+    for kind in KINDS:
         with page.expect_download() as download:
             page.get_by_role("button", name=f"Save values-tiny as {kind}").click()
         assert download.value.suggested_filename == f"digits-values-tiny.{kind.lower()}"
@@ -243,7 +297,9 @@ def test_a_figure_is_saved_as_picture_in_light_colours_and_as_numbers(opened, sm
     assert drawing.startswith("<svg") and "var(" not in drawing
     assert 'fill="#1b1f24"' in drawing and "#e8ebee" not in drawing
     picture = Image.open(io.BytesIO(found["PNG"])).convert("RGB")
-    assert picture.width > 500 and picture.getpixel((0, 0)) == (255, 255, 255)
+    width = page.evaluate("document.querySelector('[data-name=values-tiny]').clientWidth")
+    assert float(re.search(r'width="([\d.]+)"', drawing).group(1)) == width > 300
+    assert picture.width == 2 * width and picture.getpixel((0, 0)) == (255, 255, 255)
     rows = list(csv.DictReader(io.StringIO(found["CSV"].decode())))
     told = read_json(small.parent / "v/tiny/seed1/fid/ddim-50/draw0.json")["value"]
     (mine,) = [row for row in rows if row["parameterization"] == "v" and row["seed"] == "1"]
@@ -253,7 +309,7 @@ def test_a_figure_is_saved_as_picture_in_light_colours_and_as_numbers(opened, sm
 
 def test_samples_are_chosen_by_variant_and_setting(opened, large):
     page = opened(large)
-    shown = page.locator(".columns:visible .scroll:first-child .column:visible h4")
+    shown = page.locator(".columns:visible .scroll:first-child .column:visible h3")
     assert [text.split()[0] for text in shown.all_inner_texts()] == [f"epsilon_{place}" for place in range(6)]
     page.locator("#sampled").get_by_label("v_9", exact=True).check()
     page.locator("#sampled").get_by_label("epsilon_0", exact=True).uncheck()
@@ -378,6 +434,26 @@ def test_a_page_of_3000_cells_opens_is_filtered_and_searched(opened, tmp_path):
     expect(page.locator("#found")).to_have_text("5 of 3000 rows")
     assert visible(page) == [f"v_7-medium-{seed}" for seed in range(5)]
     assert (tmp_path / "results/digits/report.html").stat().st_size < 20e6
+
+
+def test_what_is_printed_is_unfolded_and_has_no_controls(opened, small):
+    page = opened(small, width=794)  # A4 at 96 dots per inch
+    folded = "document.querySelectorAll('details:not([open])').length"
+    before = page.evaluate(folded)
+    assert before
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.wait_for_function(f"{folded} == 0")
+    controls = page.locator("nav, select, input, button:not(th button)")
+    assert controls.count() > 20 and not any(each.is_visible() for each in controls.all())
+    assert page.evaluate("document.documentElement.scrollWidth") == 794
+    boxes = "[...document.querySelectorAll('.scroll:not(.columns), .chart')]"
+    assert (
+        page.evaluate(f"{boxes}.filter(each => each.scrollWidth > each.clientWidth).map(each => each.ariaLabel)")
+        == []
+    )
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate(folded) == before
 
 
 def test_300_cells_stay_small(large):

@@ -38,8 +38,15 @@ def test_the_page_is_as_wide_as_the_screen(telephone):
     assert telephone.evaluate("document.documentElement.scrollWidth") == WIDTH
 
 
+STOPS = "[...document.querySelectorAll('.scroll')].filter(each => each.tabIndex == 0).map(each => each.ariaLabel)"
+WIDER = (
+    "[...document.querySelectorAll('.scroll')].filter(each => each.scrollWidth > each.clientWidth)"
+    ".map(each => each.ariaLabel)"
+)
+
+
 def test_every_table_is_in_a_region_that_the_keyboard_scrolls(telephone):
-    tables, within = (telephone.locator(each) for each in ("table", "[role=region][tabindex='0'] > table"))
+    tables, within = (telephone.locator(each) for each in ("table", "[role=region].scroll > table"))
     assert tables.count() == within.count() == 5
     wide = telephone.get_by_role("region", name="Rows of every cell")
     before = wide.evaluate("each => each.scrollLeft")
@@ -47,6 +54,15 @@ def test_every_table_is_in_a_region_that_the_keyboard_scrolls(telephone):
     telephone.keyboard.press("ArrowRight")
     telephone.wait_for_function("each => each.scrollLeft > 0", arg=wide.element_handle())
     assert before == 0
+
+
+def test_the_tab_key_stops_only_at_what_scrolls(telephone):
+    telephone.wait_for_function(f"String({STOPS}) == String({WIDER})")
+    stops = telephone.evaluate(STOPS)
+    assert "Rows of every cell" in stops and "Values by parameterization" in stops
+    telephone.set_viewport_size({"width": 1600, "height": HEIGHT})
+    telephone.wait_for_function(f"String({STOPS}) == String({WIDER})")
+    assert "Values by parameterization" not in telephone.evaluate(STOPS)
 
 
 def test_a_table_that_goes_on_has_a_shadow_where_it_does(telephone):
@@ -60,7 +76,7 @@ def test_a_table_that_goes_on_has_a_shadow_where_it_does(telephone):
 
 def test_a_table_that_fits_has_no_shadow(telephone):
     telephone.set_viewport_size({"width": 1600, "height": HEIGHT})
-    region = telephone.get_by_role("region", name="Values at scale tiny")
+    region = telephone.get_by_role("region", name="Values by parameterization")
     assert region.evaluate("each => each.scrollWidth == each.clientWidth")
     paper = brightness(telephone.get_by_role("heading", level=1), -1)
     assert abs(brightness(region, -1) - paper) < 3

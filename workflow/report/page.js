@@ -1,229 +1,3 @@
-// What the page does beside being read: it draws its figures, answers questions to its rows, sorts, filters, copies, saves.
-// All that it needs is in the page; nothing is fetched.
-
-const study = document.body.dataset.study;
-const all = (selector, within = document) => [...within.querySelectorAll(selector)];
-
-/** Return an element with attributes and content. */
-function element(name, attributes = {}, ...content) {
-  const made = document.createElement(name);
-  Object.entries(attributes).forEach(([key, value]) => made.setAttribute(key, value));
-  made.append(...content);
-  return made;
-}
-
-// Figures: each is drawn when a reader comes near it. Their colours are the page's variables, and so follow it.
-
-async function draw(box, again = false) {
-  if (!box.clientWidth || (box.dataset.drawn === String(box.clientWidth) && !again)) return; // drawn when it opens; or drawn
-  const place = box.querySelector(".drawing") ?? element("div", { class: "drawing", "aria-hidden": "true" });
-  box.append(place);
-  box.dataset.drawn = box.clientWidth;
-  try {
-    const specification = JSON.parse(box.querySelector("script").textContent);
-    const { view } = await vegaEmbed(place, specification, { renderer: "svg", actions: false, logLevel: 1 });
-    box.view?.finalize();
-    box.view = view;
-  } catch (error) {
-    place.textContent = `This figure could not be drawn: ${error.message}`;
-    return;
-  }
-  if (!box.nextElementSibling?.matches(".save")) box.after(saver(box));
-}
-
-/** Return the buttons that save a figure: as a picture in light colours, or as its numbers. */
-function saver(box) {
-  const buttons = ["SVG", "PNG", "CSV"].map((kind) => {
-    const button = element("button", { type: "button", "aria-label": `Save ${box.dataset.name} as ${kind}` }, kind);
-    button.addEventListener("click", () => save(box, kind.toLowerCase()));
-    return button;
-  });
-  return element("p", { class: "save" }, "Save as ", ...buttons);
-}
-
-async function save(box, kind) {
-  const href = kind === "csv" ? csv(box.view.data("table")) : await picture(box, kind);
-  element("a", { href, download: `${study}-${box.dataset.name}.${kind}` }).click();
-}
-
-/** Return a text with the page's light colours in place of its variables. */
-function coloured(text) {
-  const style = getComputedStyle(document.documentElement);
-  const light = (name) => style.getPropertyValue(name).trim().replace(/^light-dark\(([^,]+),.*\)$/, "$1");
-  return text.replace(/var\((--[\w-]+)\)/g, (_, name) => light(name));
-}
-
-async function picture(box, kind) {
-  const light = { ...JSON.parse(coloured(box.querySelector("script").textContent)), background: "white" };
-  if (light.width === "container") light.width = box.clientWidth;
-  const { view } = await vegaEmbed(element("div"), light, { renderer: "none", actions: false, logLevel: 1 });
-  return view.toImageURL(kind, kind === "png" ? 2 : 1);
-}
-
-function csv(rows) {
-  const names = Object.keys(Object.assign({}, ...rows));
-  const quoted = (value) => (/[",\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value);
-  const lines = [names, ...rows.map((row) => names.map((name) => row[name] ?? ""))];
-  const text = lines.map((line) => `${line.map(quoted).join(",")}\n`).join("");
-  return URL.createObjectURL(new Blob([text], { type: "text/csv" }));
-}
-
-const near = new IntersectionObserver((seen) => seen.forEach((each) => each.isIntersecting && draw(each.target)), {
-  rootMargin: "800px",
-});
-let resized;
-let width = innerWidth;
-addEventListener("resize", () => {
-  if (width === innerWidth) return; // telephones tell of their address bar too
-  width = innerWidth;
-  clearTimeout(resized);
-  resized = setTimeout(() => {
-    all(".chart[data-drawn]").forEach((box) => draw(box));
-    ask?.();
-  }, 200);
-});
-// Who prints the page has not been near all of it: the rest is drawn when there is nothing else to do.
-const idle = globalThis.requestIdleCallback ?? ((work) => setTimeout(work, 200));
-function drawRest(boxes) {
-  const box = boxes.shift();
-  if (box) idle(() => draw(box).then(() => drawRest(boxes)));
-}
-
-// Questions: any quantity over any other or over an axis, coloured and split by axes, of the rows that are left.
-
-const table = JSON.parse(document.getElementById("rows").textContent);
-const chosen = {}; // by axis, the value that is left
-const left = (row) => Object.entries(chosen).every(([axis, value]) => value === "" || String(row[axis]) === value);
-const isNumber = (name) => name !== "seed" && table.rows.every((row) => row[name] == null || typeof row[name] === "number");
-const escaped = (name) => name.replace(/[.[\]]/g, "\\$&");
-const series = Array.from({ length: 7 }, (_, index) => `var(--series-${index})`);
-let ask; // asks the present question again
-
-/** Return a labelled choice; `options` are pairs of a value and what is shown. */
-function choice(label, options, selected, changed) {
-  const select = element("select", { "aria-label": label }, ...options.map(([value, shown]) => element("option", { value }, shown)));
-  select.value = selected;
-  select.addEventListener("change", () => changed(select.value));
-  return element("label", {}, `${label} `, select);
-}
-
-/** Return the channel of a quantity or an axis, with a margin around its values. */
-function channel(name, rows) {
-  const title = { field: escaped(name), title: name };
-  if (!isNumber(name)) return { ...title, type: "nominal", sort: null, axis: { labelAngle: distinct(name).length > 6 ? -90 : 0 } };
-  const numbers = rows.map((row) => row[name]);
-  let [low, high] = [Math.min(...numbers), Math.max(...numbers)];
-  const log = low > 0 && high > 5 * low;
-  const margin = log ? (high / low) ** 0.06 : 0.06 * (high - low || Math.abs(high) || 1);
-  [low, high] = log ? [low / margin, high * margin] : [low - margin, high + margin];
-  const scale = { type: log ? "log" : "linear", nice: false, domain: [low, high] };
-  return { ...title, type: "quantitative", scale, axis: { labelExpr: "format(datum.value, ',~r')" } };
-}
-
-const distinct = (name, rows = table.rows) => [...new Set(rows.map((row) => row[name]))];
-
-/** Return the figure of a question in Vega-Lite, for a box of some width. */
-function question(asked, width) {
-  const rows = table.rows.filter((row) => left(row) && row[asked.y] != null && row[asked.x] != null);
-  const data = { name: "table", values: rows };
-  if (!rows.length) {
-    const values = [{ note: "nothing is left of what was chosen" }];
-    return { data: { name: "table", values }, width: "container", height: 60, mark: "text", encoding: { text: { field: "note" } } };
-  }
-  const shown = ["cell", ...table.axes, "draw", ...table.quantities, "error", "model"];
-  const tooltip = [...new Set(shown)].map((name) => ({ field: escaped(name), title: name }));
-  const columns = Math.max(1, Math.floor(width / (60 + 8 * Math.max(...distinct(asked.colour, rows).map((name) => String(name).length)))));
-  const told = { field: escaped(asked.colour), type: "nominal", title: asked.colour, sort: null, legend: { columns } };
-  const [x, y] = [channel(asked.x, rows), channel(asked.y, rows)];
-  const encoding = { x, y, color: { ...told, scale: { range: series } } };
-  const mark = { type: "point", size: 60, filled: false, opacity: 1 };
-  const layer = [{ mark, encoding: { shape: told, tooltip, href: { field: "manifest" } } }];
-  if (x.type === "quantitative" && table.axes.includes(asked.x)) {
-    layer.unshift({ mark: { type: "line", point: false }, encoding: { y: { ...y, aggregate: "mean" } } });
-  }
-  if (!asked.panels) return { data, width: "container", height: 320, encoding, layer };
-  const beside = Math.max(1, Math.floor(width / 320));
-  const facet = { field: escaped(asked.panels), type: "nominal", title: asked.panels, sort: distinct(asked.panels, rows) };
-  const spec = { width: Math.max(140, width / beside - 75), height: 220, encoding, layer };
-  return { data, facet, columns: beside, autosize: "pad", spec };
-}
-
-function explore() {
-  const box = document.getElementById("explorer");
-  const [metric] = table.quantities;
-  if (!metric || !box) return;
-  const named = (names) => names.map((name) => [name, name]);
-  const asked = { x: table.axes[0], y: metric, colour: table.axes[1] ?? table.axes[0], panels: "" };
-  const source = box.querySelector("script");
-  const common = JSON.parse(source.textContent);
-  const draws = (rows) => rows.filter((row) => row.status === "finished").length;
-  ask = () => {
-    source.textContent = JSON.stringify({ ...common, ...question(asked, box.clientWidth) });
-    box.setAttribute("aria-label", `${asked.y} over ${asked.x}; the table below has the numbers.`);
-    const count = `${draws(table.rows.filter(left))} of ${draws(table.rows)} finished draws`;
-    document.getElementById("left").textContent = count;
-    draw(box, true);
-  };
-  const set = (key) => (value) => {
-    asked[key] = value;
-    ask();
-  };
-  document.getElementById("asks").append(
-    choice("Show", named(table.quantities), asked.y, set("y")),
-    choice("over", named([...table.axes, ...table.quantities]), asked.x, set("x")),
-    choice("coloured by", named(table.axes), asked.colour, set("colour")),
-    choice("a panel for each", [["", "–"], ...named(table.axes)], "", set("panels")),
-  );
-  for (const axis of table.axes) {
-    const values = distinct(axis).map(String);
-    if (values.length < 2) continue;
-    chosen[axis] = "";
-    const options = [["", "all"], ...values.map((value) => [value, value === "null" ? "–" : value])];
-    const only = (value) => {
-      chosen[axis] = value;
-      ask();
-      filterRows();
-    };
-    document.getElementById("filters").append(choice(axis, options, "", only));
-  }
-  ask();
-}
-
-// The table of every cell: sorted by a click on a heading, searched, and filtered by the same choices.
-
-const cells = document.getElementById("cells");
-const lines = cells ? all("tbody tr", cells) : [];
-
-function filterRows() {
-  const words = document.getElementById("search").value.toLowerCase().split(/\s+/).filter(Boolean);
-  let count = 0;
-  lines.forEach((line) => {
-    const text = (line.dataset.text ??= line.textContent.toLowerCase());
-    line.hidden = !(left(table.rows[line.dataset.row]) && words.every((word) => text.includes(word)));
-    count += !line.hidden;
-  });
-  document.getElementById("found").textContent = `${count} of ${lines.length} rows`;
-}
-
-function sortable(head, column) {
-  const button = element("button", { type: "button" }, ...head.childNodes);
-  head.replaceChildren(button);
-  button.addEventListener("click", () => {
-    const falling = head.getAttribute("aria-sort") === "ascending";
-    all("th[aria-sort]", cells).forEach((each) => each.removeAttribute("aria-sort"));
-    head.setAttribute("aria-sort", falling ? "descending" : "ascending");
-    const value = (line) => line.cells[column].dataset.value ?? line.cells[column].textContent;
-    const missing = (text) => text === "–" || text === "";
-    const compare = (one, other) => {
-      const [a, b] = [value(one), value(other)];
-      if (missing(a) || missing(b)) return missing(a) - missing(b); // last, whichever way
-      const order = Number(a) - Number(b) || a.localeCompare(b, "en", { numeric: true });
-      return falling ? -order : order;
-    };
-    cells.tBodies[0].append(...lines.sort(compare));
-  });
-}
-
 // Samples: which variants stand beside each other, in which setting, and whether with their nearest training images.
 
 function samples() {
@@ -285,12 +59,26 @@ function copies(code) {
   code.after(" ", button);
 }
 
+// The tab key stops at a table only where there is something to scroll to.
+
+const scrolled = new ResizeObserver((seen) => {
+  for (const region of new Set(seen.map(({ target }) => target.closest(".scroll")))) {
+    if (region.scrollWidth > region.clientWidth) region.tabIndex = 0;
+    else region.removeAttribute("tabindex");
+  }
+});
+
 explore();
 all("th", cells?.tHead ?? element("thead")).forEach(sortable);
 document.getElementById("search")?.addEventListener("input", filterRows);
 samples();
 all("code.copied").forEach(copies);
+all(".scroll, .scroll > *").forEach((each) => scrolled.observe(each));
 all(".chart").forEach((box) => near.observe(box));
 all("details").forEach((each) => each.addEventListener("toggle", () => all(".chart", each).forEach((box) => draw(box))));
 addEventListener("load", () => drawRest(all(".chart")));
-addEventListener("beforeprint", () => all("details").forEach((each) => (each.open = true)));
+// What is printed is unfolded, but for figures that nobody has unfolded yet: paper would not wait for them.
+const folded = () => all("details:not([open])").filter((each) => !each.querySelector(".chart:not([data-drawn])"));
+let unfolded = [];
+addEventListener("beforeprint", () => (unfolded = folded()).forEach((each) => (each.open = true)));
+addEventListener("afterprint", () => unfolded.forEach((each) => (each.open = false)));

@@ -147,16 +147,16 @@ def _why(method: str, here: Design, d_0: float, scale: str) -> str:
     if method == PAIRED:
         why = (
             "Each comparison is judged by the variance of its own paired differences: with these seeds that makes"
-            f" intervals at most {100 * (WIDER - 1):.0f} % wider than one variance for all, and variants may scatter"
-            " unequally."
+            f" intervals at most {100 * (WIDER - 1):.0f} % wider than one variance for all would, and variants may"
+            " scatter unequally."
         )
     elif method == MODERATED:
         why = (
-            "The variances of the pairs differ more than chance explains: each is moderated towards their common"
-            f" value, which counts {d_0:,.{0 if d_0 >= 10 else 1}f} degrees of freedom (Smyth 2004)."
+            "The variances of the pairs differ by more than chance explains, so each is moderated towards their"
+            f" common value, which carries {d_0:,.{0 if d_0 >= 10 else 1}f} degrees of freedom (Smyth 2004)."
         )
     elif np.isinf(d_0):
-        why = "One residual variance for all: those of the pairs differ no more than chance has them differ."
+        why = "One residual variance for all: those of the pairs differ no more than chance explains."
     else:
         why = (
             f"One residual variance for all: fewer than {FEWEST_VARIANTS} variants with two shared seeds"

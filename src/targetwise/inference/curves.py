@@ -163,9 +163,9 @@ def _points(xs: list[float], order: list[int], cells: pd.DataFrame, axis: str, f
 
 def _optimum(cells: pd.DataFrame, axis: str, fitted: Fit, logarithmic: bool) -> Optimum:
     """Fit y = seed + p·u + q·u², u the axis or its logarithm, and return where it is lowest: u = −p/2q."""
-    place = "on logarithms" if logarithmic else "on the axis"
+    place = "on a logarithmic axis" if logarithmic else "on a linear axis"
     if not fitted.df:
-        return Optimum(np.nan, np.nan, np.nan, "No error is known to hold a parabola against.")
+        return Optimum(np.nan, np.nan, np.nan, "There is no error estimate to test a parabola against.")
     x = cells[axis].to_numpy(dtype=float)
     measured = np.log(x) if logarithmic else x
     center, width = float(np.mean([measured.min(), measured.max()])), float(np.ptp(measured)) / 2
@@ -178,12 +178,15 @@ def _optimum(cells: pd.DataFrame, axis: str, fitted: Fit, logarithmic: bool) -> 
     lack = max(float(found.ssr) - fitted.sum_of_squares, 0.0) / spare
     p_value = float(stats.f.sf(lack / variance, spare, fitted.df)) if variance else 0.0
     if p_value < 1 - CONFIDENCE:
-        return Optimum(np.nan, np.nan, np.nan, f"The values do not lie on a parabola {place} (p = {p_value:.2g}).")
+        shown = "< 0.0001" if p_value < 0.0001 else f"= {p_value:.2g}"
+        return Optimum(np.nan, np.nan, np.nan, f"A parabola {place} does not fit the values (p {shown}).")
     p, q = found.params[:2]
     of = np.asarray(found.normalized_cov_params)[:2, :2] * variance
     t = float(stats.t.ppf(0.5 + CONFIDENCE / 2, fitted.df))
     if not q > t * np.sqrt(of[1, 1]):
-        return Optimum(np.nan, np.nan, np.nan, "That the curve has a lowest point within the values is not resolved.")
+        return Optimum(
+            np.nan, np.nan, np.nan, "That the curve has a lowest point among the measured values is not resolved."
+        )
     # Fieller: all r with |p + 2qr| at most t standard errors of it, the roots of a quadratic in r.
     a = 4 * (q**2 - t**2 * of[1, 1])
     b = 4 * (p * q - t**2 * of[0, 1])

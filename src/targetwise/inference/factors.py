@@ -81,7 +81,7 @@ def factors(values: pd.DataFrame, names: Sequence[str]) -> Factors:
     design = _Design(kept, list(index), fitted)
     terms, untold = _terms(levels, kept, fitted)
     if not fitted.df:
-        notes.append("With one value of each combination there is no error to hold effects against: no intervals.")
+        notes.append("With one value of each combination there is no error estimate, and so there are no intervals.")
     possible = prod(len(levels[name].unique()) for name in kept)
     if len(index) < possible:
         notes.append(
@@ -191,7 +191,7 @@ def _terms(levels: pd.DataFrame, names: list[str], fitted: Fit) -> tuple[pd.Data
                 "p_value": float(stats.f.sf(f, df, fitted.df)) if np.isfinite(f) else np.nan,
             }
         )
-    told = f"Not told from other effects by the combinations that there are: {', '.join(untold)}."
+    told = f"The combinations that were run cannot tell these apart from other effects: {', '.join(untold)}."
     return pd.DataFrame(rows, columns=TERM_COLUMNS), [told] if untold else []
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from targetwise.inference.compare import Comparison
 from targetwise.report import statistics
 from targetwise.report.sentences import Relations, heading, in_words, of_setting
-from targetwise.report.words import records
+from targetwise.report.words import at, records
 from targetwise.text import listed
 
 #: In the order in which the page says them.
@@ -138,10 +138,10 @@ def _over_settings(scales: Sequence[ScaleAnswer], metric: str, kind: str) -> str
             f"{next(iter(won))} gives the lowest {metric} at each of the {len(scales)} {kind}, and its differences "
             "from the others are resolved at each."
         )
-    parts = [f"{name} gives the lowest {metric} at {listed(at)}" for name, at in won.items()]
+    parts = [f"{name} gives the lowest {metric} {at(where)}" for name, where in won.items()]
     undecided = [scale.scale for scale in scales if not scale.winner]
     if undecided:
-        parts.append(f"at {listed(undecided)} no parameterization is shown to be the lowest")
+        parts.append(f"{at(undecided)}, no parameterization is shown to be the lowest")
     return f"The {kind} do not all agree: {'; '.join(parts)}."
 
 
@@ -153,14 +153,17 @@ def _cautions(states: pd.DataFrame, compared: Mapping[str, Comparison], frame: p
         cautions.append(f"Marked on {marks.count(mark)} of {len(finished)} values: {mark}.")
     if (states["status"] == "diverged").any():
         cautions.append("A parameterization that diverges is judged by the runs that went well.")
+    judged: dict[str, list[str]] = {}
     for setting, comparison in compared.items():
         if comparison.method not in (None, "pooled"):
-            cautions.append(f"{comparison.why}" if len(compared) == 1 else f"{setting}: {comparison.why}")
+            judged.setdefault(comparison.why, []).append(setting)
+    for why, where in judged.items():
+        cautions.append(why if len(where) == len(compared) else f"{at(where).capitalize()}: {why}")
     seeds = [int(count) for each in compared.values() for count in each.pairs["seeds"][each.pairs["low"].notna()]]
     if seeds and min(seeds) < 5:
         few = min(seeds) if min(seeds) == max(seeds) else f"as few as {min(seeds)}"
         cautions.append(
-            f"With {few} seeds an interval is wide: only differences that are large against the scatter can "
+            f"With {few} seeds an interval is wide: only differences that are large compared with the scatter can "
             "be resolved."
         )
     return cautions

@@ -1,30 +1,29 @@
-"""The report's figures of an answer: comparisons, values, what bounds them, and curves over an axis."""
+"""The report's figures of an answer: comparisons, values and what bounds them."""
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from targetwise.inference.curves import Curve
 from targetwise.report import interval_charts
-from targetwise.report.effects import named
 from targetwise.report.vega import (
     INK,
-    Spec,
     axis,
     data,
-    escaped,
     finite,
     inline,
     looks,
     plain,
     tooltip,
+    wrapped,
 )
-from targetwise.report.words import number, records
+from targetwise.report.words import number, probability, records
 
 #: At most so many comparisons are drawn, and so many variants in one plot of values.
 INTERVALS, VARIANTS = 24, 40
+
+#: The height of a variant's row in a plot of values; its dots are placed from the row's upper edge.
+ROW = 34
 
 
 def worth_drawing(pairs: pd.DataFrame, summary: pd.DataFrame, most: int = INTERVALS) -> pd.DataFrame:
@@ -59,7 +58,7 @@ def intervals(pairs: pd.DataFrame, scale: str, smallest: float | None, metric: s
             scale: finite(pair.ratio),
             "low": finite(pair.low),
             "high": finite(pair.high),
-            "p": finite(pair.p_value),
+            "p": probability(pair.p_value),
             "seeds": int(pair.seeds),
             "resolved": bool(pair.resolved),
         }
@@ -90,21 +89,23 @@ def values(rows: pd.DataFrame, order: Sequence[str], metric: str, setting: str) 
             "draw": int(row.draw),
             field: finite(row.value),
             "error": finite(row.error),
-            "place": 20 * (seeds.index(int(row.seed)) - (len(seeds) - 1) / 2) / max(len(seeds) - 1, 1),
+            "place": ROW / 2 + 20 * (seeds.index(int(row.seed)) - (len(seeds) - 1) / 2) / max(len(seeds) - 1, 1),
         }
         for row in records(shown)
     ]
+    across = axis(f"{metric}, lower is better", shown["value"])
+    across["axis"] |= {"titleAnchor": "end"}  # where long names leave little room, it reaches below them
     specification = {
         "data": data(dots),
-        "height": 34 * len(names),
+        "height": ROW * len(names),
         "mark": {"type": "point", "size": 60, "filled": True, "opacity": 1},
         "encoding": {
-            "x": {"field": field, **axis(f"{metric}, lower is better", shown["value"])},
+            "x": {"field": field, **across},
             "y": {
                 "field": "parameterization",
                 "type": "nominal",
-                "scale": {"domain": names},
-                "axis": {"title": None, "ticks": False, "domain": False},
+                "scale": {"domain": names, "padding": 0},
+                "axis": {"title": None, "ticks": False, "domain": False, "labelExpr": wrapped("_", 22)},
             },
             "yOffset": {"field": "place", "type": "quantitative", "scale": None},
             **looks("parameterization", order, names, shape=True, legend=False),
@@ -184,68 +185,3 @@ def limits(
     }
     told = ", ".join(what for what, _ in marks)
     return inline(specification, f"{metric} at {setting} between {told}.", f"limits-{setting}")
-
-
-def over_axis(curves: Sequence[Curve], metric: str) -> Markup:
-    """Return curves over one axis: means, the simultaneous band of each, and open marks where the best may be.
-
-    Args:
-        curves: with the same axis.
-        metric: what the rows measure.
-    """
-    along, field = curves[0].axis, plain(metric)
-    groups = [named(curve.group) or along for curve in curves]
-    rows = [
-        {
-            "curve": group,
-            along: float(row.x),
-            field: finite(row.mean),
-            "low": finite(row.low),
-            "high": finite(row.high),
-            "may be best": bool(row.may_be_best),
-        }
-        for group, curve in zip(groups, curves, strict=True)
-        for row in records(curve.points)
-    ]
-    measured = sorted({float(x) for curve in curves for x in curve.points["x"]})
-    x = axis(along, measured, log=any(curve.logarithmic for curve in curves))
-    x["axis"] = {"values": measured, "labelOverlap": True}
-    edges = np.concatenate([curve.points[["mean", "low", "high"]].to_numpy(float).ravel() for curve in curves])
-    y = axis(metric, edges[np.isfinite(edges)])
-    mean = {"field": field, **y}
-    looked = looks("curve", groups, groups, dash=True, shape=True, legend=any(curve.group for curve in curves))
-    told_apart = {channel: looked.pop(channel) for channel in ("strokeDash", "shape")}
-    marks: list[Spec] = [
-        {
-            "mark": {"type": "area", "opacity": 0.18, "point": False, "line": False},
-            "encoding": {"y": {"field": "low", **y}, "y2": {"field": "high"}},
-        },
-        {
-            "mark": {"type": "line", "point": False},
-            "encoding": {"y": mean, "strokeDash": told_apart["strokeDash"]},
-        },
-        {
-            "mark": {"type": "point", "filled": True, "opacity": 1},
-            "encoding": {
-                "y": mean,
-                "shape": told_apart["shape"],
-                "tooltip": tooltip("curve", along, field, "low", "high", "may be best"),
-            },
-        },
-        {
-            "transform": [{"filter": "datum['may be best']"}],
-            "mark": {"type": "point", "size": 180, "shape": "circle"},
-            "encoding": {"y": mean},
-        },
-    ]
-    specification = {
-        "data": data(rows),
-        "height": 220,
-        "encoding": {
-            "x": {"field": escaped(along), **x},
-            **looked,
-        },
-        "layer": marks,
-    }
-    told = "; ".join(", ".join(f"{row.x:g}: {number(row.mean)}" for row in records(curve.points)) for curve in curves)
-    return inline(specification, f"{metric} over {along}: {told}.", f"curve-{along}")

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from targetwise.report.vega import Spec, data, finite, inline, plain, tooltip
+from targetwise.report.vega import Spec, data, finite, inline, plain, tooltip, wrapped
 from targetwise.report.words import number
 
 OUTPUT, OBJECTIVE, PATH = "target", ["loss_space", "weighting"], "diffusion.schedule"
@@ -64,7 +64,13 @@ def _map(here: pd.DataFrame, metric: str, where: str) -> Markup:
     middle = (low * high) ** 0.5 if log else (low + high) / 2
     encoding: Spec = {
         "x": {"field": "output", "type": "nominal", "sort": None, "axis": {"orient": "top", "labelAngle": 0}},
-        "y": {"field": "objective", "type": "nominal", "sort": None, "title": None},
+        "y": {
+            "field": "objective",
+            "type": "nominal",
+            "sort": None,
+            "title": None,
+            "axis": {"labelExpr": wrapped(" ", 24)},
+        },
     }
     fill = {
         "field": field,

@@ -13,6 +13,9 @@ from targetwise.report.words import number, records
 #: Of a factor with more levels not every two are drawn, but each against the mean of all.
 LEVELS = 5
 
+#: So many stand above an interval on a telephone; the names of a longer comparison take two lines.
+LETTERS = 46
+
 
 def drawn(
     rows: Sequence[Mapping[str, Any]], scale: str, smallest: float | None, metric: str, alternative: str, name: str
@@ -36,20 +39,31 @@ def drawn(
     def label(weight: str, which: str, **halo: Any) -> Spec:
         return {
             "transform": [{"filter": which}, {"calculate": words, "as": "label"}],
-            "mark": {"type": "text", "align": "left", "yOffset": -11, "limit": 350, "fontWeight": weight, **halo},
+            "mark": {
+                "type": "text",
+                "align": "left",
+                "yOffset": above,
+                "lineBreak": "\n",
+                "fontWeight": weight,
+                **halo,
+            },
             "encoding": {"x": {"value": 0}, "text": {"field": "label"}},
         }
 
-    words = "datum.comparison" + (" + ': ' + datum.verdict" if "verdict" in rows[0] else "")
+    is_long = any(len(f"{row['comparison']}: {row.get('verdict', '')}") > LETTERS for row in rows)
+    height, above, below = (54, -18, 13) if is_long else (40, -11, 6)
+    sign, line = "/" if is_ratio else "−", "\\n" if is_long else " "
+    words = f"replace(datum.comparison, ' {sign} ', ' {sign}{line}')"
+    words += " + ': ' + datum.verdict" if "verdict" in rows[0] else ""
     halo = {"stroke": PAPER, "strokeWidth": 4}
     layers: list[Spec] = [
         {"mark": {"type": "rule", "color": MUTED}, "encoding": {"x": {"datum": none, **across}, "y": None}},
         {
-            "mark": {"type": "rule", "strokeWidth": 2, "yOffset": 6},
+            "mark": {"type": "rule", "strokeWidth": 2, "yOffset": below},
             "encoding": {"x": {"field": "low", **across}, "x2": {"field": "high"}},
         },
         {
-            "mark": {"type": "point", "size": 80, "fillOpacity": 1, "opacity": 1, "stroke": INK, "yOffset": 6},
+            "mark": {"type": "point", "size": 80, "fillOpacity": 1, "opacity": 1, "stroke": INK, "yOffset": below},
             "encoding": {
                 "x": {"field": scale, **across},
                 "fill": {"condition": {"test": "datum.resolved", "value": INK}, "value": PAPER},
@@ -74,7 +88,7 @@ def drawn(
     specification = {
         "data": data(rows),
         "encoding": {"y": {"field": "comparison", "type": "nominal", "sort": None, "axis": None}},
-        "height": 40 * len(rows),
+        "height": height * len(rows),
         "layer": layers,
     }
     return inline(specification, alternative, name)

@@ -123,10 +123,10 @@ def _look(frame: pd.DataFrame, config: Mapping[str, Any]) -> Look:
 
 
 def _counted(views: Sequence[Look]) -> str:
-    """Return how often, and with what, e.g. ``Looked at 3 times: with 3, 5 and 10 seeds``."""
+    """Return how often, and with what, e.g. ``The results were looked at 3 times, with 3, 5 and 10 seeds``."""
     if len(views) == 1:
-        return f"Looked at once: with {_seeds(views[0])}."
-    begun = f"Looked at {len(views)} times:"
+        return f"The results were looked at once, with {_seeds(views[0])}."
+    begun = f"The results were looked at {len(views)} times,"
     if len(views) > TOLD:
         return f"{begun} first with {_of(views[0])}, last with {_of(views[-1])}."
     told = [_range(view) for view in views]
@@ -152,7 +152,7 @@ def _of(view: Look) -> str:
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any], values: int) -> list[str]:
     """Return a sentence for each thing that was declared anew when so many values were there."""
-    there = f"after {counted(values, 'value', 'were')} there"
+    there = f"when {counted(values, 'value', 'were')} already known"
     said = {
         "smallest_difference": ("The smallest difference of interest was", _percent),
         "baseline": ("The baseline was", lambda name: str(name or "none")),

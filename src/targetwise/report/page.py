@@ -19,8 +19,8 @@ from targetwise.inference.curves import Curve
 from targetwise.inference.quantiles import CONFIDENCE
 from targetwise.metric.measures import title
 from targetwise.report import (
-    charts,
     claims,
+    curve_charts,
     effects,
     explorer,
     interval_charts,
@@ -39,10 +39,11 @@ from targetwise.report.budget import budget
 from targetwise.report.heat_maps import heat_maps
 from targetwise.report.origins import bounds, origins
 from targetwise.report.table import column_of, table
-from targetwise.report.words import CERTAINTY, number, percent, probability, signed, some
+from targetwise.report.words import CERTAINTY, number, percent, probability, signed, some, spoken
 from targetwise.text import counted, listed
 
-SCRIPT = templates.FOLDER / "page.js"
+#: What the page does, in this order one script.
+SCRIPTS = tuple(templates.FOLDER / name for name in ("figures.js", "questions.js", "page.js"))
 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -73,7 +74,7 @@ def render(config: Mapping[str, Any], folder: Path) -> str:
         UserError: if a file is damaged, or rows are not comparable.
     """
     environment = templates.environment()
-    environment.filters.update(number=number, listed=listed, percent=percent, signed=signed)
+    environment.filters.update(number=number, listed=listed, percent=percent, signed=signed, spoken=spoken)
     environment.filters.update(duration=duration, needed=needed, probability=probability, some=some, tiny=tiny)
     environment.globals["counted"] = counted
     return environment.get_template("report.html.j2").render(_content(config, folder))
@@ -107,6 +108,7 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     summary, pairs, states = statistics.summary(frame), statistics.pairs(frame), cell_states(frame)
     compared, spread = statistics.compared(frame, statistics.declared(config)), statistics.spread(frame)
     metric = metric_of(frame)
+    titles = {name: title(name, config["metric"]["extractor"]) for name in config["metric"]["names"]}
     study = cells.RESULTS / config["study"]
     logs = panels.training_logs(config)
     factors, smallest = effects.of_factors(frame, config), config["comparison"]["smallest_difference"]
@@ -122,9 +124,8 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "budget": budget(config),
         "finished": int((states["status"] == "finished").sum()),
         "cells": _cells(config, frame, folder),
-        "others": {
-            column_of(name): title(name, config["metric"]["extractor"]) for name in config["metric"]["names"][1:]
-        },
+        "titles": titles,
+        "others": {column_of(name): each for name, each in titles.items() if name != config["metric"]["names"][0]},
         "floor": limits["floor"]["value"] if "floor" in limits else None,
         "exact": limits["exact"]["value"] if "exact" in limits else None,
         "ceilings": [row["value"] for key, row in limits.items() if isinstance(key, tuple)],
@@ -157,7 +158,8 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "explorer": vega.as_json(explorer.content(config, frame, folder, logs)),
         "vega_config": vega.as_json(vega.COMMON),
         "drawing": vega.bundle(),
-        "script": Markup(SCRIPT.read_text()),  # noqa: S704 (our own)
+        "script": Markup("\n".join(path.read_text() for path in SCRIPTS)),  # noqa: S704 (our own)
+        "specification": study / "study.json",
         "files": {name: os.path.relpath(study / name, folder) for name in FILES},
     }
 
@@ -169,7 +171,7 @@ def _curves(found: Sequence[Curve], metric: str) -> list[dict[str, Any]]:
         if len(curve.points):
             by_axis.setdefault(curve.axis, []).append(curve)
     return [
-        {"axis": axis, "figure": charts.over_axis(each, metric), "told": [_told(curve) for curve in each]}
+        {"axis": axis, "figure": curve_charts.over_axis(each, metric), "told": [_told(curve) for curve in each]}
         for axis, each in by_axis.items()
     ]
 

@@ -69,7 +69,7 @@ def of_setting(
         "name": setting,
         "summary": [
             {**row, "marks": _marks(rows[rows["parameterization"] == row["parameterization"]])}
-            for row in here_summary.to_dict("records")
+            for row in here_summary.sort_values("mean", kind="stable").to_dict("records")
         ],
         "comparison": comparison,
         "compared": charts.worth_drawing(of_seeds, here_summary, LISTED).to_dict("records"),

@@ -31,14 +31,14 @@ def in_words(pair: Any, scale: str, smallest: float | None) -> str:
             f"{_ratio(pair.ratio)} ({EQUIVALENCE_CERTAINTY} interval {_ratio(pair.equivalence_low)} to "
             f"{_ratio(pair.equivalence_high)}, {seeds})"
         )
-        return f"{text}; that {lower_of(pair)} is the lower one is resolved" if pair.resolved else text
+        return f"{text}; that {lower_of(pair)} is lower is resolved" if pair.resolved else text
     if pair.verdict in ("better", "worse"):
         return _resolved(pair, scale, seeds)
     text = f"{_value(pair, scale)} ({CERTAINTY} interval {_interval(pair, scale)}, {seeds})"
     if scale == "ratio" and math.isfinite(pair.resolvable):
-        text += f"; differences of {percent(pair.resolvable - 1)} or more would mostly have been resolved"
+        text += f"; differences of {percent(pair.resolvable - 1)} or more would usually have been resolved"
     if pair.seeds < pair.seeds_needed < math.inf:
-        text += f", one of this size with about {pair.seeds_needed:,.0f} seeds"
+        text += f"; to resolve one of this size would take about {pair.seeds_needed:,.0f} seeds"
     return text
 
 
@@ -82,7 +82,7 @@ def _ratio(value: float) -> str:
 def _why_none(pair: Any) -> str:
     if pair.seeds == 0:
         return "(no seed in common)"
-    return "(one seed in common, so no interval)" if pair.seeds == 1 else "(nothing to tell the scatter by)"
+    return "(one seed in common, so no interval)" if pair.seeds == 1 else "(no estimate of the scatter)"
 
 
 class Relations:
@@ -217,19 +217,20 @@ def _against(
     metric: str,
     declared: Mapping[str, Any],
 ) -> str:
-    kinds = {"below": "lower", "equivalent": "", "not resolved": "not resolved", "above": "higher"}
+    kinds = {"below": "lower", "equivalent": "", "not resolved": "not shown to differ", "above": "higher"}
     if declared["smallest_difference"] is not None:
         kinds["equivalent"] = f"equivalent within {percent(declared['smallest_difference'])}"
-    kinds["too few seeds"] = "not known, for want of seeds,"
+    kinds["too few seeds"] = "not comparable for want of seeds"
     parts = []
     for kind, words in kinds.items():
         those = [ranked[name] for name in names if name != baseline and relations(name, baseline) == kind]
         if those:
             parts.append(f"{words} with {some(those)}")
-    told = f"{metric} compared with that of the baseline {ranked[baseline]} is {'; '.join(parts)}."
+    told = f"Compared with the baseline {ranked[baseline]}, {metric} is {'; '.join(parts)}."
     others = [name for name in names if name != baseline]
     if len(others) < 2:
         return told
     return (
-        f"{told} The others were not compared with each other, so the lowest mean, {ranked[names[0]]}, is no verdict."
+        f"{told} The others were not compared with each other: that {ranked[names[0]]} has the lowest mean is not a "
+        "verdict."
     )

@@ -28,6 +28,9 @@ SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross"
 #: Points of a curve that are drawn; a log may have thousands.
 POINTS = 200
 
+#: So wide is a figure without its axis on a telephone.
+LEGEND = 280
+
 #: What a figure shows, by its name in Vega; what is saved as CSV.
 TABLE = "table"
 
@@ -41,6 +44,7 @@ CONFIG: Spec = {
         "labelColor": INK,
         "labelFontSize": 12,
         "labelLimit": 240,
+        "maxExtent": 400,  # or the title stands on long labels
         "tickColor": MUTED,
         "titleColor": INK,
         "titleFontSize": 12,
@@ -102,6 +106,11 @@ def data(rows: Sequence[Mapping[str, Any]]) -> Spec:
     return {"name": TABLE, "values": list(rows)}
 
 
+def wrapped(after: str, most: int) -> str:
+    """Return the ``labelExpr`` that breaks labels longer than ``most`` characters after one of those in ``after``."""
+    return f"split(replace(datum.label, /(?=.{{{most + 1}}})(.{{1,{most - 1}}}[{after}])/g, '$1\\n'), '\\n')"
+
+
 def tooltip(*fields: str) -> list[Spec]:
     """Return what a reader is told who points at a mark."""
     return [{"field": escaped(field), "title": field} for field in fields]
@@ -141,7 +150,7 @@ def looks(
     """Return colours, dashes and shapes of names; by its place in the whole order each keeps them in every figure."""
     places = [order.index(name) for name in names]
     shown = (
-        {"title": None, "symbolOpacity": 1, "columns": max(1, int(380 // (40 + 6.5 * max(map(len, names)))))}
+        {"title": None, "symbolOpacity": 1, "columns": max(1, int(LEGEND // (40 + 6.5 * max(map(len, names)))))}
         if legend
         else None
     )

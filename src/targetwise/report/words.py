@@ -20,6 +20,22 @@ def records(frame: pd.DataFrame) -> Iterator[Any]:
     return iter(frame.itertuples(index=False))
 
 
+def spoken(setting: str) -> str:
+    """Return a setting as the page writes it, e.g. ``tiny with steps_50`` for ``tiny, steps_50``."""
+    return setting.replace(", ", " with ")
+
+
+def at(settings: Sequence[str]) -> str:
+    """Return where something holds, e.g. ``at tiny with steps_50 and steps_4, and at small with steps_4``."""
+    by_scale: dict[str, list[str]] = {}
+    for setting in settings:
+        scale, _, sampling = setting.partition(", ")
+        by_scale.setdefault(scale, []).extend([sampling] if sampling else [])
+    if not any(by_scale.values()):
+        return f"at {listed(list(by_scale))}"
+    return ", and ".join(f"at {scale} with {listed(samplings)}" for scale, samplings in by_scale.items())
+
+
 def number(value: float | None) -> str:
     """Return a value as the page writes it, e.g. ``1,853``, ``44.73`` or ``0.0021``; nothing known is a dash."""
     if value is None or not math.isfinite(value):
