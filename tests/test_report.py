@@ -222,11 +222,31 @@ def test_a_lowest_mean_without_every_difference_resolved_is_no_winner(config):
     config["comparison"]["smallest_difference"] = 0.01
     make_grid(config, {"epsilon": [90, 91, 92], "v": [40, 42, 41], "x0": [42, 41, 41.5]})
     html = render(config)
-    assert headline(html).startswith("No parameterization is shown to have the lowest FD (odd features)")
+    assert headline(html) == (
+        "The lowest FD (odd features) is that of v (41.00) or x0 (41.50): which of them is not resolved. "
+        "The other one is shown to be higher than another."
+    )
     text = Page(html).text
     resolved, unresolved = text.split("Resolved:")[1].split("Not resolved:")
     assert "v is below epsilon" in resolved and "x0 is below epsilon" in resolved
     assert "v / x0 = 0.988" in unresolved and "or more would usually have been resolved" in unresolved
+
+
+def test_where_no_scale_has_a_winner_those_it_may_be_are_named(config):
+    config["comparison"]["smallest_difference"] = 0.01
+    config["grid"]["scales"] = ["tiny", "large"]
+    of = {"epsilon": [90, 91, 92], "v": [40, 42, 41], "x0": [42, 41, 41.5]}
+    make_grid(config, of)
+    make_grid(config, of, scale="large")
+    same = "The lowest FD (odd features) is that of v or x0 at each of the 2 scales; which one is not shown."
+    assert headline(render(config)) == same
+    config["grid"]["scales"] = ["tiny", "large", "small", "medium"]
+    make_grid(config, {"epsilon": of["v"], "v": of["epsilon"], "x0": of["x0"]}, scale="small")
+    make_grid(config, MIXED, scale="medium")
+    assert headline(render(config)) == (
+        "At tiny and large, the lowest FD (odd features) is that of v or x0; at small, it is that of epsilon or x0; "
+        "at medium, no parameterization is shown to be the lowest. Where several are named, which one is not shown."
+    )
 
 
 def test_what_is_equivalent_leads_together(config):
@@ -441,6 +461,11 @@ def test_nothing_done_at_several_scales_is_said_once(config):
             "epsilon gives the lowest FD (odd features) at large.",
         ),
         (MIXED, "at large, no parameterization is shown to be the lowest."),
+        (
+            {"epsilon": [90, 91, 92], "v": [40, 42, 41], "x0": [42, 41, 41.5]},
+            "v gives the lowest FD (odd features) at tiny; at large, it is that of v or x0. "
+            "Where several are named, which one is not shown.",
+        ),
     ],
 )
 def test_scales_are_summed_up(config, large, expected):

@@ -120,7 +120,26 @@ def test_equivalent_ones_lead_together():
     )
     # Not if one of them is not shown to be below the rest.
     found = setting(ABC, {("a", "b"): "equivalent", ("a", "c"): "better", ("b", "c"): "not resolved"})
-    assert found.startswith("No parameterization is shown to have the lowest FID")
+    assert found == (
+        "The lowest FID is that of a (1.00) or b (2.00): which of them is not resolved. "
+        "The other one is shown to be higher than another."
+    )
+
+
+def test_those_that_may_be_the_lowest_are_named():
+    """Whatever is shown to be above another is not the lowest; with four at hand, by hand."""
+    four = {**ABC, "d": 4.0}
+    told = {("a", "b"): "not resolved", ("a", "c"): "not resolved", ("a", "d"): "better"}
+    found = setting(four, {**told, ("b", "c"): "better", ("b", "d"): "not resolved", ("c", "d"): "not resolved"})
+    assert found == (
+        "The lowest FID is that of a (1.00) or b (2.00): which of them is not resolved. "
+        "The other 2 are each shown to be higher than another."
+    )
+    # a is below b and b below c, so that only a is left, although a and c are not told apart.
+    found = setting(ABC, {("a", "b"): "better", ("a", "c"): "not resolved", ("b", "c"): "better"})
+    assert found == "a (1.00) gives the lowest FID: the other 2 are each shown to be higher than another."
+    found = setting(ABC, {("a", "b"): "equivalent", ("a", "c"): "not resolved", ("b", "c"): "not resolved"})
+    assert found.startswith("No parameterization is shown to have the lowest FID: some are equivalent, and how")
 
 
 def test_all_may_be_equivalent():

@@ -12,6 +12,9 @@ from targetwise.report.sentences import Relations, heading, in_words, of_setting
 from targetwise.report.words import at, records
 from targetwise.text import listed
 
+#: At most so many are named as those of which one is the lowest.
+CANDIDATES = 4
+
 #: In the order in which the page says them.
 HEADINGS = ("resolved", "equivalent", "not resolved", "too few seeds")
 
@@ -20,13 +23,15 @@ HEADINGS = ("resolved", "equivalent", "not resolved", "too few seeds")
 class ScaleAnswer:
     """What the values in one setting, mostly a scale, say.
 
-    ``winner`` is resolved below every other parameterization with values; ``told`` has a sentence for each comparison
-    under its heading.
+    ``winner`` is resolved below every other parameterization with values; where there is none, ``candidates`` are
+    those that none is shown to be below, if that leaves any out. ``told`` has a sentence for each comparison under
+    its heading.
     """
 
     scale: str
     sentence: str
     winner: str | None
+    candidates: list[str]
     told: dict[str, list[str]]
 
 
@@ -119,30 +124,45 @@ def _of_scale(
         (one for one in names[:1] if len(names) > 1 and all(relations(one, other) == "below" for other in names[1:])),
         None,
     )
+    candidates = relations.candidates(names) if winner is None and None not in relations.among(names) else []
     sentence = of_setting(measured, summary, among, relations, metric, declared)
     without = list(summary[summary["seeds"] == 0]["parameterization"])
     if len(names) > 1 and without:
         sentence += f" {listed(without)} {'has' if len(without) == 1 else 'have'} no value."
-    return ScaleAnswer(setting, sentence, winner, {kind: each for kind, each in told.items() if each})
+    few = candidates if len(candidates) < len(names) else []
+    return ScaleAnswer(setting, sentence, winner, few, {kind: each for kind, each in told.items() if each})
 
 
 def _over_settings(scales: Sequence[ScaleAnswer], metric: str, kind: str) -> str:
     won: dict[str, list[str]] = {}
+    among: dict[str, list[str]] = {}
+    undecided = []
     for scale in scales:
         if scale.winner:
             won.setdefault(scale.winner, []).append(scale.scale)
-    if not won:
+        elif 0 < len(scale.candidates) <= CANDIDATES:
+            among.setdefault(listed(scale.candidates, "or"), []).append(scale.scale)
+        else:
+            undecided.append(scale.scale)
+    if not won and not among:
         return f"No parameterization is shown to have the lowest {metric} at any of the {len(scales)} {kind}."
+    if len(among) == 1 and not won and not undecided:
+        which = "; which one is not shown" if scales[0].candidates[1:] else ""
+        return f"The lowest {metric} is that of {next(iter(among))} at each of the {len(scales)} {kind}{which}."
     if len(won) == 1 and all(scale.winner for scale in scales):
         return (
             f"{next(iter(won))} gives the lowest {metric} at each of the {len(scales)} {kind}, and its differences "
             "from the others are resolved at each."
         )
     parts = [f"{name} gives the lowest {metric} {at(where)}" for name, where in won.items()]
-    undecided = [scale.scale for scale in scales if not scale.winner]
+    for names, where in among.items():
+        parts.append(f"{at(where)}, {'it' if parts else f'the lowest {metric}'} is that of {names}")
     if undecided:
         parts.append(f"{at(undecided)}, no parameterization is shown to be the lowest")
-    return f"The {kind} do not all agree: {'; '.join(parts)}."
+    several = any(scale.candidates[1:] for scale in scales if scale.scale not in undecided)
+    told = "; ".join(parts)
+    told = f"The {kind} do not all agree: {told}." if won else f"{told[0].upper()}{told[1:]}."
+    return f"{told} Where several are named, which one is not shown." if several else told
 
 
 def _cautions(states: pd.DataFrame, compared: Mapping[str, Comparison], frame: pd.DataFrame) -> list[str]:

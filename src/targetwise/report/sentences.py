@@ -101,6 +101,13 @@ class Relations:
         """Return how ``one`` stands to ``other``."""
         return self.found.get((one, other))
 
+    def candidates(self, names: Sequence[str]) -> list[str]:
+        """Return those of ``names``, of which every two are compared, that no other one is shown to be below.
+
+        The intervals of all pairs hold at once, and with their confidence the truly lowest one is among these.
+        """
+        return [name for name in names if not any(self(other, name) == "below" for other in names)]
+
     def among(self, names: Sequence[str]) -> list[str | None]:
         """Return how each of ``names`` stands to each later one."""
         return [self(one, other) for place, one in enumerate(names) for other in names[place + 1 :]]
@@ -173,9 +180,19 @@ def _all_pairs(
             f"No difference in {metric} is resolved: every interval includes {none}, which does not show that they "
             f"are equal. Lowest first, the means are {ranking}."
         )
+    candidates = relations.candidates(names)
+    if len(candidates) == len(names):
+        return (
+            f"No parameterization is shown to have the lowest {metric}: some are equivalent, and how the others "
+            f"differ is not resolved. Lowest first, the means are {ranking}."
+        )
+    excluded = len(names) - len(candidates)
+    rest = "other one is" if excluded == 1 else f"other {excluded} are each"
+    if len(candidates) == 1:
+        return f"{ranked[names[0]]} gives the lowest {metric}: the {rest} shown to be higher than another."
     return (
-        f"No parameterization is shown to have the lowest {metric}: some differences are resolved, others are not. "
-        f"Lowest first, the means are {ranking}."
+        f"The lowest {metric} is that of {some([ranked[name] for name in candidates], last='or')}: which of them is "
+        f"not resolved. The {rest} shown to be higher than another."
     )
 
 

@@ -51,11 +51,11 @@ def signed(value: float) -> str:
     return ("+" if value > 0 else "") + number(value)
 
 
-def some(names: Sequence[str], others: str = "others") -> str:
+def some(names: Sequence[str], others: str = "others", last: str = "and") -> str:
     """Return all of a few names, and of many the first, e.g. ``a, b, c and 9 others``."""
     if len(names) <= FEW:
-        return listed(names)
-    return listed([*names[: FEW - 2], f"{len(names) - FEW + 2} {others}"])
+        return listed(names, last)
+    return listed([*names[: FEW - 2], f"{len(names) - FEW + 2} {others}"], last)
 
 
 def probability(p: float) -> str:
