@@ -177,7 +177,7 @@ def _curves(found: Sequence[Curve], metric: str) -> list[dict[str, Any]]:
 
 
 def _told(curve: Curve) -> str:
-    where = f"{effects.named(curve.group)}: " if curve.group else ""
+    where = f"with {effects.named(curve.group)}, " if curve.group else ""
     others = [f"{x:g}" for x in curve.candidates if x != curve.best]
     text = f"{where}the lowest is at {curve.best:g}"
     text += f"; {listed(others)} {'is' if len(others) == 1 else 'are'} not resolved from it" if others else ""
