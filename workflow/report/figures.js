@@ -15,7 +15,8 @@ function element(name, attributes = {}, ...content) {
 // Figures: each is drawn when a reader comes near it. Their colours are the page's variables, and so follow it.
 
 async function draw(box, again = false) {
-  if (!box.clientWidth || (box.dataset.drawn === String(box.clientWidth) && !again)) return; // drawn when it opens; or drawn
+  if (box.closest("details:not([open])")) return; // drawn when it opens
+  if (!box.clientWidth || (box.dataset.drawn === String(box.clientWidth) && !again)) return;
   const place = box.querySelector(".drawing") ?? element("div", { class: "drawing", "aria-hidden": "true" });
   box.append(place);
   box.dataset.drawn = box.clientWidth;
