@@ -11,7 +11,7 @@ LOCK := uv pip compile --universal --python-version 3.11 --no-emit-index-url --g
 
 # Studies of claims that two cores settle: files of config/, each laid over those before it.
 STUDIES := $(addprefix digits/,digits_claims digits_rates digits_steps same_objective digits_guidance digits_brightness \
-	digits_tint)
+	digits_tint jit)
 
 CONFIG := config/digits.yaml
 
