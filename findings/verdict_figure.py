@@ -28,8 +28,9 @@ VERDICTS: Mapping[str, Mapping[str, Any]] = {
     "open": {"color": MUTED, "marker": "o", "markerfacecolor": "white"},
 }
 
-#: Ratios that may be marked on the axis.
+#: Ratios that may be marked on the axis; powers of ten alone where it is longer than two of them.
 MARKS = (1e-4, 1e-3, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 30, 100, 1e3, 1e4)
+TENS = tuple(10.0**power for power in range(-4, 5))
 
 
 def drawn(frame: pd.DataFrame) -> pd.DataFrame:
@@ -77,7 +78,7 @@ def _ends(frame: pd.DataFrame) -> tuple[float, float]:
 def _ratio_axis(axes: Axes, low: float, high: float) -> None:
     axes.set_xscale("log")
     axes.set_xlim(low, high)
-    inside = [mark for mark in MARKS if low < mark < high]
+    inside = [mark for mark in (TENS if high > 100 * low else MARKS) if low < mark < high]
     # Three to eight of them, 1 among them.
     every = -(-len(inside) // 8)
     first = inside.index(1) % every
