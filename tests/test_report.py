@@ -223,8 +223,8 @@ def test_a_lowest_mean_without_every_difference_resolved_is_no_winner(config):
     make_grid(config, {"epsilon": [90, 91, 92], "v": [40, 42, 41], "x0": [42, 41, 41.5]})
     html = render(config)
     assert headline(html) == (
-        "The lowest FD (odd features) is that of v (41.00) or x0 (41.50): which of them is not resolved. "
-        "The other one is shown to be higher than another."
+        "The lowest FD (odd features) is that of v (41.00) or x0 (41.50): which of them is not certain. "
+        "The other one is shown to be higher than at least one of these."
     )
     text = Page(html).text
     resolved, unresolved = text.split("Resolved:")[1].split("Not resolved:")
@@ -238,14 +238,14 @@ def test_where_no_scale_has_a_winner_those_it_may_be_are_named(config):
     of = {"epsilon": [90, 91, 92], "v": [40, 42, 41], "x0": [42, 41, 41.5]}
     make_grid(config, of)
     make_grid(config, of, scale="large")
-    same = "The lowest FD (odd features) is that of v or x0 at each of the 2 scales; which one is not shown."
+    same = "The lowest FD (odd features) is that of v or x0 at each of the 2 scales; it is not certain which."
     assert headline(render(config)) == same
     config["grid"]["scales"] = ["tiny", "large", "small", "medium"]
     make_grid(config, {"epsilon": of["v"], "v": of["epsilon"], "x0": of["x0"]}, scale="small")
     make_grid(config, MIXED, scale="medium")
     assert headline(render(config)) == (
         "At tiny and large, the lowest FD (odd features) is that of v or x0; at small, it is that of epsilon or x0; "
-        "at medium, no parameterization is shown to be the lowest. Where several are named, which one is not shown."
+        "at medium, no parameterization is shown to be the lowest. Where several are named, it is not certain which."
     )
 
 
@@ -347,8 +347,37 @@ def test_a_curve_over_a_field_is_drawn_and_told(config):
     text = Page(html).text
     assert "FD (odd features) over training.learning_rate" in text
     assert "training.learning_rate: the lowest is at 0.002." in text
+    assert "Means over seeds (geometric) at the values that were run" in text
     assert "0.001: 40.99, 0.002: 20.82, 0.008: 60.99" in html
     assert list(tables(table_of(config), config)["curves"]["x"]) == [0.001, 0.002, 0.008]
+
+
+def test_a_curve_that_is_lowest_at_its_end_has_no_optimum(config):
+    """As over the steps of one training: a parabola through a curve that still falls says nothing."""
+    rates = {f"rate_{rate}": rate for rate in (1000, 2000, 4000, 8000)}
+    config["parameterizations"].update(
+        {name: {"target": "v", "training": {"learning_rate": rate}} for name, rate in rates.items()}
+    )
+    config["comparison"]["curves"] = ["training.learning_rate"]
+    make_grid(config, {name: [80000 / rate, 82000 / rate, 79000 / rate] for name, rate in rates.items()})
+    told = "the lowest is at 8,000. That is where the values end, so a lower one may lie beyond."
+    assert told in Page(render(config)).text
+
+
+def test_an_effect_that_depends_on_another_factor_is_said_to(config):
+    variants = {
+        f"{target}_{weighting}": {"target": target, "weighting": weighting}
+        for target in ("epsilon", "v")
+        for weighting in ("constant", "snr")
+    }
+    config["parameterizations"].update(variants)
+    config["comparison"]["factors"] = ["target", "weighting"]
+    jitter = itertools.cycle([1.001, 0.999, 1.0, 0.9995, 1.0005])
+    values = {name: [(40 if name == "v_snr" else 20) * next(jitter) for _ in range(3)] for name in variants}
+    make_grid(config, values)
+    html = render(config)
+    assert "not the same at every level: resolved below for target × weighting" in Page(html).text
+    assert "<details open>\n<summary>Interactions" in html
 
 
 def test_what_is_not_declared_makes_no_table(config):
@@ -464,7 +493,7 @@ def test_nothing_done_at_several_scales_is_said_once(config):
         (
             {"epsilon": [90, 91, 92], "v": [40, 42, 41], "x0": [42, 41, 41.5]},
             "v gives the lowest FD (odd features) at tiny; at large, it is that of v or x0. "
-            "Where several are named, which one is not shown.",
+            "Where several are named, it is not certain which.",
         ),
     ],
 )
@@ -487,10 +516,10 @@ def test_a_caution_of_every_scale_is_said_once(config):
     make_grid(config, two, scale="large")
     caution = "ach comparison is judged by the variance of its own paired differences"
     text = Page(render(config)).text
-    assert text.count(caution) == 1 and f"At tiny: E{caution}" not in text
+    assert text.count(caution) == 1 and f"At tiny: e{caution}" not in text
     for seed in range(3):
         Path(f"results/digits/v/large/seed{seed}/fid/ddim-50/draw0.json").unlink()
-    assert f"At tiny: E{caution}" in Page(render(config)).text
+    assert f"At tiny: e{caution}" in Page(render(config)).text
 
 
 def test_the_lowest_mean_comes_first_and_what_has_none_last(config):
@@ -565,6 +594,7 @@ def test_floor_and_ceiling_appear_where_they_were_measured(config):
     cell = cells.Cell("digits", "v", "tiny", 0)
     write_json(Path("results/digits/v/tiny/ceiling.json"), row(cell, 1853.1, what="ceiling"))
     html = render(config)
+    assert "Held-out real images have 10.25, networks that were never trained 1,853." in Page(html).text
     assert "“Real” are held-out real images (10.25). “Untrained” are networks that were never trained." in html
     dots, *_, untrained, real = drawn(html)["limits-tiny"]["layer"]
     assert (real["data"]["values"][0], real["mark"]["align"]) == (
@@ -695,7 +725,7 @@ def test_variants_of_one_objective_are_told(config):
     make_check(config, "v", objective={**same, "effective_weight": [0.003, 0.05, 0.1]})
     make_check(config, "x0", objective=same)
     html = render(config)
-    assert "epsilon, x0: one objective, errors count alike at every noise level" in Page(html).text
+    assert "epsilon, x0: one objective, because at every noise level an error in x0 weighs as much" in Page(html).text
     weights = drawn(html)["check-effective weight"]["data"]["values"]
     assert [row["parameterization"] for row in weights] == [*["epsilon and x0"] * 3, *["v"] * 3]
 
@@ -821,6 +851,13 @@ def test_the_budget_of_each_variant_is_told_where_they_differ(config):
         "DPMPP_2M with 10 steps, 1 draw of 40 images (few) and DDIM with 50 steps, 2 draws of 40 images (many)"
         in text
     )
+    config["parameterizations"]["long"]["training"]["snapshots"] = [200, 3000]
+    config["samplings"] = {"early": {"snapshot": 200}, "later": {"snapshot": 3000}, "end": {"snapshot": 5000}}
+    config["grid"]["samplings"] = list(config["samplings"])
+    text = " ".join(Page(render(config)).text.split())
+    assert "1 draw of 40 images, after 200, 3,000 and 5,000 of these steps;" in text
+    config["grid"]["parameterizations"] = ["long", "v"]
+    assert "Samplings of one scale draw from the same trained networks" in Page(render(config)).text
 
 
 def test_pictures_of_another_configuration_are_not_shown(config):

@@ -121,8 +121,8 @@ def test_equivalent_ones_lead_together():
     # Not if one of them is not shown to be below the rest.
     found = setting(ABC, {("a", "b"): "equivalent", ("a", "c"): "better", ("b", "c"): "not resolved"})
     assert found == (
-        "The lowest FID is that of a (1.00) or b (2.00): which of them is not resolved. "
-        "The other one is shown to be higher than another."
+        "The lowest FID is that of a (1.00) or b (2.00): which of them is not certain. "
+        "The other one is shown to be higher than at least one of these."
     )
 
 
@@ -132,14 +132,25 @@ def test_those_that_may_be_the_lowest_are_named():
     told = {("a", "b"): "not resolved", ("a", "c"): "not resolved", ("a", "d"): "better"}
     found = setting(four, {**told, ("b", "c"): "better", ("b", "d"): "not resolved", ("c", "d"): "not resolved"})
     assert found == (
-        "The lowest FID is that of a (1.00) or b (2.00): which of them is not resolved. "
-        "The other 2 are each shown to be higher than another."
+        "The lowest FID is that of a (1.00) or b (2.00): which of them is not certain. "
+        "The other 2 are each shown to be higher than at least one of these."
     )
     # a is below b and b below c, so that only a is left, although a and c are not told apart.
     found = setting(ABC, {("a", "b"): "better", ("a", "c"): "not resolved", ("b", "c"): "better"})
     assert found == "a (1.00) gives the lowest FID: the other 2 are each shown to be higher than another."
     found = setting(ABC, {("a", "b"): "equivalent", ("a", "c"): "not resolved", ("b", "c"): "not resolved"})
     assert found.startswith("No parameterization is shown to have the lowest FID: some are equivalent, and how")
+
+
+def test_large_ratios_are_factors():
+    """Of 0.0029 (0.0013 to 0.0066) percentages would say 100 % (99 % to 100 %)."""
+    found = in_words(pair("better", 0.0029, low=0.00126, high=0.00658), "ratio", 0.05)
+    assert found == "v is below x0 by a factor of 344.8 (95 % interval 152.0 to 793.7, 3 seeds)"
+    found = in_words(pair("worse", 20.0, low=12.0, high=40.0), "ratio", 0.05)
+    assert found == "x0 is below v by a factor of 20.00 (95 % interval 12.00 to 40.00, 3 seeds)"
+    assert "differences by a factor of 17.34 or more would" in in_words(
+        pair("not resolved", 0.5, low=0.01, high=9.0, resolvable=17.34), "ratio", 0.05
+    )
 
 
 def test_all_may_be_equivalent():

@@ -57,7 +57,7 @@ function saver(box) {
 
 async function save(box, kind) {
   const href = kind === "csv" ? csv(box.view.data("table")) : await picture(box, kind);
-  element("a", { href, download: `${study}-${box.dataset.name}.${kind}` }).click();
+  element("a", { href, download: `${study}-${box.dataset.name.replace(/[ ,]+/g, "-")}.${kind}` }).click();
   if (kind === "csv") setTimeout(() => URL.revokeObjectURL(href), 1000); // not before it is read
 }
 

@@ -51,7 +51,8 @@ function question(asked, width) {
     const values = [{ note: "nothing is left of what was chosen" }];
     return { data: { name: "table", values }, width: "container", height: 60, mark: "text", encoding: { text: { field: "note" } } };
   }
-  const shown = ["cell", ...table.axes, "draw", ...table.quantities, "error", "model"];
+  // What is asked, and what tells one draw from another; the table below has the rest.
+  const shown = ["cell", asked.y, ...(asked.y === table.quantities[0] ? ["error"] : []), asked.x, asked.colour, asked.panels, "draw"].filter(Boolean);
   const tooltip = [...new Set(shown)].map((name) => ({ field: escaped(name), title: name }));
   const columns = Math.max(1, Math.floor(width / (60 + 8 * Math.max(...distinct(asked.colour, rows).map((name) => String(name).length)))));
   const told = { field: escaped(asked.colour), type: "nominal", title: asked.colour, sort: null, legend: { columns } };

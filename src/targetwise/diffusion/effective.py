@@ -52,8 +52,8 @@ def described(lam: np.ndarray, weight: np.ndarray) -> Profile:
 def same_objectives(objectives: Mapping[str, Profile]) -> list[str]:
     """Return a sentence for each group of variants whose objectives are one, by what each one's check tells."""
     return [
-        f"{', '.join(group)}: one objective, errors count alike at every noise level; only what the network outputs "
-        "or sees differs"
+        f"{', '.join(group)}: one objective, because at every noise level an error in x0 weighs as much for each; "
+        "only what the network outputs or sees differs"
         for group in alike(objectives, is_same)
         if len(group) > 1
     ]

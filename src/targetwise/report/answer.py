@@ -147,7 +147,7 @@ def _over_settings(scales: Sequence[ScaleAnswer], metric: str, kind: str) -> str
     if not won and not among:
         return f"No parameterization is shown to have the lowest {metric} at any of the {len(scales)} {kind}."
     if len(among) == 1 and not won and not undecided:
-        which = "; which one is not shown" if scales[0].candidates[1:] else ""
+        which = "; it is not certain which" if scales[0].candidates[1:] else ""
         return f"The lowest {metric} is that of {next(iter(among))} at each of the {len(scales)} {kind}{which}."
     if len(won) == 1 and all(scale.winner for scale in scales):
         return (
@@ -162,7 +162,7 @@ def _over_settings(scales: Sequence[ScaleAnswer], metric: str, kind: str) -> str
     several = any(scale.candidates[1:] for scale in scales if scale.scale not in undecided)
     told = "; ".join(parts)
     told = f"The {kind} do not all agree: {told}." if won else f"{told[0].upper()}{told[1:]}."
-    return f"{told} Where several are named, which one is not shown." if several else told
+    return f"{told} Where several are named, it is not certain which." if several else told
 
 
 def _cautions(states: pd.DataFrame, compared: Mapping[str, Comparison], frame: pd.DataFrame) -> list[str]:
@@ -178,7 +178,9 @@ def _cautions(states: pd.DataFrame, compared: Mapping[str, Comparison], frame: p
         if comparison.method not in (None, "pooled"):
             judged.setdefault(comparison.why, []).append(setting)
     for why, where in judged.items():
-        cautions.append(why if len(where) == len(compared) else f"{at(where).capitalize()}: {why}")
+        cautions.append(
+            why if len(where) == len(compared) else f"{at(where).capitalize()}: {why[0].lower()}{why[1:]}"
+        )
     seeds = [int(count) for each in compared.values() for count in each.pairs["seeds"][each.pairs["low"].notna()]]
     if seeds and min(seeds) < 5:
         few = min(seeds) if min(seeds) == max(seeds) else f"as few as {min(seeds)}"

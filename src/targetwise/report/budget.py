@@ -14,7 +14,8 @@ def budget(config: Mapping[str, Any]) -> dict[str, str]:
         config: the whole configuration.
 
     Returns:
-        ``steps`` and ``batches`` of the training, and ``sampling``: the sampler, its steps, draws and images.
+        ``steps`` and ``batches`` of the training, and ``sampling``: the sampler, its steps, draws and images, and
+        after which steps of the training it sampled, where these are not the last alone.
     """
     axes = config["grid"]
     trainings = {
@@ -27,6 +28,8 @@ def budget(config: Mapping[str, Any]) -> dict[str, str]:
         for name in axes["parameterizations"]
         for each, options in variants.samplings(config, name).items()
     }
+    stops = sorted({options["snapshot"] for options in samplings.values() if "snapshot" in options})
+    sampled = f", after {listed([f'{step:,}' for step in stops])} of these steps" if stops else ""
     return {
         "steps": _varied({key: f"{options['steps']:,}" for key, options in trainings.items()}),
         "batches": _varied({key: f"{options['global_batch']:,}" for key, options in trainings.items()}),
@@ -36,7 +39,8 @@ def budget(config: Mapping[str, Any]) -> dict[str, str]:
                 f"{counted(options['draws'], 'draw')} of {counted(options['images'], 'image')}"
                 for key, options in samplings.items()
             }
-        ),
+        )
+        + sampled,
     }
 
 

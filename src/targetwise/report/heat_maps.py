@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from targetwise.report.vega import Spec, data, finite, inline, plain, tooltip, wrapped
+from targetwise.report.vega import INK, Spec, data, finite, inline, plain, tooltip, wrapped
 from targetwise.report.words import number
 
 OUTPUT, OBJECTIVE, PATH = "target", ["loss_space", "weighting"], "diffusion.schedule"
@@ -81,6 +81,7 @@ def _map(here: pd.DataFrame, metric: str, where: str) -> Markup:
     dark = {"test": f"datum[{field!r}] > {middle}", "value": "white"}
     specification = {
         "data": data(rows),
+        "title": {"text": f"{metric} at {where}", "anchor": "start", "fontSize": 13, "color": INK},
         "height": 34 * len(set(means["objective"])),
         "encoding": encoding,
         "layer": [

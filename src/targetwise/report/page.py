@@ -171,24 +171,36 @@ def _curves(found: Sequence[Curve], metric: str) -> list[dict[str, Any]]:
         if len(curve.points):
             by_axis.setdefault(curve.axis, []).append(curve)
     return [
-        {"axis": axis, "figure": curve_charts.over_axis(each, metric), "told": [_told(curve) for curve in each]}
+        {
+            "axis": axis,
+            "figure": curve_charts.over_axis(each, metric),
+            "geometric": each[0].scale == "ratio",
+            "told": [_told(curve) for curve in each],
+        }
         for axis, each in by_axis.items()
     ]
 
 
 def _told(curve: Curve) -> str:
     where = f"with {effects.named(curve.group)}, " if curve.group else ""
-    others = [f"{x:g}" for x in curve.candidates if x != curve.best]
-    text = f"{where}the lowest is at {curve.best:g}"
+    others = [_round(x) for x in curve.candidates if x != curve.best]
+    text = f"{where}the lowest is at {_round(curve.best)}"
     text += f"; {listed(others)} {'is' if len(others) == 1 else 'are'} not resolved from it" if others else ""
     if curve.lacking:
-        text += f"; nothing finished at {listed([f'{x:g}' for x in curve.lacking])}"
+        text += f"; nothing finished at {listed([_round(x) for x in curve.lacking])}"
+    if curve.best in (curve.points["x"].min(), curve.points["x"].max()):
+        return f"{text}. That is where the values end, so a lower one may lie beyond."
     if curve.optimum:
         text += f". {curve.optimum.why}"
         if math.isfinite(curve.optimum.x):
             of = curve.optimum
-            text = f"{text[:-1]}: {of.x:.3g} ({CERTAINTY} interval {of.low:.3g} to {of.high:.3g})"
+            text = f"{text[:-1]}: {_round(of.x)} ({CERTAINTY} interval {_round(of.low)} to {_round(of.high)})"
     return text.rstrip(".") + "."
+
+
+def _round(x: float) -> str:
+    """Return a place on an axis with three digits or more, e.g. ``2,500`` or ``0.0002``."""
+    return f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.3g}"
 
 
 def _cells(config: Mapping[str, Any], frame: pd.DataFrame, folder: Path) -> list[dict[str, Any]]:

@@ -12,6 +12,9 @@ from targetwise.text import counted
 #: Of the interval that two one-sided tests at 5 % look at.
 EQUIVALENCE_CERTAINTY = "90 %"
 
+#: From this ratio on a difference is said as a factor: a percentage would be 90 to 100 for all of them.
+FACTOR = 10
+
 
 def in_words(pair: Any, scale: str, smallest: float | None) -> str:
     """Return the sentence of a comparison.
@@ -36,7 +39,9 @@ def in_words(pair: Any, scale: str, smallest: float | None) -> str:
         return _resolved(pair, scale, seeds)
     text = f"{_value(pair, scale)} ({CERTAINTY} interval {_interval(pair, scale)}, {seeds})"
     if scale == "ratio" and math.isfinite(pair.resolvable):
-        text += f"; differences of {percent(pair.resolvable - 1)} or more would usually have been resolved"
+        least = f"by a factor of {number(pair.resolvable)}" if pair.resolvable > FACTOR else ""
+        least = least or f"of {percent(pair.resolvable - 1)}"
+        text += f"; differences {least} or more would usually have been resolved"
     if pair.seeds < pair.seeds_needed < math.inf:
         text += f"; to resolve one of this size would take about {pair.seeds_needed:,.0f} seeds"
     return text
@@ -61,7 +66,11 @@ def _resolved(pair: Any, scale: str, seeds: str) -> str:
         ratios = [pair.ratio, pair.low, pair.high]
         if pair.verdict == "worse":
             ratios = [1 / pair.ratio, 1 / pair.high, 1 / pair.low]
-        by, most, least = (percent(1 - ratio) for ratio in ratios)
+        if ratios[0] * FACTOR < 1:
+            by, most, least = (number(1 / ratio) for ratio in ratios)
+            by = f"a factor of {by}"
+        else:
+            by, most, least = (percent(1 - ratio) for ratio in ratios)
     return f"{lower} is below {higher} by {by} ({CERTAINTY} interval {least} to {most}, {seeds})"
 
 
@@ -188,11 +197,15 @@ def _all_pairs(
         )
     excluded = len(names) - len(candidates)
     rest = "other one is" if excluded == 1 else f"other {excluded} are each"
+    by_these = all(
+        any(relations(one, name) == "below" for one in candidates) for name in names if name not in candidates
+    )
+    than = "at least one of these" if by_these and len(candidates) > 1 else "it" if by_these else "another"
     if len(candidates) == 1:
-        return f"{ranked[names[0]]} gives the lowest {metric}: the {rest} shown to be higher than another."
+        return f"{ranked[names[0]]} gives the lowest {metric}: the {rest} shown to be higher than {than}."
     return (
         f"The lowest {metric} is that of {some([ranked[name] for name in candidates], last='or')}: which of them is "
-        f"not resolved. The {rest} shown to be higher than another."
+        f"not certain. The {rest} shown to be higher than {than}."
     )
 
 

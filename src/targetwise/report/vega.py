@@ -190,7 +190,8 @@ def axis(title: str, shown: Sequence[float] | pd.Series | np.ndarray, *, log: bo
         "axis": {
             "values": marked,
             "tickCount": len(marked),  # or Vega leaves out every second of many
-            "labelExpr": f"format(datum.value, '{'~s' if high >= 100_000 else ',~r'}')",
+            "labelExpr": "datum.value && abs(datum.value) < 0.0001 ? format(datum.value, '~e') : "
+            f"format(datum.value, '{'~s' if high >= 100_000 else ',~r'}')",
         },
     }
 
