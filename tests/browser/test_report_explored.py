@@ -415,12 +415,13 @@ def test_cells_that_all_diverged_leave_a_page_that_works(opened, tmp_path):
     expect(page.locator("#found")).to_have_text("2 of 4 rows")
 
 
-def test_every_figure_is_drawn_before_one_prints(opened, large):
+def test_every_figure_is_drawn_before_one_prints_but_for_folded_ones(opened, large):
     page = opened(large)
-    page.wait_for_function(
-        "[...document.querySelectorAll('.chart')].every(each => !each.clientWidth || each.querySelector('svg'))"
-    )
+    charts = "[...document.querySelectorAll('.chart')]"
+    folded = "each.closest('details:not([open])')"
+    page.wait_for_function(f"{charts}.every(each => {folded} || each.querySelector('svg'))")
     assert page.locator(".chart svg").count() > 10
+    assert page.evaluate(f"{charts}.filter(each => {folded} && each.querySelector('svg')).length") == 0
 
 
 def test_a_page_of_3000_cells_opens_is_filtered_and_searched(opened, tmp_path):
