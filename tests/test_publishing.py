@@ -174,6 +174,18 @@ def test_weights_of_another_network_are_refused_by_the_first_tensor(specificatio
     refused(specification, made, f"mine.safetensors does not fit the network of v-tiny-0: {words}")
 
 
+def test_snapshots_that_the_cell_declares_are_asked_for(specification, made, weights):
+    content = json.loads(specification.read_text())
+    write_json(specification, content | {"training": content["training"] | {"snapshots": [4, 8]}})
+    kept, later = ({f"snapshot/{step}/{name}": weights[name].clone() for name in weights} for step in (4, 8))
+    save_file(weights | kept, "mine.safetensors")
+    refused(specification, made, "mine.safetensors holds no snapshot after step 8; it has those after step 4")
+    save_file(weights | kept | later | {f"snapshot/8/{FIRST}": torch.zeros(16, 1, 3, 3)}, "mine.safetensors")
+    refused(specification, made, f"mine.safetensors does not fit the network of v-tiny-0: its tensor {FIRST} is 16")
+    save_file(weights | kept | later, "mine.safetensors")
+    assert publish(specification, *made)["status"] == "finished"
+
+
 @pytest.mark.parametrize("content", [None, b"", b"\x80\x04pickle"])
 def test_weights_that_cannot_be_read_are_named(specification, made, content):
     made[0].unlink() if content is None else made[0].write_bytes(content)

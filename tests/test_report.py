@@ -701,6 +701,18 @@ def test_settings_that_differ_in_how_far_training_was_are_one_course(config):
     assert [each["name"] for each in samples.courses(config, table_of(config))] == ["tiny", "small"]
 
 
+def test_a_stop_is_the_end_only_where_every_variant_ends_there(config):
+    config["training"] |= {"steps": 1000, "snapshots": [200]}
+    config["parameterizations"]["long"] = {"target": "v", "training": {"steps": 2000, "snapshots": [200, 1000]}}
+    config["sampling"]["snapshot"] = 200
+    config["samplings"] = {"later": {"snapshot": 1000}, "as_all": {}}
+    config["grid"] |= {"scales": ["tiny"], "seeds": [0], "samplings": ["later", "as_all"]}
+    for variants, later in ((["v", "long"], 1000), (["long"], 1000), (["v"], None)):
+        config["grid"]["parameterizations"] = variants
+        (course,) = samples.courses(config, table_of(config))
+        assert course["stops"] == [("tiny, as_all", 200), ("tiny, later", later)]
+
+
 def test_the_check_is_reported(config):
     make_grid(config, {"epsilon": [60, 61], "v": [40, 41]})
     make_check(config, "epsilon")

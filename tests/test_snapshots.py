@@ -61,6 +61,15 @@ def test_weights_that_are_not_kept_are_refused_before_any_training(study, traini
     assert message in str(caught.value) and len(str(caught.value).splitlines()) == 1
 
 
+def test_the_variant_and_the_sampling_that_are_named_are_those_of_the_grid(study):
+    """Also where definitions that no grid names are wrong as well; in a set their order would change by chance."""
+    study["grid"] |= {"parameterizations": ["v"], "samplings": ["late", "early"]}
+    study["samplings"] = {"late": {}, "early": {"snapshot": 5}}
+    with pytest.raises(UserError) as caught:
+        configuration.validate(study)
+    assert "configuration: parameterizations.v, samplings.early: sampling.snapshot is 5;" in str(caught.value)
+
+
 def test_snapshots_are_an_axis_of_sampling(study):
     steps = study["training"]["steps"]
     study["training"]["snapshots"] = [1, 2]

@@ -201,6 +201,18 @@ def test_rows_that_measure_something_else_are_not_compared(project):
         trial.compare(own, beside.assign(n=beside["n"] + 1))
 
 
+def test_each_sampling_of_the_study_is_compared_by_itself(project):
+    samplings = {"samplings": {"few": {"steps": 10}, "many": {"steps": 50}}}
+    study = config.validate(config.merge(finished(), samplings | {"grid": {"samplings": ["few", "many"]}}))
+    for each in (study, config.merge(study, {"study": "beside", "grid": {"parameterizations": ["edm_f"]}})):
+        made = Files(each)
+        for cell in made.cells:
+            made.finish(cell, [20, 40])
+    lines = trial.compare(each, trial.baselines(study, []))
+    assert [line for line in lines if line.endswith(":")] == ["tiny, few:", "tiny, many:"]
+    assert len(verdicts(lines)) == 2 * 3
+
+
 def test_a_diverged_seed_of_the_trial_is_named(project):
     study = finished()
     beside = trial.baselines(study, [])

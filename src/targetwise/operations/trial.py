@@ -114,16 +114,18 @@ def compare(trial: Mapping[str, Any], beside: pd.DataFrame) -> list[str]:
     require_comparable(frame)
     lines = [f"seed {row.seed} {row.status}: {row.reason}" for row in records(own) if row.status != "finished"]
     means = statistics.summary(frame).dropna(subset="mean")
-    metric = metric_of(frame)
-    rows = [["", metric, "deviation", "seeds"]]
-    for row in records(means.sort_values("mean")):
-        rows.append([row.parameterization, number(row.mean), number(row.deviation), str(row.seeds)])
-    lines += aligned(rows)
-    smallest = trial["comparison"]["smallest_difference"]
+    metric, smallest = metric_of(frame), trial["comparison"]["smallest_difference"]
     # Against the trial, so that its intervals hold together, however many stand beside it.
-    (comparison,) = statistics.compared(frame, Declared(name, smallest, {})).values()
-    told = [pair for pair in records(comparison.pairs) if pair.seeds]
-    return lines + [f"{heading(pair)}: {in_words(pair, comparison.scale, smallest)}" for pair in told]
+    compared = statistics.compared(frame, Declared(name, smallest, {}))
+    for setting, comparison in compared.items():
+        rows = [["", metric, "deviation", "seeds"]]
+        for row in records(means[means["setting"] == setting].sort_values("mean")):
+            rows.append([row.parameterization, number(row.mean), number(row.deviation), str(row.seeds)])
+        lines += [f"{setting}:"] if len(compared) > 1 else []
+        lines += aligned(rows)
+        told = [pair for pair in records(comparison.pairs) if pair.seeds]
+        lines += [f"{heading(pair)}: {in_words(pair, comparison.scale, smallest)}" for pair in told]
+    return lines
 
 
 def what_next(candidate: Candidate) -> list[str]:

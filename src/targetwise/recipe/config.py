@@ -131,7 +131,8 @@ def _check_names(config: Config) -> None:
             raise UserError(
                 f"configuration: grid.samplings names '{name}'; {nearest(name, config.get('samplings', {}))}"
             )
-    for name in {*config["parameterizations"], *config["grid"]["parameterizations"]}:
+    # Those of the grid first: of several that are wrong, one that runs is named, and always the same one.
+    for name in dict.fromkeys([*config["grid"]["parameterizations"], *config["parameterizations"]]):
         own = variants.settings(config, name)
         if own["data"]["dataset"] != config["data"]["dataset"]:
             raise UserError(
@@ -139,13 +140,15 @@ def _check_names(config: Config) -> None:
                 f"one data set, '{config['data']['dataset']}', because distances to two are not comparable"
             )
         check_snapshots(own["training"], f"parameterizations.{name}: ")
-        for each in variants.samplings(config, name).values():
-            _check_diffusion(own["diffusion"], each, f"parameterizations.{name}: ")
-            check_snapshot(own["training"], each, f"parameterizations.{name}: ")
+        for sampling, each in variants.samplings(config, name).items():
+            named = f", samplings.{sampling}" if config["grid"].get("samplings") else ""
+            where = f"parameterizations.{name}{named}: "
+            _check_diffusion(own["diffusion"], each, where)
+            check_snapshot(own["training"], each, where)
             if "ema_length" in each:
                 from targetwise.training.power import require_stored  # NumPy, which few configurations need
 
-                require_stored(own["training"], each["ema_length"], f"parameterizations.{name}: ")
+                require_stored(own["training"], each["ema_length"], where)
     for name in config["grid"]["parameterizations"]:
         labels.check(config, name)
     comparisons.check(config, lambda name: variant(config, name))

@@ -16,6 +16,7 @@ from targetwise.data import store
 from targetwise.data.samples import first_samples, load_samples
 from targetwise.files import canonical_json, read_whole
 from targetwise.metric.neighbours import kth_neighbours
+from targetwise.recipe import variants
 from targetwise.recipe.samplings import way
 from targetwise.report.pictures import is_picture, png, projection, tile
 from targetwise.report.words import records
@@ -66,15 +67,13 @@ def courses(config: Mapping[str, Any], frame: pd.DataFrame) -> list[dict[str, An
 
     Returns:
         Of each course its ``name``; its ``stops``, pairs of a setting and the step after which its weights were kept,
-        in the order of training, where the end is None; and ``seconds``, what sampling and measuring at all stops but
-        the last took.
+        in the order of training, where the end of every variant's is None; and ``seconds``, what sampling and
+        measuring at all stops but the last took.
     """
     found: dict[Any, list[Any]] = {}
     for each in records(frame[["scale", "sampling", "setting"]].drop_duplicates()):
-        snapshot = config.get("samplings", {}).get(each.sampling, {}).get("snapshot")
-        step = None if snapshot == config["training"]["steps"] else snapshot
         course = each.scale, canonical_json(way(config, each.sampling))
-        found.setdefault(course, []).append((step, each))
+        found.setdefault(course, []).append((_stop(config, each.sampling), each))
     scales = [scale for scale, _ in found]
     listing = []
     for (scale, _), stops in found.items():
@@ -88,6 +87,15 @@ def courses(config: Mapping[str, Any], frame: pd.DataFrame) -> list[dict[str, An
             }
         )
     return listing
+
+
+def _stop(config: Mapping[str, Any], sampling: str) -> int | None:
+    """Return the step whose weights a sampling shows; None if they are those at the end of every training."""
+    for name in config["grid"]["parameterizations"]:
+        snapshot = variants.samplings(config, name).get(sampling, {}).get("snapshot")
+        if snapshot not in (None, variants.settings(config, name)["training"]["steps"]):
+            return int(snapshot)
+    return None
 
 
 def _seconds(config: Mapping[str, Any], setting: Any) -> float:

@@ -39,7 +39,7 @@ def publish(
     Args:
         specification: the cell's ``cell.json``.
         model: the weights to sample from, a safetensors file whose tensors have the names and shapes of the cell's
-            network (:func:`targetwise.diffusion.network.build`).
+            network (:func:`targetwise.diffusion.network.build`), and those of the snapshots that the cell declares.
         curve: a JSON-lines file with ``step``, ``loss`` and ``time`` (seconds since 1970) in every line;
             ``workflow/schemas/curve.schema.yaml`` says what else a line may hold.
         status: ``finished``, or ``diverged``: a result too, which is not sampled.
@@ -58,7 +58,10 @@ def publish(
         raise UserError(f"{curve}: the last loss is not finite; say so with --status diverged --reason '…'")
     target = parameterization.load(cell["variant"]["target"])
     plain = decided(cell, {"precision": "fp32", "compile": False})  # only to see whether the weights fit
-    Denoiser(plain, store.training_images(cell), target, torch.device("cpu")).load(model)
+    denoiser = Denoiser(plain, store.training_images(cell), target, torch.device("cpu"))
+    denoiser.load(model)
+    for step in cell["training"].get("snapshots", ()) if status == "finished" else ():
+        denoiser.load(model, snapshot=step)
     folder = specification.parent
     variant = cell["variant"]
     outcome: dict[str, Any] = {
