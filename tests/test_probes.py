@@ -472,7 +472,7 @@ def test_other_weights_or_another_file_than_trained_with_are_refused(trained):
 
 def test_snapshots_are_probed_with_their_own_weights(own):
     study = configuration.load([Path("config/digits.yaml")])
-    study = configuration.merge(study, {"training": {"snapshots": [100, 7]}, "probes": ["x0_error"]})
+    study = configuration.merge(study, {"training": {"snapshots": [7, 100]}, "probes": ["x0_error"]})
     study = configuration.validate(study)
     cells.write_specifications(study)
     store.prepare("digits", study["datasets"]["digits"], Path("data/digits"))

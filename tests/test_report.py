@@ -661,7 +661,7 @@ def test_many_variants_have_fewer_images_each(config):
 def test_settings_that_differ_in_how_far_training_was_are_one_course(config):
     """Each stop shows its own samples; those of another sampler are another course."""
     last = config["training"]["steps"]
-    config["training"]["snapshots"] = [1000, 200]
+    config["training"]["snapshots"] = [200, 1000]
     config["samplings"] = {
         "last": {"snapshot": last},
         "few": {"steps": 10},

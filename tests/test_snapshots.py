@@ -39,6 +39,7 @@ def cell(**training):
             {},
             "training.snapshots holds 20; each must be below training.steps",
         ),
+        ({"steps": 20, "snapshots": [9, 5]}, {}, "training.snapshots is [9, 5]; it must ascend: [5, 9]"),
         ({"steps": 20, "snapshots": []}, {}, "training.snapshots is []; it must hold at least 1"),
         ({"steps": 20, "snapshots": [0]}, {}, "training.snapshots.0 is 0; it must be at least 1"),
         ({"steps": 20, "snapshots": [5, 5]}, {}, "training.snapshots names 5 twice"),
@@ -47,7 +48,7 @@ def cell(**training):
             {"snapshot": 5},
             "sampling.snapshot is 5; weights are kept after step 20 (training",
         ),
-        ({"steps": 20, "snapshots": [9, 5]}, {"snapshot": 6}, "weights are kept after step 5, 9 and 20"),
+        ({"steps": 20, "snapshots": [5, 9]}, {"snapshot": 6}, "weights are kept after step 5, 9 and 20"),
         (
             {"steps": 20, "snapshots": [5], "ema_power": [0.05, 0.1]},
             {"snapshot": 5, "ema_length": 0.1},

@@ -82,8 +82,12 @@ def check_steps(sampling: Mapping[str, Any], timesteps: int, where: str = "") ->
 
 def check_snapshots(training: Mapping[str, Any], where: str = "") -> None:
     """Refuse snapshots that a training, the section ``training`` of a variant, never comes to."""
-    steps = training["steps"]
-    for each in training.get("snapshots", ()):
+    steps, snapshots = training["steps"], training.get("snapshots", [])
+    if snapshots != sorted(snapshots):
+        raise UserError(  # another order would be another recipe, and train everything again for the same weights
+            f"configuration: {where}training.snapshots is {snapshots}; it must ascend: {sorted(snapshots)}"
+        )
+    for each in snapshots:
         if each >= steps:
             raise UserError(
                 f"configuration: {where}training.snapshots holds {each}; each must be below training.steps, {steps}, "
