@@ -63,6 +63,7 @@ def test_a_cell_from_data_to_number_and_nothing_twice(project, capsys):
     assert "measuring ddim-4/draw0" in said and "sampling" not in said
 
 
+@pytest.mark.deep
 def test_what_probes_find_is_brought_up_to_date_too(project, capsys):
     study, cell = chain.load("short/v-tiny-1")
     for names, done in (["target_power"], True), (["target_power"], False), (["target_power", "x0_error"], True):
@@ -112,6 +113,7 @@ def test_a_row_measured_in_another_way_is_measured_again(measured, change, name,
     assert row[name] == found and "measuring ddim-4/draw0" in done and "sampling ddim-4/draw0" not in done
 
 
+@pytest.mark.deep
 def test_a_row_that_somebody_put_there_is_measured_again(measured):
     """A row of another cell agrees in all digests where two cells happen to have the same images."""
     _, path, again = measured
@@ -125,6 +127,7 @@ def test_a_row_that_somebody_put_there_is_measured_again(measured):
     assert again()[0] == files.read_json(path) and again()[0]["key"] == mine["key"]
 
 
+@pytest.mark.deep
 def test_another_metric_is_a_file_and_a_name_and_samples_nothing_again(measured):
     study, path, again = measured
     before = files.read_json(path)
@@ -158,6 +161,7 @@ def test_study_and_cell_are_joined_by_an_at_or_a_slash(project):
     assert chain.load("short@v-tiny-1") == chain.load("short/v-tiny-1")
 
 
+@pytest.mark.deep
 def test_stopped_by_its_budget_it_says_so_and_goes_on(project):
     command = [sys.executable, str(ROOT / "workflow/scripts/cell.py"), "short/epsilon-tiny-0"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}

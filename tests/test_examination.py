@@ -298,6 +298,7 @@ def test_what_is_asked_for_wrongly_is_said_before_anything_is_computed(project, 
     assert capsys.readouterr().err == f"error: {said}\n"
 
 
+@pytest.mark.deep
 def test_the_figure_of_a_grid_has_every_variant_and_is_the_same_each_time(project, monkeypatch):
     for _ in range(2):
         call(monkeypatch, "check", "--figure", "grid.svg", "--configfile", "config/digits.yaml")

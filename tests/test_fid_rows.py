@@ -175,7 +175,7 @@ def test_samples_that_are_not_finite_give_a_diverged_row_and_no_number(digits, t
     """As uint8 they would look like images."""
 
     class Denoiser:
-        image_shape, device, seed, classes, load = (1, 8, 8), CPU, 0, None, staticmethod(lambda *_: None)
+        image_shape, device, seed, classes, load = (1, 8, 8), CPU, 0, None, staticmethod(lambda *_, **__: None)
         variant, options = None, MappingProxyType({"precision": {"cpu": "fp32"}, "compile": {"cpu": False}})
 
     def denoise(network, noise, sampler, labels, **place):

@@ -112,6 +112,7 @@ def test_on_the_same_machine_it_is_identical_and_nothing_is_touched(project, mon
     assert left_behind(project) == []
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("lost", ["cpu.json", ""])
 def test_a_number_format_that_was_chosen_is_that_of_the_record(lost, project, monkeypatch):
     """Whatever a measurement would say now, and where the study's own record of the choice is gone."""
@@ -131,6 +132,7 @@ def test_a_number_format_that_was_chosen_is_that_of_the_record(lost, project, mo
     assert contents("results") == before
 
 
+@pytest.mark.deep
 def test_elsewhere_it_says_how_far_off_and_what_goes_with_it(project, tmp_path):
     """The same machine, held to the instructions of an older one."""
     if torch.backends.cpu.get_cpu_capability() == "DEFAULT":
@@ -532,6 +534,7 @@ def stopped():
     return stop
 
 
+@pytest.mark.deep
 def test_cut_off_the_same_command_goes_on_and_ends_alike(project, monkeypatch, capsys):
     with pytest.raises(StoppedEarlyError, match="state saved after step 1 of 12"):
         again(stop=stopped())
@@ -552,6 +555,7 @@ def test_cut_off_the_same_command_goes_on_and_ends_alike(project, monkeypatch, c
     assert left_behind(project) == []
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("what", ["record", "code"])
 def test_what_was_left_of_something_else_is_not_gone_on_with(project, monkeypatch, what):
     with pytest.raises(StoppedEarlyError):

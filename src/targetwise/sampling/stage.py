@@ -72,8 +72,9 @@ def sample(
             own = settled(specification, images, device, training=training, world=world)
             denoiser = Denoiser(own, images, target, device)
             snapshot = options.get("snapshot")
-            ends = snapshot == specification["training"]["steps"]
-            denoiser.load(model, ema_length=options.get("ema_length"), snapshot=None if ends else snapshot)
+            if snapshot is not None and snapshot == specification["training"]["steps"]:
+                snapshot = None  # the weights at the end, which have no other name
+            denoiser.load(model, ema_length=options.get("ema_length"), snapshot=snapshot)
             cell = specification["cell"]
             what = f"sample {cell['parameterization']}-{cell['scale']}-{cell['seed']} draw {draw}"
             array = draw_images(denoiser, {**options, "batch": batch}, draw, what, world, parts)
