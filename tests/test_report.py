@@ -307,7 +307,8 @@ def test_the_error_of_a_value_stands_beside_it(config):
     assert re.search(r"v 41\.00 1\.00 0\.75 3 0 0 none", text)
 
 
-def test_the_effects_of_factors_are_told(config):
+def crossed(config):
+    """Define two outputs with two weightings each, which are factors, and return their names."""
     variants = {
         f"{target}_{weighting}": {"target": target, "weighting": weighting}
         for target in ("epsilon", "v")
@@ -315,6 +316,11 @@ def test_the_effects_of_factors_are_told(config):
     }
     config["parameterizations"].update(variants)
     config["comparison"]["factors"] = ["target", "weighting"]
+    return list(variants)
+
+
+def test_the_effects_of_factors_are_told(config):
+    variants = crossed(config)
     # v is half of epsilon at both weightings, the weighting does nothing, and seeds move all by the same factor.
     noise = {0: 1.0, 1: 1.1, 2: 0.9}
     jitter = itertools.cycle([1.001, 0.999, 1.0, 0.9995, 1.0005])
@@ -365,13 +371,7 @@ def test_a_curve_that_is_lowest_at_its_end_has_no_optimum(config):
 
 
 def test_an_effect_that_depends_on_another_factor_is_said_to(config):
-    variants = {
-        f"{target}_{weighting}": {"target": target, "weighting": weighting}
-        for target in ("epsilon", "v")
-        for weighting in ("constant", "snr")
-    }
-    config["parameterizations"].update(variants)
-    config["comparison"]["factors"] = ["target", "weighting"]
+    variants = crossed(config)
     jitter = itertools.cycle([1.001, 0.999, 1.0, 0.9995, 1.0005])
     values = {name: [(40 if name == "v_snr" else 20) * next(jitter) for _ in range(3)] for name in variants}
     make_grid(config, values)
