@@ -94,7 +94,7 @@ def test_a_learning_rate_and_a_sampler_are_axes(axes):
 def test_only_what_is_of_one_scale_and_sampling_is_compared(axes):
     pairs = pd.read_csv(axes / "results/mine/pairs.csv")
     assert pairs.setting.tolist() == ["tiny, few"] * 3 + ["tiny, other"] * 3
-    assert "Scale tiny, other" in (axes / "results/mine/report.html").read_text()
+    assert "Scale tiny with other" in (axes / "results/mine/report.html").read_text()
 
 
 @pytest.mark.parametrize(
