@@ -872,6 +872,21 @@ def test_the_budget_of_each_variant_is_told_where_they_differ(config):
     assert "Samplings of one scale draw from the same trained networks" in Page(render(config)).text
 
 
+def test_what_a_variant_is_stands_beside_its_mean_unless_names_say_it(config):
+    make_grid(config, APART)
+    assert "what it is" not in render(config)
+    config["parameterizations"] |= {
+        "x0_in_v": {"target": "x0", "loss_space": "v"},
+        "slow": {"target": "v", "training": {"learning_rate": 1e-5}},
+    }
+    make_grid(config, {"x0_in_v": [50, 51, 52], "slow": [60, 61, 62]})
+    config["grid"]["parameterizations"] = ["v", "x0_in_v", "slow"]
+    table, rate = Page(render(config)).text, config["training"]["learning_rate"]
+    assert f" v predicts v, training.learning_rate {rate} 41.00" in table
+    assert f" x0_in_v predicts x0, loss in v, training.learning_rate {rate} 51.00" in table
+    assert " slow predicts v, training.learning_rate 1e-05 61.00" in table
+
+
 def test_pictures_of_another_configuration_are_not_shown(config):
     make_grid(config, APART)
     assert "no samples" not in render(config)

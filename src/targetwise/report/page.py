@@ -18,6 +18,7 @@ from targetwise.files import read_json
 from targetwise.inference.curves import Curve
 from targetwise.inference.quantiles import CONFIDENCE
 from targetwise.metric.measures import title
+from targetwise.recipe import variants
 from targetwise.report import (
     claims,
     curve_charts,
@@ -125,6 +126,7 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "finished": int((states["status"] == "finished").sum()),
         "cells": _cells(config, frame, folder),
         "titles": titles,
+        "definitions": _definitions(config, frame),
         "others": {column_of(name): each for name, each in titles.items() if name != config["metric"]["names"][0]},
         "floor": limits["floor"]["value"] if "floor" in limits else None,
         "exact": limits["exact"]["value"] if "exact" in limits else None,
@@ -249,6 +251,22 @@ def _checks(config: Mapping[str, Any], frame: pd.DataFrame, study: Path) -> dict
         "gain": drawn(curves, is_same_gain, "t", "time step t", "gain_to_x0", "gain from output to x0"),
         "weight": drawn(objectives, is_same, "log_snr", "log-SNR λ", "effective_weight", "effective weight"),
         "same": same_objectives(objectives),
+    }
+
+
+def _definitions(config: Mapping[str, Any], frame: pd.DataFrame) -> dict[str, str]:
+    """Return what each variant is: its output and objective, and in what else it differs; none where names say it."""
+    own = _own_settings(frame)
+    found = {}
+    for name in config["grid"]["parameterizations"]:
+        defined = variants.defined(config, name)
+        said = {"target": defined["target"], "loss_space": defined["loss_space"], "weighting": defined["weighting"]}
+        said = {field: value for field, value in said.items() if value != "constant"}
+        found[name] = effects.named({**said, **own[name]})
+    if all(text == f"target {name}" for name, text in found.items()):
+        return {}
+    return {
+        name: text.replace("target ", "predicts ").replace("loss_space ", "loss in ") for name, text in found.items()
     }
 
 
