@@ -1,7 +1,6 @@
 """Power-function averages: what is tracked, kept and rebuilt, against integrals and against tracking it directly."""
 
 import contextlib
-import json
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from targetwise import cells
 from targetwise.data.samples import load_samples
 from targetwise.diffusion.parameterization import load
 from targetwise.errors import StoppedEarlyError, UserError
-from targetwise.files import read_json
+from targetwise.files import read_json, read_json_lines
 from targetwise.operations.disk import disk
 from targetwise.recipe import config as configuration
 from targetwise.sampling.stage import sample
@@ -218,10 +217,8 @@ def test_the_usual_weights_and_the_log_are_those_of_a_training_without_them(trai
     plain = {name: value for name, value in with_them.items() if not name.startswith(PREFIX)}
     assert plain.keys() == without.keys() and len(with_them) == len(without) * (1 + 2 * len(snapshot_steps(10)))
     assert all(torch.equal(value, without[name]) for name, value in plain.items())
-    losses = [
-        [json.loads(line)["loss"] for line in (trained[name] / "train.jsonl").read_text().splitlines()]
-        for name in ("none", "two")
-    ]
+    logs = (read_json_lines(trained[name] / "train.jsonl") for name in ("none", "two"))
+    losses = [[line["loss"] for line in lines] for lines in logs]
     assert losses[0] == losses[1]
 
 

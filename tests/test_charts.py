@@ -401,17 +401,17 @@ def test_a_probe_has_places_where_its_ranges_follow_each_other():
     assert probe_charts.levels({"one": 1, "two": 2}) == {}
 
 
-def test_what_a_probe_found_is_a_line_per_variant(config, monkeypatch):  # noqa: F811
+def test_what_a_probe_found_is_a_line_per_variant(config):  # noqa: F811
     config["probes"] = ["excess", "gradient"]
     config["grid"] |= {"parameterizations": ["v", "x0"], "seeds": [0, 1], "scales": ["tiny", "large"]}
     names = ["excess_6", "excess_4", "excess_2", "excess_0", "excess_m2", "excess_m4"]
 
-    def read(cell):
+    def found_of(cell):
         size = {"v": 1, "x0": 3}[cell.parameterization] * (1 + cell.seed) * {"tiny": 1, "large": 100}[cell.scale]
-        return ({name: size * (place + 1.0) for place, name in enumerate(names)}, None)
+        return {"values": {name: size * (place + 1.0) for place, name in enumerate(names)}}
 
-    monkeypatch.setattr(probe_charts, "probes", SimpleNamespace(read=read))
-    (figure,) = probe_charts.of_scale(config, "tiny")
+    records = {cell: found_of(cell) for cell in cells.grid(config) if cell.scale == "tiny"}
+    (figure,) = probe_charts.of_levels(config, "tiny", records)
     found = specification(figure)["data"]["values"]
     assert [row["log-SNR λ"] for row in found[:6]] == [6, 4, 2, 0, -2, -4]
     assert specification(figure)["encoding"]["x"]["scale"]["reverse"] is True
@@ -435,7 +435,7 @@ def test_what_a_probe_found_over_the_training_is_a_line_per_variant(config, proj
         if cell.scale == "tiny":
             write_json(cell.folder / "probe.json", record)
     monkeypatch.setattr(probe_charts.probes, "read_record", read_json)
-    (figure,) = probe_charts.of_course(config, "tiny")
+    (figure,) = probe_charts.of_course(config, "tiny", probe_charts.records(config, "tiny"))
     found = [(row["parameterization"], row["step"], row["excess"]) for row in specification(figure)["data"]["values"]]
     mean = 3.5  # of 1 … 6
     assert found == [
@@ -443,10 +443,10 @@ def test_what_a_probe_found_over_the_training_is_a_line_per_variant(config, proj
         *(("short", step, 15 * times * mean) for step, times in ((200, 9), (900, 1), (1000, 4))),
         *(("x0", step, 3 * times * mean) for step, times in ((200, 9), (1000, 4), (2500, 1))),
     ]
-    assert probe_charts.of_course(config, "large") == []
+    assert probe_charts.of_course(config, "large", probe_charts.records(config, "large")) == []
     for path in project.glob("results/digits/*/tiny/*/probe.json"):
         write_json(path, {"values": read_json(path)["values"]})
-    assert probe_charts.of_course(config, "tiny") == [], "one step is no course"
+    assert probe_charts.of_course(config, "tiny", probe_charts.records(config, "tiny")) == [], "one step is no course"
 
 
 def test_the_rows_to_explore_are_those_of_the_table(config, project):  # noqa: F811

@@ -61,5 +61,5 @@ def short_run(study, name):
         trainer.advance(trainer.draw(step))
         losses.append(trainer.summarize()["loss"])
     denoiser = Denoiser(specification, images, target, torch.device("cpu"))
-    denoiser.model.load_state_dict(trainer.ema_weights())
+    denoiser.model.load_state_dict(trainer.stored_weights())
     return losses, draw_images(denoiser, config["sampling"], 0, "test").astype(float)

@@ -1,7 +1,6 @@
 """Snapshots of a training's weights, against trainings that end where they were taken."""
 
 import contextlib
-import json
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from test_training import StopAfter, run, specification
 from targetwise import cells
 from targetwise.data.samples import load_samples
 from targetwise.errors import StoppedEarlyError, UserError
-from targetwise.files import read_json
+from targetwise.files import read_json, read_json_lines
 from targetwise.operations.disk import disk
 from targetwise.recipe import config as configuration
 from targetwise.sampling.stage import sample
@@ -122,10 +121,8 @@ def test_the_last_weights_and_the_log_are_those_of_a_training_without_them(train
     expected = load_file(trained["without"] / "model.safetensors")
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
-    losses = [
-        [json.loads(line)["loss"] for line in (trained[name] / "train.jsonl").read_text().splitlines()]
-        for name in ("with", "without")
-    ]
+    logs = (read_json_lines(trained[name] / "train.jsonl") for name in ("with", "without"))
+    losses = [[line["loss"] for line in lines] for lines in logs]
     assert losses[0] == losses[1]
 
 

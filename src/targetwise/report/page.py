@@ -109,6 +109,7 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     summary, pairs, states = statistics.summary(frame), statistics.pairs(frame), cell_states(frame)
     compared, spread = statistics.compared(frame, statistics.declared(config)), statistics.spread(frame)
     metric = metric_of(frame)
+    own = _own_settings(frame)
     titles = {name: title(name, config["metric"]["extractor"]) for name in config["metric"]["names"]}
     study = cells.RESULTS / config["study"]
     logs = panels.training_logs(config)
@@ -126,7 +127,7 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "finished": int((states["status"] == "finished").sum()),
         "cells": _cells(config, frame, folder),
         "titles": titles,
-        "definitions": _definitions(config, frame),
+        "definitions": _definitions(config, own),
         "others": {column_of(name): each for name, each in titles.items() if name != config["metric"]["names"][0]},
         "floor": limits["floor"]["value"] if "floor" in limits else None,
         "exact": limits["exact"]["value"] if "exact" in limits else None,
@@ -155,7 +156,7 @@ def _content(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "courses": samples.courses(config, frame),
         "latents": samples.latents(frame),
         "real": [] if real is None else samples.real_column(real, samples.latents(frame)),
-        "checks": _checks(config, frame, study),
+        "checks": _checks(config, own, study),
         "origins": origins(config),
         "explorer": vega.as_json(explorer.content(config, frame, folder, logs)),
         "vega_config": vega.as_json(vega.COMMON),
@@ -225,7 +226,7 @@ def _cells(config: Mapping[str, Any], frame: pd.DataFrame, folder: Path) -> list
     return listing
 
 
-def _checks(config: Mapping[str, Any], frame: pd.DataFrame, study: Path) -> dict[str, Any]:
+def _checks(config: Mapping[str, Any], own: Mapping[str, Mapping[str, str]], study: Path) -> dict[str, Any]:
     order = config["grid"]["parameterizations"]
     found = {name: read_json(path) for name in order if (path := study / name / "check.json").exists()}
     curves = {name: check["curve"] for name, check in found.items()}
@@ -242,7 +243,6 @@ def _checks(config: Mapping[str, Any], frame: pd.DataFrame, study: Path) -> dict
     def is_same_gain(one: Profile, other: Profile) -> bool:
         return one["t"] == other["t"] and np.allclose(one["gain_to_x0"], other["gain_to_x0"], rtol=SAME, atol=0)
 
-    own = _own_settings(frame)
     return {
         "rows": [{"name": name, "settings": own[name], **check} for name, check in found.items()],
         "fields": list(next(iter(own.values()))),
@@ -254,9 +254,8 @@ def _checks(config: Mapping[str, Any], frame: pd.DataFrame, study: Path) -> dict
     }
 
 
-def _definitions(config: Mapping[str, Any], frame: pd.DataFrame) -> dict[str, str]:
+def _definitions(config: Mapping[str, Any], own: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """Return what each variant is: its output and objective, and in what else it differs; none where names say it."""
-    own = _own_settings(frame)
     found = {}
     for name in config["grid"]["parameterizations"]:
         defined = variants.defined(config, name)

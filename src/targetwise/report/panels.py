@@ -111,6 +111,7 @@ def of_training(
         {name: curve for name, by_seed in logs.items() if (curve := _mean(list(by_seed.values()), field))[0]}
         for field in ("gradient_norm", "clipped_share")
     )
+    probed = probe_charts.records(config, scale)
     lengths = {variants.settings(config, name)["training"]["gradient_clip"] for name in norms}
     return {
         "name": scale,
@@ -119,8 +120,8 @@ def of_training(
             for name, by_seed in losses.items()
             if by_seed
         ],
-        "probes": probe_charts.of_scale(config, scale),
-        "course": probe_charts.of_course(config, scale),
+        "probes": probe_charts.of_levels(config, scale, probed),
+        "course": probe_charts.of_course(config, scale, probed),
         "gradient": training_charts.gradient_curves(norms, order, scale, sorted(lengths)) if norms else None,
         "clipped": training_charts.clipped_curves(clipped, order, scale) if clipped else None,
     }

@@ -11,34 +11,43 @@ from targetwise.cells import Cell, probes
 from targetwise.recipe import kinds, variants
 from targetwise.report.vega import axis, finite, inline, lines
 
+#: What probes found of each cell that was probed, by :func:`targetwise.cells.probes.read_record`.
+Records = Mapping[Cell, Mapping[str, Any]]
 
-def of_scale(config: Mapping[str, Any], scale: str) -> list[Markup]:
+
+def records(config: Mapping[str, Any], scale: str) -> Records:
+    """Return the records of a scale's cells, as far as there are any."""
+    paths = {cell: cell.folder / probes.NAME for cell in cells.grid(config) if cell.scale == scale}
+    return {cell: probes.read_record(path) for cell, path in paths.items() if path.exists()}
+
+
+def of_levels(config: Mapping[str, Any], scale: str, of_cells: Records) -> list[Markup]:
     """Return a figure for each probe whose numbers are of ranges of time or of noise levels, a line per variant.
 
     Args:
         config: the whole configuration.
         scale: whose cells are shown; each line is the mean over seeds.
+        of_cells: its :func:`records`.
     """
-    found = {cell: probes.read(cell)[0] for cell in cells.grid(config) if cell.scale == scale}
+    found = {cell: record["values"] or {} for cell, record in of_cells.items()}
     order = config["grid"]["parameterizations"]
     return [chart for name in config["probes"] for chart in _of_probe(name, found, order, scale)]
 
 
-def of_course(config: Mapping[str, Any], scale: str) -> list[Markup]:
+def of_course(config: Mapping[str, Any], scale: str, of_cells: Records) -> list[Markup]:
     """Return a figure of each such probe over the steps of the training, if it was probed at snapshots.
 
     Args:
         config: the whole configuration.
         scale: whose cells are shown; each line is the mean over noise levels and seeds.
+        of_cells: its :func:`records`.
     """
-    records = {cell: cell.folder / probes.NAME for cell in cells.grid(config) if cell.scale == scale}
-    found = {cell: probes.read_record(path) for cell, path in records.items() if path.exists()}
     order = config["grid"]["parameterizations"]
-    return [chart for name in config["probes"] for chart in _over_steps(config, name, found, order, scale)]
+    return [chart for name in config["probes"] for chart in _over_steps(config, name, of_cells, order, scale)]
 
 
 def _over_steps(
-    config: Mapping[str, Any], name: str, found: Mapping[Cell, Mapping[str, Any]], order: list[str], scale: str
+    config: Mapping[str, Any], name: str, found: Records, order: list[str], scale: str
 ) -> Iterator[Markup]:
     places = _places(name)
     means: dict[tuple[str, int], list[float]] = {}

@@ -247,7 +247,7 @@ def _publish(
     model, curve, facts = map(kept.path, kept.outputs)
     # One metadata entry only: safetensors does not fix the order of several, and the digest must not vary.
     cell = {"cell": canonical_json(specification["cell"])}
-    write_bytes(model, save(trainer.ema_weights() | trainer.stored_weights(), metadata=cell))
+    write_bytes(model, save(trainer.stored_weights(), metadata=cell))
     write_bytes(curve, log.path.read_bytes())
     lines = log.lines()
     outcome = {

@@ -247,15 +247,11 @@ class Trainer:
         self.seconds = state["seconds"]
         self.step = self.window_first = state["step"]
 
-    def ema_weights(self) -> dict[str, Tensor]:
-        """Return the averaged weights by name, on the CPU."""
-        names = [name for name, _ in self.model.named_parameters()]
-        return {name: value.cpu().contiguous() for name, value in zip(names, self.ema, strict=True)}
-
     def stored_weights(self) -> dict[str, Tensor]:
-        """Return averages and snapshots as model.safetensors holds them, on the CPU; none unless asked for."""
+        """Return all that model.safetensors holds, on the CPU: the averaged weights, and averages and snapshots."""
         names = [name for name, _ in self.model.named_parameters()]
-        return self.averages.tensors(names) | self.snapshots.tensors(names)
+        averaged = {name: value.cpu().contiguous() for name, value in zip(names, self.ema, strict=True)}
+        return averaged | self.averages.tensors(names) | self.snapshots.tensors(names)
 
     def _to_device(self, array: Any) -> Tensor:
         tensor = torch.from_numpy(array)
