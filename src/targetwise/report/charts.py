@@ -50,7 +50,7 @@ def intervals(pairs: pd.DataFrame, scale: str, smallest: float | None, metric: s
         metric: what the rows measure.
         setting: for the alternative text.
     """
-    between = "/" if scale == "ratio" else "−"
+    between = interval_charts.BETWEEN[scale]
     rows = [
         {
             "comparison": f"{pair.a} {between} {pair.b}",

@@ -10,6 +10,9 @@ from targetwise.inference.factors import Factors
 from targetwise.report.vega import INK, MUTED, PAPER, RULE, Spec, axis, data, finite, inline, tooltip
 from targetwise.report.words import number, records
 
+#: What stands between the two that an estimate compares, by its scale.
+BETWEEN = {"ratio": "/", "difference": "−"}
+
 #: Of a factor with more levels not every two are drawn, but each against the mean of all.
 LEVELS = 5
 
@@ -52,7 +55,7 @@ def drawn(
 
     is_long = any(len(f"{row['comparison']}: {row.get('verdict', '')}") > LETTERS for row in rows)
     height, above, below = (54, -18, 13) if is_long else (40, -11, 6)
-    sign, line = "/" if is_ratio else "−", "\\n" if is_long else " "
+    sign, line = BETWEEN[scale], "\\n" if is_long else " "
     words = f"replace(datum.comparison, ' {sign} ', ' {sign}{line}')"
     words += " + ': ' + datum.verdict" if "verdict" in rows[0] else ""
     halo = {"stroke": PAPER, "strokeWidth": 4}
@@ -103,7 +106,7 @@ def effects(found: Factors, smallest: float | None, metric: str, where: str) -> 
         metric: what is compared.
         where: at which values of the axes that are no factors; may be empty.
     """
-    between = "/" if found.scale == "ratio" else "−"
+    between = BETWEEN[found.scale]
     rows = []
     for factor, pairs in found.effects.groupby("factor", sort=False):
         levels = found.levels[found.levels["factor"] == factor]
